@@ -1,0 +1,283 @@
+"""Experiment: everything a user asks of one run, validated here and nowhere else."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
+    # SGD: the question's. The others: torch's own defaults; Lion: Chen et al. 2023, section 4.
+    "sgd": {"learning_rate": (0.02,), "momentum": 0.9, "dampening": 0.0},
+    "adam": {"learning_rate": (1e-3,), "beta1": 0.9, "beta2": 0.999, "eps": (1e-8,)},
+    "adamw": {"learning_rate": (1e-3,), "beta1": 0.9, "beta2": 0.999, "eps": (1e-8,)},
+    "rmsprop": {"learning_rate": (1e-2,), "alpha": 0.99, "momentum": 0.0, "eps": (1e-8,)},
+    "adagrad": {"learning_rate": (1e-2,), "eps": (1e-10,)},
+    "lion": {"learning_rate": (1e-4,), "beta1": 0.9, "beta2": 0.99},
+}
+OPTIMIZER_OPTIONS = ("momentum", "dampening", "beta1", "beta2", "alpha", "eps")
+DECOUPLED = ("adamw", "lion")  # these shrink the weight itself; all others add decay * weight
+SCHEDULES = ("constant", "cosine", "step", "exponential")
+PREPROCESSING = ("unit", "center", "standardize")
+PRECISIONS = ("float32", "tf32", "bfloat16", "float64")
+FLOAT32_MAX = 3.4028234663852886e38
+FLOAT32_MIN = 1.1754943508222875e-38  # smallest normal; XLA flushes what is smaller to zero
+
+Rule = tuple[Callable[[Any], bool], str]
+POSITIVE: Rule = (
+    lambda value: FLOAT32_MIN <= value <= FLOAT32_MAX,
+    "must be a positive number that float32 can hold (1.2e-38 to 3.4e38)",
+)
+NOT_NEGATIVE: Rule = (
+    lambda value: value == 0 or FLOAT32_MIN <= value <= FLOAT32_MAX,
+    "must be 0 or a positive number that float32 can hold (1.2e-38 to 3.4e38)",
+)
+FRACTION: Rule = (lambda value: 0 <= value < 1, "must lie in [0, 1)")
+COUNT: Rule = (lambda value: value >= 1, "must be at least 1")
+
+
+def _setting(default: Any, section: str, help: str, **rules: Any) -> Any:  # noqa: A002
+    """A field with what the command line and the validation need to know of it."""
+    return field(default=default, metadata={"section": section, "help": help, **rules})
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run, as asked for. Immutable, hashable, JSON round trip.
+
+    Per-layer settings are tuples: one value for all layers, or one per layer, first layer first.
+    A tuple of equal values is stored as one value, so that equal experiments compare equal.
+    A setting that is None takes the optimizer's default; one that the optimizer does not have
+    stays None, and giving it is an error.
+
+    Raises:
+        ValueError: a setting breaks its rule. One line: value, rule, remedy.
+    """
+
+    hidden: tuple[int, ...] = _setting(
+        (300,), "network", "widths of the hidden ReLU layers; no value: a linear model",
+        kind=int, rule=COUNT,
+    )  # fmt: skip
+    bias: bool = _setting(False, "network", "give every layer a bias")
+    init_scale: tuple[float, ...] = _setting(
+        (1.0,), "network", "factor on PyTorch's default initialisation", per_layer=True,
+        kind=float, rule=POSITIVE,
+    )  # fmt: skip
+    input_scale: float = _setting(
+        1.0, "input", "factor on the preprocessed pixels", kind=float, rule=POSITIVE
+    )
+    preprocessing: str = _setting(
+        "unit", "input",
+        "pixels in [0, 1]; less the channel means; or less the means, over the deviations",
+        kind=str, choices=PREPROCESSING,
+    )  # fmt: skip
+    train_size: int | None = _setting(
+        None, "input", "train on the first N images (default: all)", kind=int, rule=COUNT
+    )
+    optimizer: str = _setting(
+        "sgd", "optimizer", "with PyTorch's semantics; Lion's are its paper's",
+        kind=str, choices=tuple(OPTIMIZER_DEFAULTS),
+    )  # fmt: skip
+    learning_rate: tuple[float, ...] | None = _setting(
+        None, "optimizer", "(default: 0.02 for sgd, torch's own for the others)", per_layer=True,
+        kind=float, rule=NOT_NEGATIVE,
+    )  # fmt: skip
+    weight_decay: tuple[float, ...] = _setting(
+        (1e-4,), "optimizer", "coupled to the gradient; decoupled for adamw and lion",
+        per_layer=True, kind=float, rule=NOT_NEGATIVE,
+    )  # fmt: skip
+    momentum: float | None = _setting(
+        None, "optimizer", "sgd, rmsprop (default: 0.9, 0)", kind=float, rule=FRACTION
+    )
+    dampening: float | None = _setting(
+        None, "optimizer", "sgd (default: 0)", kind=float, rule=FRACTION
+    )
+    nesterov: bool = _setting(False, "optimizer", "sgd: Nesterov's momentum")
+    beta1: float | None = _setting(
+        None, "optimizer", "adam, adamw, lion (default: 0.9)", kind=float, rule=FRACTION
+    )
+    beta2: float | None = _setting(
+        None, "optimizer", "adam, adamw, lion (default: 0.999, 0.999, 0.99)",
+        kind=float, rule=FRACTION,
+    )  # fmt: skip
+    alpha: float | None = _setting(
+        None, "optimizer", "rmsprop's averaging (default: 0.99)", kind=float, rule=FRACTION
+    )
+    eps: tuple[float, ...] | None = _setting(
+        None, "optimizer", "adam, adamw, rmsprop, adagrad; added outside the root as in PyTorch",
+        per_layer=True, kind=float, rule=POSITIVE,
+    )  # fmt: skip
+    schedule: tuple[str, ...] = _setting(
+        ("constant",), "schedule", "what the rate does after its warm-up", per_layer=True,
+        kind=str, choices=SCHEDULES,
+    )  # fmt: skip
+    warmup_epochs: tuple[float, ...] = _setting(
+        (0.0,), "schedule", "epochs of linear warm-up", per_layer=True,
+        kind=float, rule=(lambda value: 0 <= value <= 1e6, "must lie in [0, 1e6]"),
+    )  # fmt: skip
+    milestones: tuple[int, ...] = _setting(
+        (), "schedule", "schedule step: multiply the rate by gamma after each of these epochs",
+        kind=int, rule=COUNT,
+    )  # fmt: skip
+    gamma: tuple[float, ...] = _setting(
+        (0.1,), "schedule", "schedules step (each milestone) and exponential (each epoch)",
+        per_layer=True, kind=float, rule=POSITIVE,
+    )  # fmt: skip
+    batch_size: int = _setting(250, "run", "images per step", kind=int, rule=COUNT)
+    epochs: int = _setting(20, "run", "passes over the training images", kind=int, rule=COUNT)
+    seed: int = _setting(
+        0, "run", "as in torch.manual_seed: weights and batch order, bit for bit", kind=int,
+        rule=(lambda value: 0 <= value < 2**64, "must lie in [0, 2^64)"),
+    )  # fmt: skip
+    precision: str = _setting(
+        "float32", "run", "tf32 and bfloat16 loosen the matrix products on GPU and TPU",
+        kind=str, choices=PRECISIONS,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        for setting in dataclasses.fields(self):
+            value = _validated(setting, getattr(self, setting.name))
+            object.__setattr__(self, setting.name, value)
+        self._resolve_optimizer()
+        for setting in dataclasses.fields(self):
+            if setting.metadata.get("per_layer") and getattr(self, setting.name) is not None:
+                self._check_count(setting.name, getattr(self, setting.name))
+        self._check_combinations()
+
+    def _resolve_optimizer(self) -> None:
+        defaults = OPTIMIZER_DEFAULTS[self.optimizer]
+        for name in ("learning_rate", *OPTIMIZER_OPTIONS):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, defaults.get(name))
+            elif name not in defaults:
+                having = ", ".join(kind for kind, known in OPTIMIZER_DEFAULTS.items()
+                                   if name in known)  # fmt: skip
+                raise ValueError(
+                    f"{name} does not apply to the optimizer {self.optimizer}; "
+                    f"leave it out, or choose one that has it: {having}"
+                )
+
+    def _check_count(self, name: str, values: tuple[Any, ...]) -> None:
+        if len(values) not in (1, self.layers):
+            raise ValueError(
+                f"{name} has {len(values)} values; the network has {self.layers} "
+                f"layer{'s' * (self.layers > 1)}: give one value for all or one per layer"
+            )
+
+    def _check_combinations(self) -> None:
+        if self.nesterov and self.optimizer != "sgd":
+            raise ValueError(
+                f"nesterov does not apply to the optimizer {self.optimizer}; "
+                "leave it out, or choose sgd"
+            )
+        if self.nesterov and (not self.momentum or self.dampening):
+            raise ValueError(
+                f"nesterov with momentum {self.momentum} and dampening {self.dampening}: it needs "
+                "a momentum above 0 and no dampening; change these or leave nesterov out"
+            )
+        if self.dampening and not self.momentum:
+            raise ValueError(
+                f"dampening {self.dampening} does nothing without momentum; "
+                "set a momentum or leave dampening out"
+            )
+        if "step" in self.schedule and not self.milestones:
+            raise ValueError("schedule step needs milestones; give the epochs, such as 10 15")
+        if self.milestones and "step" not in self.schedule:
+            raise ValueError(
+                f"milestones {_plain(self.milestones)} belong to the schedule step; "
+                "choose that schedule or leave them out"
+            )
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(
+                f"milestones {_plain(self.milestones)} must rise; sort them and drop doubles"
+            )
+
+    @property
+    def layers(self) -> int:
+        """Number of linear layers: the hidden ones and the output layer."""
+        return len(self.hidden) + 1
+
+    def per_layer(self, name: str) -> tuple[Any, ...]:
+        """The per-layer setting `name`, one value per layer, first layer first."""
+        values = getattr(self, name)
+        return values * self.layers if len(values) == 1 else values
+
+    def steps_per_epoch(self, images: int) -> int:
+        """Batches in an epoch over `images` training images.
+
+        Raises:
+            ValueError: the batch size does not divide them.
+        """
+        if images % self.batch_size == 0:
+            return images // self.batch_size
+        divisors = [size for size in range(1, images + 1) if images % size == 0]
+        below = max((size for size in divisors if size < self.batch_size), default=1)
+        above = min((size for size in divisors if size > self.batch_size), default=images)
+        which = f"{below} and {above} do" if below != above else f"{below} does"
+        raise ValueError(
+            f"batch size {self.batch_size} does not divide {images} training images; {which}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`; `from_json` gives an equal experiment back."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Experiment":
+        """The experiment that `to_json` wrote.
+
+        Raises:
+            ValueError: a name is unknown, or a value breaks its rule.
+        """
+        known = {setting.name for setting in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"unknown setting {unknown[0]!r}; known are {', '.join(sorted(known))}")
+        return cls(**values)
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of the experiment: equal experiments, equal fingerprints."""
+        text = json.dumps(self.to_json(), sort_keys=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(values: tuple[Any, ...]) -> str:
+    return " ".join(f"{value}" for value in values)
+
+
+def _validated(setting: dataclasses.Field, value: Any) -> Any:
+    """`value` in the setting's own type, tuples of equal values per layer shortened to one."""
+    if value is None and setting.default is None:
+        return None
+    if isinstance(setting.default, bool):
+        if not isinstance(value, bool):
+            raise ValueError(f"{setting.name} {value!r} must be true or false")
+        return value
+    if "tuple" not in str(setting.type):
+        return _checked(setting, value)
+    values = value if isinstance(value, tuple | list) else (value,)
+    checked = tuple(_checked(setting, item) for item in values)
+    if setting.metadata.get("per_layer") and checked and len(set(checked)) == 1:
+        return checked[:1]
+    return checked
+
+
+def _checked(setting: dataclasses.Field, value: Any) -> Any:
+    name, rules = setting.name, setting.metadata
+    if choices := rules.get("choices"):
+        if value not in choices:
+            raise ValueError(f"{name} {value!r} is not known; choose from {', '.join(choices)}")
+        return value
+    wanted = "a whole number" if rules["kind"] is int else "a number"
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not (whole or (rules["kind"] is float and isinstance(value, float))):
+        raise ValueError(f"{name} {value!r} must be {wanted}")
+    holds, rule = rules["rule"]
+    if not (holds(value) and math.isfinite(value)):
+        raise ValueError(f"{name} {value!r} {rule}")
+    return rules["kind"](value)
