@@ -1,0 +1,153 @@
+"""Optimizers with torch's semantics and schedules: one optax chain per layer."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from jaxmlp.experiment import DECOUPLED, Experiment
+
+
+class LayerRates(NamedTuple):
+    """One layer's traced settings; scalars (in a stack of layers or runs: arrays)."""
+
+    learning_rate: Float[Array, ""]
+    weight_decay: Float[Array, ""]
+    eps: Float[Array, ""]  # unused by optimizers that have none
+
+
+class MomentumState(NamedTuple):
+    count: Int[Array, ""]
+    buffer: optax.Updates
+
+
+def momentum(decay: float, dampening: float, nesterov: bool) -> optax.GradientTransformation:
+    """torch.optim.SGD's momentum: buffer = decay·buffer + (1 - dampening)·gradient.
+
+    The first step stores the whole gradient, without dampening.
+    """
+
+    def init(params):
+        return MomentumState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
+
+    def update(grads, state, params=None):
+        del params
+        if dampening:
+            fresh = jnp.where(state.count == 0, 1.0, 1.0 - dampening)
+            buffer = jax.tree.map(
+                lambda b, g: decay * b + fresh.astype(g.dtype) * g, state.buffer, grads
+            )
+        else:
+            buffer = jax.tree.map(lambda b, g: decay * b + g, state.buffer, grads)
+        updates = buffer
+        if nesterov:
+            updates = jax.tree.map(lambda g, b: g + decay * b, grads, buffer)
+        return updates, MomentumState(state.count + 1, buffer)
+
+    return optax.GradientTransformation(init, update)
+
+
+def scale_by_adagrad(eps: Float[Array, ""]) -> optax.GradientTransformation:
+    """torch.optim.Adagrad's direction: g / (sqrt(sum of g²) + eps), the sum starting at 0.
+
+    optax's own adds eps inside the root.
+    """
+
+    def init(params):
+        return jax.tree.map(jnp.zeros_like, params)
+
+    def update(grads, squares, params=None):
+        del params
+        squares = jax.tree.map(lambda s, g: s + g * g, squares, grads)
+        return jax.tree.map(lambda g, s: g / (jnp.sqrt(s) + eps), grads, squares), squares
+
+    return optax.GradientTransformation(init, update)
+
+
+def direction(experiment: Experiment, eps: Float[Array, ""]) -> optax.GradientTransformation:
+    """What the optimizer makes of a gradient before the learning rate."""
+    beta1, beta2 = experiment.beta1, experiment.beta2
+    match experiment.optimizer:
+        case "sgd" if not experiment.momentum:
+            return optax.identity()
+        case "sgd":
+            return momentum(experiment.momentum, experiment.dampening, experiment.nesterov)
+        case "adam" | "adamw":
+            return optax.scale_by_adam(beta1, beta2, eps)
+        case "rmsprop":
+            scaled = optax.scale_by_rms(experiment.alpha, eps, eps_in_sqrt=False)
+            if not experiment.momentum:
+                return scaled
+            return optax.chain(scaled, momentum(experiment.momentum, 0.0, False))
+        case "adagrad":
+            return scale_by_adagrad(eps)
+        case "lion":
+            return optax.scale_by_lion(beta1, beta2)
+    raise AssertionError(experiment.optimizer)
+
+
+def rate_factor(experiment: Experiment, layer: int, steps_per_epoch: int) -> optax.Schedule:
+    """The factor on layer's learning rate as a function of the step, counted from 0.
+
+    A linear warm-up over n steps gives 1/n, 2/n, ..., 1. The clocks of `cosine` (to 0 at the end of
+    the run) and `exponential` (gamma per epoch, once an epoch) start where the warm-up ends;
+    milestones are epochs of the whole run.
+    """
+    gamma = experiment.per_layer("gamma")[layer]
+    warmup = round(experiment.per_layer("warmup_epochs")[layer] * steps_per_epoch)
+    total = experiment.epochs * steps_per_epoch
+    match experiment.per_layer("schedule")[layer]:
+        case "constant":
+            after = optax.constant_schedule(1.0)
+        case "cosine":
+            after = optax.cosine_decay_schedule(1.0, max(total - warmup, 1))
+        case "exponential":
+            after = optax.exponential_decay(1.0, steps_per_epoch, gamma, staircase=True)
+        case _:
+            steps = [epoch * steps_per_epoch - warmup for epoch in experiment.milestones]
+            passed = gamma ** sum(step <= 0 for step in steps)
+            after = optax.piecewise_constant_schedule(
+                passed, {step: gamma for step in steps if step > 0}
+            )
+    if not warmup:
+        return after
+    rising = optax.linear_schedule(1 / warmup, 1.0, max(warmup - 1, 1))
+    return optax.join_schedules([rising, after], [warmup])
+
+
+def layer_optimizer(
+    experiment: Experiment, layer: int, rates: LayerRates, steps_per_epoch: int
+) -> optax.GradientTransformation:
+    """The whole chain of one layer: decay, direction, scheduled learning rate."""
+    decay = optax.add_decayed_weights(rates.weight_decay)
+    step = direction(experiment, rates.eps)
+    links = (step, decay) if experiment.optimizer in DECOUPLED else (decay, step)
+    factor = rate_factor(experiment, layer, steps_per_epoch)
+
+    def negative_rate(count):
+        return -rates.learning_rate * jnp.asarray(factor(count), rates.learning_rate.dtype)
+
+    return optax.chain(*links, optax.scale_by_schedule(negative_rate))
+
+
+def optimizer(
+    experiment: Experiment, rates: list[LayerRates], steps_per_epoch: int
+) -> optax.GradientTransformation:
+    """The layers' chains side by side, over a list of layers: layer i meets chain i alone."""
+    chains = [
+        layer_optimizer(experiment, layer, layer_rates, steps_per_epoch)
+        for layer, layer_rates in enumerate(rates)
+    ]
+
+    def init(params):
+        return [chain.init(layer) for chain, layer in zip(chains, params, strict=True)]
+
+    def update(grads, states, params=None):
+        assert params is not None
+        layers = zip(chains, grads, states, params, strict=True)
+        updates, states = zip(*(chain.update(g, s, p) for chain, g, s, p in layers), strict=True)
+        return list(updates), list(states)
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,282 @@
+"""One run as one compiled program: an epoch is a scan over batches, then a look at the test set."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, UInt8
+
+from jaxmlp import devices
+from jaxmlp.data import Dataset
+from jaxmlp.experiment import Experiment
+from jaxmlp.model import Params, mlp
+from jaxmlp.optimizer import LayerRates, optimizer
+from jaxmlp.torch_rng import TorchGenerator, batch_order, initial_weights
+
+TRACED = ("input_scale", "init_scale", "learning_rate", "weight_decay", "eps", "seed")
+EVALUATION_BATCH = 500  # test images at a time: bounds memory, and fills the matrix product
+
+
+class Hyperparameters(NamedTuple):
+    """What a compiled program takes as arrays: other values need no other program."""
+
+    input_scale: Float[Array, ""]
+    init_scale: Float[Array, " layers"]
+    rates: LayerRates  # of arrays, one value per layer
+
+
+class Images(NamedTuple):
+    """The data set on the device, and how a pixel becomes a number.
+
+    The divisor 255 is an array because XLA turns a division by a constant into a multiplication
+    by its reciprocal, which is one unit in the last place off for many of the 256 pixel values.
+    """
+
+    train_images: UInt8[Array, "train features"]
+    train_labels: Int[Array, " train"]
+    test_images: UInt8[Array, "test features"]
+    test_labels: Int[Array, " test"]
+    full_scale: Float[Array, ""]
+    mean: Float[Array, " features"]
+    deviation: Float[Array, " features"]
+
+
+class State(NamedTuple):
+    params: Params
+    opt_state: optax.OptState
+
+
+class StepMetrics(NamedTuple):
+    """What each step leaves behind; under a scan each has a leading axis of steps."""
+
+    loss: Float[Array, ""]  # of the batch, before the step
+    correct: Int[Array, ""]  # images of the batch, before the step
+    grad_norm: Float[Array, " layers"]  # L2, of the loss alone: without weight decay
+    dead: Float[Array, " hidden"]  # fraction of each hidden layer's units that no image activates
+
+
+class TestMetrics(NamedTuple):
+    loss: Float[Array, ""]
+    accuracy: Float[Array, ""]
+    dead: Float[Array, " hidden"]  # as in StepMetrics, over the whole test set
+
+
+class EpochResult(NamedTuple):
+    """One finished epoch, on the host."""
+
+    steps: StepMetrics  # NumPy arrays with a leading axis of steps
+    test: TestMetrics
+    params: Params  # on the device, after the epoch
+    seconds: float
+
+
+def program(experiment: Experiment) -> Experiment:
+    """The experiment with everything traced blanked: what decides which program is compiled."""
+    blank = Experiment(optimizer=experiment.optimizer)
+    return dataclasses.replace(experiment, **{name: getattr(blank, name) for name in TRACED})
+
+
+def hyperparameters(experiment: Experiment) -> Hyperparameters:
+    """The experiment's traced settings as arrays of its precision."""
+    dtype = np.dtype(devices.dtype(experiment))
+    eps = experiment.per_layer("eps") if experiment.eps else (0.0,) * experiment.layers
+    return Hyperparameters(
+        np.asarray(experiment.input_scale, dtype),
+        np.asarray(experiment.per_layer("init_scale"), dtype),
+        LayerRates(
+            np.asarray(experiment.per_layer("learning_rate"), dtype),
+            np.asarray(experiment.per_layer("weight_decay"), dtype),
+            np.asarray(eps, dtype),
+        ),
+    )
+
+
+def channel_statistics(
+    images: UInt8[np.ndarray, "images channels height width"],
+) -> tuple[Float[np.ndarray, " channels"], Float[np.ndarray, " channels"]]:
+    """Mean and (population) standard deviation of each channel, pixels in [0, 1], in float64.
+
+    From the counts of the 256 values: exact but for the last division and root.
+    """
+    values = np.arange(256) / 255
+    channels = range(images.shape[1])
+    counts = np.array([np.bincount(images[:, c].ravel(), minlength=256) for c in channels])
+    share = counts / counts.sum(axis=1, keepdims=True)
+    mean = share @ values
+    return mean, np.sqrt(np.sum(share * (values - mean[:, None]) ** 2, axis=1))
+
+
+def put_images(experiment: Experiment, dataset: Dataset) -> Images:
+    """The data set on the default device, images flattened as torch does: channel, row, column.
+
+    Raises:
+        ValueError: a channel is constant and cannot be standardised.
+    """
+    dtype = np.dtype(devices.dtype(experiment))
+    _, channels, height, width = dataset.train_images.shape
+    mean, deviation = np.zeros(channels), np.ones(channels)
+    if experiment.preprocessing != "unit":
+        mean, deviation = channel_statistics(dataset.train_images)
+    if experiment.preprocessing == "center":
+        deviation = np.ones(channels)
+    if not deviation.all():
+        raise ValueError(
+            f"preprocessing standardize needs channels that vary; channel {deviation.argmin()} of "
+            f"{dataset.name} is constant: choose center"
+        )
+    images = Images(
+        dataset.train_images.reshape(len(dataset.train_images), -1),
+        dataset.train_labels,
+        dataset.test_images.reshape(len(dataset.test_images), -1),
+        dataset.test_labels,
+        np.asarray(255, dtype),
+        np.repeat(mean, height * width).astype(dtype),
+        np.repeat(deviation, height * width).astype(dtype),
+    )
+    return jax.device_put(images)
+
+
+def preprocess(
+    experiment: Experiment,
+    pixels: UInt8[Array, "batch features"],
+    images: Images,
+    input_scale: Float[Array, ""],
+) -> Float[Array, "batch features"]:
+    """The network's inputs: torchvision's ToTensor, its Normalize, times the input scale."""
+    inputs = pixels.astype(images.full_scale.dtype) / images.full_scale
+    if experiment.preprocessing != "unit":
+        inputs = inputs - images.mean
+    if experiment.preprocessing == "standardize":
+        inputs = inputs / images.deviation
+    return input_scale * inputs
+
+
+def initial_state(
+    experiment: Experiment, weights: Params, hyper: Hyperparameters, steps_per_epoch: int
+) -> State:
+    """The default initial weights times each layer's init scale, and a fresh optimizer state."""
+    params = [
+        jax.tree.map(lambda w, layer=layer: hyper.init_scale[layer] * w, weight)
+        for layer, weight in enumerate(weights)
+    ]
+    return State(params, _optimizer(experiment, hyper, steps_per_epoch).init(params))
+
+
+def _optimizer(experiment: Experiment, hyper: Hyperparameters, steps_per_epoch: int):
+    rates = [
+        LayerRates(*(value[layer] for value in hyper.rates)) for layer in range(experiment.layers)
+    ]
+    return optimizer(experiment, rates, steps_per_epoch)
+
+
+def _dead(hidden: list[Float[Array, "batch width"]], dtype) -> Float[Array, " hidden"]:
+    return jnp.array([1 - jnp.mean(jnp.any(h > 0, axis=0), dtype=dtype) for h in hidden], dtype)
+
+
+def run_epoch(
+    experiment: Experiment,
+    widths: tuple[int, ...],
+    state: State,
+    hyper: Hyperparameters,
+    batch_indices: Int[Array, "steps batch"],
+    images: Images,
+) -> tuple[State, StepMetrics, TestMetrics]:
+    """One epoch of training and an evaluation on the test set; a pure function of its arrays.
+
+    Args:
+        experiment: only its static part is looked at (`program`).
+        widths: of the input, every hidden layer, and the classes.
+    """
+    dtype = devices.dtype(experiment)
+    apply = mlp(widths, experiment.bias, dtype)
+    chains = _optimizer(experiment, hyper, len(batch_indices))
+
+    def loss_of(params, inputs, labels):
+        logits, hidden = apply(params, inputs)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return jnp.mean(losses), (jnp.sum(jnp.argmax(logits, axis=1) == labels), hidden)
+
+    def step(state, indices):
+        inputs = preprocess(
+            experiment, images.train_images[indices], images, hyper.input_scale
+        )  # fmt: skip
+        (loss, (correct, hidden)), grads = jax.value_and_grad(loss_of, has_aux=True)(
+            state.params, inputs, images.train_labels[indices]
+        )
+        updates, opt_state = chains.update(grads, state.opt_state, state.params)
+        norms = jnp.array([optax.global_norm(layer) for layer in grads])
+        metrics = StepMetrics(loss, correct, norms, _dead(hidden, dtype))
+        return State(optax.apply_updates(state.params, updates), opt_state), metrics
+
+    state, steps = jax.lax.scan(step, state, batch_indices)
+    return state, steps, evaluate(experiment, apply, state.params, hyper, images)
+
+
+def evaluate(experiment, apply, params: Params, hyper: Hyperparameters, images: Images):
+    """Loss, accuracy and dead units over the whole test set."""
+    dtype = devices.dtype(experiment)
+
+    def one(image):
+        pixels, label = image
+        inputs = preprocess(experiment, pixels, images, hyper.input_scale)
+        logits, hidden = apply(params, inputs)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+        return loss, jnp.argmax(logits) == label, [h > 0 for h in hidden]
+
+    losses, correct, active = jax.lax.map(
+        one, (images.test_images, images.test_labels), batch_size=EVALUATION_BATCH
+    )
+    return TestMetrics(jnp.mean(losses), jnp.mean(correct, dtype=dtype), _dead(active, dtype))
+
+
+class Run:
+    """A compiled run, ready to train: the program, its inputs, and how long it took to get there.
+
+    Raises:
+        ValueError: the batch size does not divide the training images, or the device cannot
+            compute in the experiment's precision.
+    """
+
+    def __init__(self, experiment: Experiment, dataset: Dataset) -> None:
+        self.experiment = experiment
+        self.train_size = len(dataset.train_labels)
+        self.steps_per_epoch = experiment.steps_per_epoch(self.train_size)
+        features = int(np.prod(dataset.train_images.shape[1:]))
+        self.widths = (features, *experiment.hidden, dataset.classes)
+        with devices.precision(experiment):
+            start = time.perf_counter()
+            self.images = jax.block_until_ready(put_images(experiment, dataset))
+            self.hyper = hyperparameters(experiment)
+            self.generator = TorchGenerator(experiment.seed)
+            dtype = np.dtype(devices.dtype(experiment)).type
+            weights = initial_weights(self.generator, self.widths, experiment.bias, dtype)
+            self.setup_seconds = time.perf_counter() - start
+            start = time.perf_counter()
+            self._compile(weights)
+            self.compile_seconds = time.perf_counter() - start
+
+    def _compile(self, weights: Params) -> None:
+        static = program(self.experiment)
+        initialise = jax.jit(initial_state, static_argnums=(0, 3))
+        self.state = initialise(static, weights, self.hyper, self.steps_per_epoch)
+        indices = np.zeros((self.steps_per_epoch, self.experiment.batch_size), np.int32)
+        epoch = jax.jit(run_epoch, static_argnums=(0, 1), donate_argnums=2)
+        lowered = epoch.lower(static, self.widths, self.state, self.hyper, indices, self.images)
+        self.compiled = lowered.compile()
+
+    def epochs(self) -> Iterator[EpochResult]:
+        """Trains, yielding after each epoch. Can be iterated once: the state moves on."""
+        order = batch_order(self.generator, self.train_size, self.experiment.batch_size)
+        for _ in range(self.experiment.epochs):
+            start = time.perf_counter()
+            with devices.precision(self.experiment):
+                self.state, steps, test = self.compiled(
+                    self.state, self.hyper, next(order), self.images
+                )
+                steps, test = jax.device_get((steps, test))
+            yield EpochResult(steps, test, self.state.params, time.perf_counter() - start)
