@@ -35,3 +35,20 @@ def precision(experiment: Experiment) -> Iterator[None]:
         jax.default_matmul_precision(MATMUL[experiment.precision]),
     ):
         yield
+
+
+def describe() -> str:
+    """The device a run takes: platform, and kind where that says more."""
+    device = jax.devices()[0]
+    kind = device.device_kind
+    return device.platform if kind == device.platform else f"{device.platform} ({kind})"
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs on disk between processes, unless the user has said where or not.
+
+    JAX verifies what it reads back and compiles anew what does not fit this machine.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -3,15 +3,15 @@
 import dataclasses
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from jaxmlp import devices
+from jaxmlp import devices, record
 from jaxmlp.data import Dataset
 from jaxmlp.experiment import Experiment
 from jaxmlp.model import Params, mlp
@@ -57,20 +57,23 @@ class StepMetrics(NamedTuple):
     loss: Float[Array, ""]  # of the batch, before the step
     correct: Int[Array, ""]  # images of the batch, before the step
     grad_norm: Float[Array, " layers"]  # L2, of the loss alone: without weight decay
-    dead: Float[Array, " hidden"]  # fraction of each hidden layer's units that no image activates
+    dead: Int[Array, " hidden"]  # units of each hidden layer that no image of the batch activates
 
 
-class TestMetrics(NamedTuple):
+class Evaluation(NamedTuple):
+    """What the whole test set says; counts, so that shares are exact on the host."""
+
     loss: Float[Array, ""]
-    accuracy: Float[Array, ""]
-    dead: Float[Array, " hidden"]  # as in StepMetrics, over the whole test set
+    correct: Int[Array, ""]
+    dead: Int[Array, " hidden"]  # units of each hidden layer that no image activates
+    silent: Int[Array, " hidden"]  # images that activate no unit of each hidden layer
 
 
 class EpochResult(NamedTuple):
     """One finished epoch, on the host."""
 
     steps: StepMetrics  # NumPy arrays with a leading axis of steps
-    test: TestMetrics
+    test: Evaluation
     params: Params  # on the device, after the epoch
     seconds: float
 
@@ -174,8 +177,9 @@ def _optimizer(experiment: Experiment, hyper: Hyperparameters, steps_per_epoch: 
     return optimizer(experiment, rates, steps_per_epoch)
 
 
-def _dead(hidden: list[Float[Array, "batch width"]], dtype) -> Float[Array, " hidden"]:
-    return jnp.array([1 - jnp.mean(jnp.any(h > 0, axis=0), dtype=dtype) for h in hidden], dtype)
+def _inactive(active: list[Bool[Array, "images width"]], axis: int) -> Int[Array, " hidden"]:
+    """Per hidden layer, over how many of the other axis's positions nothing is active on `axis`."""
+    return jnp.array([jnp.sum(~jnp.any(layer, axis=axis)) for layer in active], jnp.int32)
 
 
 def run_epoch(
@@ -185,7 +189,7 @@ def run_epoch(
     hyper: Hyperparameters,
     batch_indices: Int[Array, "steps batch"],
     images: Images,
-) -> tuple[State, StepMetrics, TestMetrics]:
+) -> tuple[State, StepMetrics, Evaluation]:
     """One epoch of training and an evaluation on the test set; a pure function of its arrays.
 
     Args:
@@ -210,7 +214,7 @@ def run_epoch(
         )
         updates, opt_state = chains.update(grads, state.opt_state, state.params)
         norms = jnp.array([optax.global_norm(layer) for layer in grads])
-        metrics = StepMetrics(loss, correct, norms, _dead(hidden, dtype))
+        metrics = StepMetrics(loss, correct, norms, _inactive([h > 0 for h in hidden], axis=0))
         return State(optax.apply_updates(state.params, updates), opt_state), metrics
 
     state, steps = jax.lax.scan(step, state, batch_indices)
@@ -218,8 +222,7 @@ def run_epoch(
 
 
 def evaluate(experiment, apply, params: Params, hyper: Hyperparameters, images: Images):
-    """Loss, accuracy and dead units over the whole test set."""
-    dtype = devices.dtype(experiment)
+    """Loss, right answers, dead units and silent layers over the whole test set."""
 
     def one(image):
         pixels, label = image
@@ -231,7 +234,9 @@ def evaluate(experiment, apply, params: Params, hyper: Hyperparameters, images: 
     losses, correct, active = jax.lax.map(
         one, (images.test_images, images.test_labels), batch_size=EVALUATION_BATCH
     )
-    return TestMetrics(jnp.mean(losses), jnp.mean(correct, dtype=dtype), _dead(active, dtype))
+    return Evaluation(
+        jnp.mean(losses), jnp.sum(correct), _inactive(active, axis=0), _inactive(active, axis=1)
+    )
 
 
 class Run:
@@ -278,5 +283,27 @@ class Run:
                 self.state, steps, test = self.compiled(
                     self.state, self.hyper, next(order), self.images
                 )
-                steps, test = jax.device_get((steps, test))
+                steps, test = jax.device_get((steps, test))  # waits
             yield EpochResult(steps, test, self.state.params, time.perf_counter() - start)
+
+    def row(self, epoch: int, result: EpochResult) -> dict[str, Any]:
+        """The record's entry for one epoch."""
+        test, test_size = result.test, len(self.images.test_labels)
+        return record.epoch_row(
+            epoch,
+            result.steps.loss,
+            result.steps.correct,
+            self.train_size,
+            float(test.loss),
+            int(test.correct),
+            test_size,
+            (test.dead / np.array(self.experiment.hidden)).tolist(),
+            (test.silent / test_size).tolist(),
+        )
+
+    def steps(self, results: list[EpochResult]) -> dict[str, np.ndarray]:
+        """The arrays of steps.npz."""
+        loss, _, grad_norm, dead = (
+            np.concatenate(arrays) for arrays in zip(*(r.steps for r in results), strict=True)
+        )
+        return {"loss": loss, "grad_norm": grad_norm, "dead": dead / np.array(self.experiment.hidden)}

@@ -1,0 +1,139 @@
+"""The command line of an Experiment: its settings as flags, over a case's, with one-line errors."""
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jaxmlp import question
+from jaxmlp.experiment import Experiment
+
+INPUT = 2  # exit status: bad input
+TROUBLE = 1  # exit status: data or disk
+INTERRUPTED = 130  # exit status: Ctrl-C, as shells report it
+
+
+def fail(message: object, status: int) -> NoReturn:
+    """Ends the program with one line on standard error."""
+    line = " ".join(str(message).split())
+    print(f"error: {line}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Bad input ends with status 2, data, disk or memory trouble with 1, Ctrl-C with 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        fail("interrupted before an epoch was finished; nothing was kept", INTERRUPTED)
+    except ValueError as error:
+        fail(error, INPUT)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        fail(f"{error.strerror or error}{where}; free or mend the disk, or choose another", TROUBLE)
+    except (MemoryError, RuntimeError) as error:
+        # JAX reports a device's memory as a RuntimeError; its first line says how much was asked.
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        fail(f"out of memory: {str(error).splitlines()[0]}; choose smaller --hidden", TROUBLE)
+    except Exception as error:
+        if type(error).__name__ != "DataError":  # data.DataError, without importing data first
+            raise
+        fail(error, TROUBLE)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line, flags spelled out, and defaults in the help."""
+
+    def __init__(self, description: str, epilog: str = "") -> None:
+        super().__init__(
+            description=description, epilog=epilog, allow_abbrev=False,
+            formatter_class=lambda prog: argparse.RawTextHelpFormatter(prog, 32, 100),
+        )  # fmt: skip
+
+    def error(self, message: str) -> NoReturn:
+        fail(f"{message}; --help lists the flags", INPUT)
+
+
+def parser(description: str) -> Parser:
+    """A parser with --case and every setting of Experiment, in sections."""
+    cases = "\n".join(f"  {name:20} {change}" for name, change in question.CASES.items())
+    flags = Parser(
+        description,
+        f"cases (s = 255, or --input-scale; any other flag overrides the case's value):\n{cases}",
+    )
+    flags.add_argument("--case", metavar="NAME", help="one of the question's cases, listed below")
+    sections: dict[str, Any] = {}
+    for setting in dataclasses.fields(Experiment):
+        section = setting.metadata["section"]
+        if section not in sections:
+            sections[section] = flags.add_argument_group(section)
+        sections[section].add_argument(
+            "--" + setting.name.replace("_", "-"), dest=setting.name, **_argument(setting)
+        )
+    return flags
+
+
+def _argument(setting: dataclasses.Field) -> dict[str, Any]:
+    """argparse's options for one setting; no default, so that a case's value can stand."""
+    rules, text = setting.metadata, setting.metadata["help"]
+    if isinstance(setting.default, bool):
+        return {"action": "store_true", "default": None, "help": text}
+    kind = {int: "N", float: "X", str: "NAME"}[rules["kind"]]
+    default = setting.default
+    if default not in (None, ()):
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        text += f" (default: {shown})"
+    if choices := rules.get("choices"):
+        text = f"{', '.join(choices)}:\n{text}"
+    several = {"nargs": "*"} if "tuple" in str(setting.type) else {}
+    if rules.get("per_layer"):
+        text += "; one value, or one per layer"
+    return {"type": rules["kind"], "metavar": kind, "help": text, **several}
+
+
+def experiment(values: argparse.Namespace) -> tuple[str, Experiment]:
+    """The case's name and the experiment that the parsed flags ask for.
+
+    Raises:
+        ValueError: a value breaks its rule.
+    """
+    names = [setting.name for setting in dataclasses.fields(Experiment)]
+    given = {name: getattr(values, name) for name in names if getattr(values, name) is not None}
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+    if values.case is None:
+        asked = Experiment(**given)
+        return question.name(asked), asked
+    settings = question.settings(values.case, given.get("input_scale"))
+    return values.case, Experiment(**{**settings, **given})
+
+
+def add_run_flags(flags: Parser) -> None:
+    """Where a run's data come from and where its record goes."""
+    data = flags.add_argument_group("data")
+    data.add_argument(
+        "--data", metavar="NAME|PATH", default="auto",
+        help="auto: CIFAR-10, or else the synthetic stand-in, with a warning;\n"
+        "cifar10: CIFAR-10 or an error; synthetic; or the path of a TFDS directory,\n"
+        "of cifar-10-binary.tar.gz, or of an .npz (default: auto)",
+    )  # fmt: skip
+    data.add_argument(
+        "--data-dir", metavar="DIR", type=Path,
+        help="where TFDS keeps its data (default: TFDS_DATA_DIR, or TFDS's own)",
+    )  # fmt: skip
+    output = flags.add_argument_group("output")
+    output.add_argument(
+        "--out", metavar="DIR", type=Path,
+        help="the run's directory (default: runs/, named after case, data and experiment)",
+    )  # fmt: skip
+    output.add_argument(
+        "--overwrite", action="store_true", help="replace a finished run that stands there"
+    )
+    output.add_argument(
+        "--json", action="store_true",
+        help="print the record to standard output, all else to standard error",
+    )  # fmt: skip

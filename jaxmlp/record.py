@@ -1,0 +1,303 @@
+"""What a run leaves behind: a directory that appears whole or not at all.
+
+    result.json   the record, schema below
+    steps.npz     per step: loss (steps,), grad_norm (steps, layers), dead (steps, hidden layers)
+    params.npz    final parameters: layer1.kernel (fan_in, fan_out), layer1.bias (fan_out,), ...
+    *.png         figures, made by report.py from the three above
+
+result.json, schema 1 (step i of steps.npz, from 0, is step i + 1 of the text; a step's metrics are
+those of its batch before the update; numbers that are not finite are the strings "NaN",
+"Infinity", "-Infinity"):
+
+    schema        1
+    framework     "jax" or "torch"
+    case          name of the question's case, or "custom"
+    finished      false if the run was interrupted: `epochs` holds what was finished
+    experiment    Experiment.to_json()
+    layers        per layer: name, fan_in, fan_out, init_bound (of the uniform default
+                  initialisation), and each per-layer setting, resolved
+    data          name, source, sha256 of all arrays, train_size, test_size, shape (channels, height,
+                  width), classes
+    environment   versions, operating system, device, and what steers the compiler
+    epochs        per epoch: epoch (from 1), train_loss and train_accuracy (mean over its batches,
+                  while training), test_loss, test_accuracy, and per hidden layer dead (fraction of
+                  units that no test image activates) and silent (fraction of test images that
+                  activate no unit)
+    outcome       outcome (trained, stalled, dead, nonfinite), spike (largest step loss / first),
+                  dead and worst_dead per hidden layer, collapse_step per hidden layer (from which on
+                  at least 99 % of its units are dead in every batch, or null),
+                  first_nonfinite_step (or null)
+    verdict       the outcome in words
+    timings       the one part that differs between two runs of one experiment: started (UTC),
+                  setup, compile, train and epoch seconds, images per second (median epoch)
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import io
+import itertools
+import json
+import math
+import os
+import platform
+import shutil
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxmlp import report, verdict
+from jaxmlp.data import Dataset
+from jaxmlp.experiment import Experiment
+from jaxmlp.torch_rng import init_bound
+
+SCHEMA = 1
+PER_LAYER = ("init_scale", "learning_rate", "weight_decay", "eps", "schedule", "warmup_epochs",
+             "gamma")  # fmt: skip
+STEERING = ("XLA_FLAGS", "JAX_PLATFORMS", "OMP_NUM_THREADS", "NVIDIA_TF32_OVERRIDE")
+RESERVE = 4 << 20  # bytes for figures, result.json and steps.npz of a usual run; measured: 1 MB
+
+
+def layers(experiment: Experiment, widths: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Each layer's name, shape and resolved settings."""
+    return [
+        {
+            "name": f"layer{i + 1}",
+            "fan_in": widths[i],
+            "fan_out": widths[i + 1],
+            "init_bound": init_bound(widths[i]),
+            **{
+                name: experiment.per_layer(name)[i]
+                for name in PER_LAYER
+                if getattr(experiment, name) is not None
+            },
+        }
+        for i in range(experiment.layers)
+    ]
+
+
+def environment(device: str, packages: tuple[str, ...]) -> dict[str, Any]:
+    """Versions, machine and compiler settings; no names of hosts, users or paths."""
+    return {
+        "device": device,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "settings": {name: os.environ[name] for name in STEERING if name in os.environ},
+    }
+
+
+def epoch_row(
+    epoch: int,
+    loss: Float[np.ndarray, " steps"],
+    correct: Int[np.ndarray, " steps"],
+    train_size: int,
+    test_loss: float,
+    test_correct: int,
+    test_size: int,
+    dead: list[float],
+    silent: list[float],
+) -> dict[str, Any]:
+    """One entry of `epochs`; loss and correct are those of its batches."""
+    return {
+        "epoch": epoch,
+        "train_loss": float(np.mean(loss, dtype=np.float64)),
+        "train_accuracy": int(np.sum(correct)) / train_size,
+        "test_loss": float(test_loss),
+        "test_accuracy": int(test_correct) / test_size,
+        "dead": dead,
+        "silent": silent,
+    }
+
+
+def data_section(dataset: Dataset) -> dict[str, Any]:
+    """What the record says of the data."""
+    return {
+        "name": dataset.name,
+        "source": dataset.source,
+        "sha256": dataset.sha256,
+        "train_size": len(dataset.train_labels),
+        "test_size": len(dataset.test_labels),
+        "shape": list(dataset.train_images.shape[1:]),
+        "classes": dataset.classes,
+    }
+
+
+def timings(started: str, setup: float, compiling: float, epochs: list[float], images: int):
+    """The record's timings: seconds, and training images per second in the median epoch."""
+    return {
+        "started": started,
+        "setup_seconds": setup,
+        "compile_seconds": compiling,
+        "train_seconds": sum(epochs),
+        "epoch_seconds": epochs,
+        "images_per_second": images / statistics.median(epochs),
+    }
+
+
+def build(
+    *,
+    framework: str,
+    case: str,
+    experiment: Experiment,
+    dataset: Dataset,
+    environment: dict[str, Any],
+    rows: list[dict[str, Any]],
+    steps: dict[str, np.ndarray],
+    params: list[dict[str, Any]],
+    timings: dict[str, Any],
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The record, and every file of the run's directory with its content.
+
+    Args:
+        rows: of the finished epochs, at least one.
+        steps: as steps.npz holds them.
+        params: a layer each, kernel (fan_in, fan_out) and bias.
+    """
+    arrays = flatten(params)
+    finite = all(bool(np.isfinite(array).all()) for array in arrays.values())
+    features = math.prod(dataset.train_images.shape[1:])
+    widths = (features, *experiment.hidden, dataset.classes)
+    result = {
+        "schema": SCHEMA,
+        "framework": framework,
+        "case": case,
+        "finished": len(rows) == experiment.epochs,
+        "experiment": experiment.to_json(),
+        "layers": layers(experiment, widths),
+        "data": data_section(dataset),
+        "environment": environment,
+        "epochs": rows,
+        "outcome": verdict.outcome(dataset.classes, steps, rows, finite),
+    }
+    result["verdict"] = verdict.in_words(result, steps)
+    result["timings"] = timings
+    return result, {
+        "steps.npz": archive(steps),
+        "params.npz": archive(arrays),
+        **report.figures(result, steps, arrays),
+        "result.json": encode(result).encode(),
+    }
+
+
+def params_size(experiment: Experiment, dataset: Dataset) -> int:
+    """Bytes of params.npz, to reserve."""
+    widths = (math.prod(dataset.train_images.shape[1:]), *experiment.hidden, dataset.classes)
+    weights = sum((width + 1) * after for width, after in itertools.pairwise(widths))
+    return 8 * weights
+
+
+def encode(result: dict[str, Any]) -> str:
+    """The record as strict JSON."""
+    return json.dumps(_plain(result), indent=2, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def archive(arrays: dict[str, np.ndarray]) -> bytes:
+    """The bytes of an .npz."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType]
+    return buffer.getvalue()
+
+
+def flatten(params: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Parameters by name: layer1.kernel, layer1.bias, layer2.kernel, ..."""
+    return {
+        f"layer{i + 1}.{name}": np.asarray(value)
+        for i, layer in enumerate(params)
+        for name, value in layer.items()
+    }
+
+
+def default_directory(case: str, experiment: Experiment, dataset_name: str, sha256: str) -> Path:
+    """runs/CASE-DATA-HASH; the hash is of the experiment and the data together."""
+    digest = hashlib.sha256((experiment.sha256 + sha256).encode()).hexdigest()
+    return Path("runs") / f"{case}-{dataset_name}-{digest[:10]}"
+
+
+def check(out: Path, overwrite: bool, size: int) -> None:
+    """Before the work: is `out` free, and does its disk take `size` bytes?
+
+    Raises:
+        ValueError: something stands there that a run must not replace.
+        OSError: the disk is full, or cannot be written.
+    """
+    if out.is_dir() and any(out.iterdir()):
+        if not (out / "result.json").is_file():
+            raise ValueError(f"{out} holds files that are not a run's; choose another --out")
+        if _finished(out) and not overwrite:
+            raise ValueError(
+                f"{out} holds a finished run; --overwrite replaces it, --out DIR keeps both"
+            )
+    elif out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; --out needs a directory's name")
+    parent = next(path for path in out.absolute().parents if path.exists())
+    with tempfile.TemporaryFile(dir=parent) as probe:  # has no name: nothing stays, even on kill -9
+        os.posix_fallocate(probe.fileno(), 0, size + RESERVE)
+
+
+def _finished(out: Path) -> bool:
+    try:
+        return json.loads((out / "result.json").read_bytes())["finished"] is True
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def save(out: Path, files: dict[str, bytes]) -> None:
+    """Writes all files and then gives them the name `out` in one step, replacing what was there.
+
+    Raises:
+        OSError: the disk is full or cannot be written; nothing stays.
+    """
+    out = out.absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    old = staging.with_name(staging.name + ".old")
+    try:
+        staging.chmod(0o755)
+        for name, content in files.items():
+            with (staging / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        if out.exists():
+            out.rename(old)
+        staging.rename(out)
+    except BaseException:
+        if old.exists():
+            old.rename(out)
+        raise
+    finally:
+        for leftover in (staging, old):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(leftover)
+
+
+def load(directory: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """A saved record: result, steps, parameters.
+
+    Raises:
+        ValueError: the directory is no record, or of another schema.
+    """
+    try:
+        result = json.loads((directory / "result.json").read_bytes())
+        if result["schema"] != SCHEMA:
+            raise ValueError(f"{directory} has schema {result['schema']}; this reads {SCHEMA}")
+        with np.load(directory / "steps.npz") as steps, np.load(directory / "params.npz") as params:
+            return result, dict(steps), dict(params)
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{directory} is no record of a run: {error}") from error

@@ -1,0 +1,132 @@
+"""Figures of one run, made from its record alone."""
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+# Okabe & Ito 2008: distinguishable with every common colour blindness.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
+STYLE = {"size": 11}
+UNITS_SHOWN = 48
+
+
+def figures(
+    result: dict[str, Any], steps: dict[str, np.ndarray], params: dict[str, np.ndarray]
+) -> dict[str, bytes]:
+    """The run's figures as PNG bytes, by file name."""
+    return {
+        "curves.png": _png(_curves(result)),
+        "first_steps.png": _png(_first_steps(result, steps)),
+        "weights.png": _png(_weights(result, params)),
+    }
+
+
+def title(result: dict[str, Any]) -> str:
+    """What every figure says above itself: the case, the data, the seed, the outcome."""
+    experiment = result["experiment"]
+    return (
+        f"{result['case']}: inputs × {experiment['input_scale']:g}, seed {experiment['seed']}, "
+        f"{result['data']['name']} → {result['outcome']['outcome']}"
+    )
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
+
+
+def _number(value: Any) -> float:
+    return float(value)  # the record's "NaN" and "Infinity" too
+
+
+def _axes(figure: Figure, rows: int, columns: int, **options):
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=10)
+        axis.grid(alpha=0.25)
+    return axes
+
+
+def _curves(result: dict[str, Any]) -> Figure:
+    """Losses and accuracies per epoch."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure.suptitle(title(result), fontsize=12)
+    loss, accuracy = _axes(figure, 1, 2)[0]
+    epochs = [row["epoch"] for row in result["epochs"]]
+    classes = result["data"]["classes"]
+    for axis, what in ((loss, "loss"), (accuracy, "accuracy")):
+        for split, colour, marker in (("train", BLUE, "o"), ("test", ORANGE, "s")):
+            values = [_number(row[f"{split}_{what}"]) for row in result["epochs"]]
+            axis.plot(epochs, values, color=colour, marker=marker, markersize=4, label=split)
+        axis.set_xlabel("epoch", **STYLE)
+        axis.set_ylabel(what, **STYLE)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    guess = math.log(classes)
+    loss.axhline(guess, color=GREY, linestyle="--", label=f"guessing: ln {classes}")
+    accuracy.axhline(1 / classes, color=GREY, linestyle="--", label=f"guessing: 1/{classes}")
+    finite = [_number(row["train_loss"]) for row in result["epochs"]]
+    if max((value for value in finite if math.isfinite(value)), default=0) > 10 * guess:
+        loss.set_yscale("log")
+    accuracy.set_ylim(bottom=0)
+    for axis in (loss, accuracy):
+        axis.legend(fontsize=10, frameon=False)
+    return figure
+
+
+def _first_steps(result: dict[str, Any], steps: dict[str, np.ndarray]) -> Figure:
+    """Loss, gradient norms and dead units, step by step, on a logarithmic step axis."""
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    figure.suptitle(title(result), fontsize=12)
+    loss, norms, dead = _axes(figure, 1, 3)[0]
+    count = np.arange(1, len(steps["loss"]) + 1)
+    classes, names = result["data"]["classes"], [layer["name"] for layer in result["layers"]]
+    loss.plot(count, steps["loss"], color=BLUE, linewidth=1)
+    loss.axhline(math.log(classes), color=GREY, linestyle="--", label=f"ln {classes}")
+    for i, name in enumerate(names):
+        positive = np.where(steps["grad_norm"][:, i] > 0, steps["grad_norm"][:, i], np.nan)
+        norms.plot(count, positive, color=COLOURS[i % len(COLOURS)], linewidth=1, label=name)
+    for i, name in enumerate(names[:-1]):
+        dead.plot(count, steps["dead"][:, i], color=COLOURS[i % len(COLOURS)], linewidth=1.3,
+                  label=name)  # fmt: skip
+    dead.set_ylim(-0.03, 1.03)
+    labels = ("loss of the batch", "gradient norm", "fraction of units dead in the batch")
+    for axis, label in zip((loss, norms, dead), labels, strict=True):
+        axis.set_xscale("log")
+        axis.set_xlabel("step", **STYLE)
+        axis.set_title(label, fontsize=11)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize=10, frameon=False)
+    for axis in (loss, norms):
+        axis.set_yscale("log")
+    if not np.nansum(steps["grad_norm"]) > 0:
+        norms.set_yscale("linear")
+    return figure
+
+
+def _weights(result: dict[str, Any], params: dict[str, np.ndarray]) -> Figure:
+    """The first layer's weights of the first units as images; grey is 0, one scale for each."""
+    channels, height, width = result["data"]["shape"]
+    kernel = params["layer1.kernel"].T[:UNITS_SHOWN].reshape(-1, channels, height, width)
+    with np.errstate(all="ignore"):
+        largest = np.max(np.abs(kernel), axis=(1, 2, 3), keepdims=True)
+        shown = np.nan_to_num(0.5 + 0.5 * kernel / largest, nan=0.5)
+    if channels != 3:
+        shown = np.repeat(shown.mean(axis=1, keepdims=True), 3, axis=1)
+    columns = min(12, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(9, 0.78 * rows + 0.7), layout="constrained")
+    figure.suptitle(
+        f"{title(result)}\nfirst-layer weights of {len(shown)} units after training "
+        "(grey: 0; each on its own scale)", fontsize=11,
+    )  # fmt: skip
+    for i, axis in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axis.axis("off")
+        if i < len(shown):
+            axis.imshow(np.moveaxis(shown[i], 0, -1), interpolation="nearest")
+    return figure

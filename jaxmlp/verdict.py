@@ -1,0 +1,119 @@
+"""How a run ended: its outcome, and the same in words."""
+
+import math
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+# A layer is dead when at least this share of the test images activates none of its units. Not 1:
+# on CIFAR-10, one or two freak images of 60 000 still reach a unit of the question's dead network.
+SILENT = 0.999
+STALLED = 0.9  # of ln(classes), the loss of a guess
+NEARLY_ALL = 0.99  # of a layer's units, dead in a batch: from here on the layer counts as gone
+
+
+def outcome(
+    classes: int,
+    steps: dict[str, Float[np.ndarray, "steps ..."]],
+    rows: list[dict[str, Any]],
+    finite: bool,
+) -> dict[str, Any]:
+    """One of trained, stalled, dead, nonfinite, with what stands beside it in the record.
+
+    Args:
+        steps: loss (steps,), grad_norm (steps, layers), dead (steps, hidden layers, fractions).
+        rows: the record's epochs; at least one.
+        finite: whether every final parameter is.
+    """
+    loss, last = steps["loss"], rows[-1]
+    kind = "trained"
+    if not (finite and np.isfinite(loss).all() and math.isfinite(last["test_loss"])):
+        kind = "nonfinite"
+    elif any(silent >= SILENT for silent in last["silent"]):
+        kind = "dead"
+    elif not last["train_loss"] < STALLED * math.log(classes):
+        kind = "stalled"
+    with np.errstate(all="ignore"):
+        spike = float(np.max(loss) / loss[0])
+    return {
+        "outcome": kind,
+        "spike": spike,
+        "dead": last["dead"],
+        "worst_dead": [max(layer) for layer in zip(*(row["dead"] for row in rows), strict=True)],
+        "collapse_step": [collapse_step(steps["dead"][:, i]) for i in range(len(last["dead"]))],
+        "first_nonfinite_step": _first(~np.isfinite(loss)),
+    }
+
+
+def collapse_step(dead: Float[np.ndarray, " steps"]) -> int | None:
+    """The first step, counted from 1, from which on a layer stays dead but for 1 % of its units.
+
+    None if it does not end so.
+    """
+    alive = np.flatnonzero(~(dead >= NEARLY_ALL))
+    first = int(alive[-1]) + 2 if len(alive) else 1
+    return first if first <= len(dead) else None
+
+
+def _first(condition: np.ndarray) -> int | None:
+    return int(np.argmax(condition)) + 1 if condition.any() else None
+
+
+def in_words(result: dict[str, Any], steps: dict[str, np.ndarray]) -> str:
+    """The record's outcome as a sentence or two for a person."""
+    ended, last, classes = result["outcome"], result["epochs"][-1], result["data"]["classes"]
+    loss, accuracy = float(last["train_loss"]), last["test_accuracy"]
+    match ended["outcome"]:
+        case "nonfinite":
+            step = ended["first_nonfinite_step"]
+            where = f"the loss is no longer finite from step {step} on" if step else (
+                "a parameter or the test loss is no longer finite"
+            )  # fmt: skip
+            return f"Blown up: {where}; what follows is meaningless."
+        case "dead":
+            return _death(result, steps) + f" Test accuracy {accuracy:.1%}."
+        case "stalled":
+            return (
+                f"Stalled: the training loss ends at {loss:.3f}; guessing gives "
+                f"ln {classes} = {math.log(classes):.3f}. Test accuracy {accuracy:.1%}."
+            ) + _dead_units(result)
+        case _:
+            return (
+                f"Trained: test accuracy {accuracy:.1%}, training loss {loss:.3f} "
+                f"(guessing: {math.log(classes):.3f})."
+            ) + _dead_units(result)
+
+
+def _hidden(result: dict[str, Any]) -> list[dict[str, Any]]:
+    return result["layers"][:-1]
+
+
+def _dead_units(result: dict[str, Any]) -> str:
+    counts = [
+        f"{round(dead * layer['fan_out'])} of {layer['fan_out']}"
+        for dead, layer in zip(result["outcome"]["dead"], _hidden(result), strict=True)
+    ]
+    return f" Dead hidden units: {', '.join(counts)}." if counts else ""
+
+
+def _death(result: dict[str, Any], steps: dict[str, np.ndarray]) -> str:
+    """Which layer died, when, and what the network says since."""
+    last, classes = result["epochs"][-1], result["data"]["classes"]
+    index = next(i for i, silent in enumerate(last["silent"]) if silent >= SILENT)
+    layer, step = _hidden(result)[index], result["outcome"]["collapse_step"][index]
+    width, images = layer["fan_out"], result["data"]["test_size"]
+    where = "hidden" if len(_hidden(result)) == 1 else layer["name"]
+    if step is None:
+        text = f"Dead: the {width} {where} units answer to no more than a freak image"
+    else:
+        least = round(float(np.min(steps["dead"][step - 1 :, index])) * width)
+        which = f"all {width}" if least == width else f"at least {least} of the {width}"
+        text = f"Dead: {which} {where} units dead from step {step} on"
+    quiet = round(last["silent"][index] * images)
+    said = "0" if not result["experiment"]["bias"] else "the same"
+    whom = "every image" if quiet == images else f"{quiet} of the {images} test images"
+    loss = float(last["train_loss"])
+    guess = math.log(classes)
+    at = f"ln {classes}" if math.isclose(loss, guess, rel_tol=1e-3) else f"{loss:.3f}"
+    return f"{text}; the network outputs {said} for {whom}; training loss is {at}."
