@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -108,12 +109,11 @@ def store(entry: Path, arrays: Mapping[str, np.ndarray], source: str) -> None:
         for name, array in arrays.items():
             with (new / f"{name}.npy").open("wb") as file:
                 np.save(file, array, allow_pickle=False)
-                _flush(file.fileno())
+                _flush(file)
         meta = {"schema": SCHEMA, "source": source, "arrays": describe(arrays)}
         with (new / "meta.json").open("w") as file:
             json.dump({**meta, "checksum": fingerprint(meta)}, file, indent=1)
-            file.flush()
-            _flush(file.fileno())
+            _flush(file)
         _flush_directory(new)
         _rename_unless_there(new, entry)
         _flush_directory(entry.parent)
@@ -170,8 +170,9 @@ def _rename_unless_there(new: Path, entry: Path) -> None:
             raise
 
 
-def _flush(descriptor: int) -> None:
-    os.fsync(descriptor)
+def _flush(file: IO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _flush_directory(path: Path) -> None:

@@ -236,7 +236,9 @@ class Experiment:
         """
         known = {setting.name for setting in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
-            raise ValueError(f"unknown setting {unknown[0]!r}; known are {', '.join(sorted(known))}")
+            raise ValueError(
+                f"unknown setting {unknown[0]!r}; known are {', '.join(sorted(known))}"
+            )
         return cls(**values)
 
     @property

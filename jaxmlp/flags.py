@@ -52,7 +52,9 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str, epilog: str = "") -> None:
         super().__init__(
             description=description, epilog=epilog, allow_abbrev=False,
-            formatter_class=lambda prog: argparse.RawTextHelpFormatter(prog, 32, 100),
+            formatter_class=lambda prog: argparse.RawTextHelpFormatter(
+                prog, max_help_position=26, width=100
+            ),
         )  # fmt: skip
 
     def error(self, message: str) -> NoReturn:

@@ -1,5 +1,6 @@
 """The Flax NNX MLP, and its parameters as plain arrays."""
 
+import itertools
 from collections.abc import Callable
 
 import jax
@@ -21,7 +22,7 @@ class MLP(nnx.Module):
             nnx.Linear(
                 fan_in, fan_out, use_bias=use_bias, dtype=dtype, param_dtype=dtype, rngs=rngs
             )
-            for fan_in, fan_out in zip(widths, widths[1:], strict=False)
+            for fan_in, fan_out in itertools.pairwise(widths)
         )
 
     def __call__(

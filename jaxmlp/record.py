@@ -16,16 +16,17 @@ those of its batch before the update; numbers that are not finite are the string
     experiment    Experiment.to_json()
     layers        per layer: name, fan_in, fan_out, init_bound (of the uniform default
                   initialisation), and each per-layer setting, resolved
-    data          name, source, sha256 of all arrays, train_size, test_size, shape (channels, height,
-                  width), classes
+    data          name, source, sha256 of all arrays, train_size, test_size, classes, and shape
+                  (channels, height, width)
     environment   versions, operating system, device, and what steers the compiler
     epochs        per epoch: epoch (from 1), train_loss and train_accuracy (mean over its batches,
                   while training), test_loss, test_accuracy, and per hidden layer dead (fraction of
                   units that no test image activates) and silent (fraction of test images that
                   activate no unit)
     outcome       outcome (trained, stalled, dead, nonfinite), spike (largest step loss / first),
-                  dead and worst_dead per hidden layer, collapse_step per hidden layer (from which on
-                  at least 99 % of its units are dead in every batch, or null),
+                  dead and worst_dead per hidden layer, collapse_step per hidden layer (from which
+                  on at least 99 % of its units are dead in every batch, or null),
+                  all_dead_step per hidden layer (the same for all its units),
                   first_nonfinite_step (or null)
     verdict       the outcome in words
     timings       the one part that differs between two runs of one experiment: started (UTC),

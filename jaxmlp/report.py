@@ -61,9 +61,9 @@ def _curves(result: dict[str, Any]) -> Figure:
     epochs = [row["epoch"] for row in result["epochs"]]
     classes = result["data"]["classes"]
     for axis, what in ((loss, "loss"), (accuracy, "accuracy")):
-        for split, colour, marker in (("train", BLUE, "o"), ("test", ORANGE, "s")):
+        for split, colour, marker, size in (("train", BLUE, "o", 6), ("test", ORANGE, "s", 3)):
             values = [_number(row[f"{split}_{what}"]) for row in result["epochs"]]
-            axis.plot(epochs, values, color=colour, marker=marker, markersize=4, label=split)
+            axis.plot(epochs, values, color=colour, marker=marker, markersize=size, label=split)
         axis.set_xlabel("epoch", **STYLE)
         axis.set_ylabel(what, **STYLE)
         axis.xaxis.get_major_locator().set_params(integer=True)
@@ -73,7 +73,8 @@ def _curves(result: dict[str, Any]) -> Figure:
     finite = [_number(row["train_loss"]) for row in result["epochs"]]
     if max((value for value in finite if math.isfinite(value)), default=0) > 10 * guess:
         loss.set_yscale("log")
-    accuracy.set_ylim(bottom=0)
+    best = max(max(row["train_accuracy"], row["test_accuracy"]) for row in result["epochs"])
+    accuracy.set_ylim(0, min(1.0, 1.15 * max(best, 2 / classes)))
     for axis in (loss, accuracy):
         axis.legend(fontsize=10, frameon=False)
     return figure
@@ -98,6 +99,7 @@ def _first_steps(result: dict[str, Any], steps: dict[str, np.ndarray]) -> Figure
     labels = ("loss of the batch", "gradient norm", "fraction of units dead in the batch")
     for axis, label in zip((loss, norms, dead), labels, strict=True):
         axis.set_xscale("log")
+        axis.set_xlim(0.9, 1.1 * len(count))
         axis.set_xlabel("step", **STYLE)
         axis.set_title(label, fontsize=11)
         if axis.get_legend_handles_labels()[0]:

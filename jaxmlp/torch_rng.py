@@ -4,6 +4,7 @@ The stream is MT19937's 32-bit words (Matsumoto & Nishimura 1998), which NumPy h
 of them was read off its behaviour and is held to it, bit for bit, by tests/test_torch_rng.py.
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -19,7 +20,7 @@ class TorchGenerator:
     def __init__(self, seed: int) -> None:
         self._words = np.random.RandomState(seed & 0xFFFFFFFF)
 
-    def words(self, count: int) -> UInt32[np.ndarray, "count"]:
+    def words(self, count: int) -> UInt32[np.ndarray, " count"]:
         """The next 32-bit words of the stream."""
         return self._words.randint(0, 2**32, size=count, dtype=np.uint32)
 
@@ -30,7 +31,7 @@ class TorchGenerator:
 
     def uniform(
         self, count: int, bound: float, dtype: type[np.floating]
-    ) -> Float[np.ndarray, "count"]:
+    ) -> Float[np.ndarray, " count"]:
         """`torch.empty(count, dtype).uniform_(-bound, bound)` for float32 or float64.
 
         torch computes u·2·bound - bound in double from 24 bits for float32 (with the bound rounded
@@ -44,7 +45,7 @@ class TorchGenerator:
         bits = (words[0::2] << np.uint64(32) | words[1::2]) & np.uint64(2**53 - 1)
         return _fused_multiply_add(bits * 2.0**-53, 2 * bound, -bound)
 
-    def permutation(self, count: int) -> Int[np.ndarray, "count"]:
+    def permutation(self, count: int) -> Int[np.ndarray, " count"]:
         """`torch.randperm(count)`: Fisher-Yates from the front, one word a swap."""
         order = list(range(count))
         remaining = np.arange(count, 1, -1, dtype=np.uint32)
@@ -95,7 +96,7 @@ def initial_weights(
         also `bias` (fan_out,).
     """
     params = []
-    for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+    for fan_in, fan_out in itertools.pairwise(widths):
         weight = generator.uniform(fan_in * fan_out, init_bound(fan_in), dtype)
         layer = {"kernel": np.ascontiguousarray(weight.reshape(fan_out, fan_in).T)}
         if bias:

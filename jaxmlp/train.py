@@ -306,4 +306,8 @@ class Run:
         loss, _, grad_norm, dead = (
             np.concatenate(arrays) for arrays in zip(*(r.steps for r in results), strict=True)
         )
-        return {"loss": loss, "grad_norm": grad_norm, "dead": dead / np.array(self.experiment.hidden)}
+        return {
+            "loss": loss,
+            "grad_norm": grad_norm,
+            "dead": dead / np.array(self.experiment.hidden),
+        }

@@ -41,17 +41,18 @@ def outcome(
         "spike": spike,
         "dead": last["dead"],
         "worst_dead": [max(layer) for layer in zip(*(row["dead"] for row in rows), strict=True)],
-        "collapse_step": [collapse_step(steps["dead"][:, i]) for i in range(len(last["dead"]))],
+        "collapse_step": [_dead_from(layer, NEARLY_ALL) for layer in steps["dead"].T],
+        "all_dead_step": [_dead_from(layer, 1.0) for layer in steps["dead"].T],
         "first_nonfinite_step": _first(~np.isfinite(loss)),
     }
 
 
-def collapse_step(dead: Float[np.ndarray, " steps"]) -> int | None:
-    """The first step, counted from 1, from which on a layer stays dead but for 1 % of its units.
+def _dead_from(dead: Float[np.ndarray, " steps"], share: float) -> int | None:
+    """The step, counted from 1, from which on at least this share of a layer's units is dead.
 
-    None if it does not end so.
+    Dead in every batch up to the last one; None if it does not end so.
     """
-    alive = np.flatnonzero(~(dead >= NEARLY_ALL))
+    alive = np.flatnonzero(~(dead >= share))
     first = int(alive[-1]) + 2 if len(alive) else 1
     return first if first <= len(dead) else None
 
@@ -104,12 +105,14 @@ def _death(result: dict[str, Any], steps: dict[str, np.ndarray]) -> str:
     layer, step = _hidden(result)[index], result["outcome"]["collapse_step"][index]
     width, images = layer["fan_out"], result["data"]["test_size"]
     where = "hidden" if len(_hidden(result)) == 1 else layer["name"]
-    if step is None:
-        text = f"Dead: the {width} {where} units answer to no more than a freak image"
-    else:
+    complete = result["outcome"]["all_dead_step"][index]
+    text = f"Dead: the {width} {where} units answer to no more than a freak image"
+    if step is not None:
         least = round(float(np.min(steps["dead"][step - 1 :, index])) * width)
-        which = f"all {width}" if least == width else f"at least {least} of the {width}"
-        text = f"Dead: {which} {where} units dead from step {step} on"
+        text = f"Dead: at least {least} of the {width} {where} units dead from step {step} on"
+        if complete is not None:
+            before = f" ({least} of them from step {step} on)" if complete > step else ""
+            text = f"Dead: all {width} {where} units dead from step {complete} on{before}"
     quiet = round(last["silent"][index] * images)
     said = "0" if not result["experiment"]["bias"] else "the same"
     whom = "every image" if quiet == images else f"{quiet} of the {images} test images"

@@ -13,12 +13,12 @@ from jaxmlp.experiment import Experiment
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = flags.parser(
         "Train the question's MLP on CIFAR-10, as one compiled JAX program, and say what happened."
     )
     flags.add_run_flags(parser)
-    values = parser.parse_args()
+    values = parser.parse_args(arguments)
     try:
         case, experiment = flags.experiment(values)
     except ValueError as error:

@@ -1,0 +1,277 @@
+"""Images and labels out of other people's files: TFDS directories, the CIFAR-10 archive, .npz.
+
+Each reader returns the four arrays by name, images uint8 (n, channels, height, width), labels
+int32 (n,), in the original order; whatever is wrong with a file becomes one DataError of one line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import os
+import re
+import sys
+import tarfile
+import warnings
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+KEYS = ("train_images", "train_labels", "test_images", "test_labels")
+KERAS_KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+# Published beside the archives, https://www.cs.toronto.edu/~kriz/cifar.html
+ARCHIVE = "cifar-10-binary.tar.gz"
+ARCHIVE_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+PICKLE_ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
+_FOLDER = "cifar-10-batches-bin"
+TRAIN_MEMBERS = tuple(f"{_FOLDER}/data_batch_{i}.bin" for i in range(1, 6))
+TEST_MEMBERS = (f"{_FOLDER}/test_batch.bin",)
+_RECORD = 1 + 3 * 32 * 32  # bytes: a label, then the image, channel by channel, row by row
+
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+class DataError(Exception):
+    """Trouble with data or a disk; the message is one line: value, rule, remedy."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+@contextlib.contextmanager
+def reading(path: Path, remedy: str) -> Iterator[None]:
+    """Turns whatever a reader raises over a bad file into a DataError that names the file."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # parsers of bad files raise nearly anything
+        why = str(error) or type(error).__name__
+        raise DataError(f"cannot read {path}: {why}; {remedy}") from error
+
+
+# ---- .npz
+
+
+def read_npz(path: Path) -> Arrays:
+    """The arrays of a .npz, images (n, height, width[, channels]); raises DataError."""
+    with reading(path, "write it with numpy.savez from plain uint8 and integer arrays"):
+        _check_fits_in_memory(path)
+        with np.load(path, allow_pickle=False) as archive:
+            keys = _complete_keys(path, archive.files)
+            found = [archive[key] for key in keys]
+    return checked(path.name, *found)
+
+
+def _check_fits_in_memory(path: Path) -> None:
+    """Reads sizes only: a small file can unpack to more than any machine holds."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        raise DataError(
+            f"{path} unpacks to {size} bytes, more than the {memory} of this machine's memory; "
+            "save fewer or smaller images"
+        )
+
+
+def _complete_keys(path: Path, present: list[str]) -> tuple[str, ...]:
+    for keys in (KEYS, KERAS_KEYS):
+        if set(keys) <= set(present):
+            return keys
+    raise DataError(
+        f"{path} holds the arrays {', '.join(sorted(present)) or 'none'}; it must hold "
+        f"{', '.join(KEYS)} (or {', '.join(KERAS_KEYS)}); save it with those names"
+    )
+
+
+def checked(
+    name: str,
+    train_images: np.ndarray,
+    train_labels: np.ndarray,
+    test_images: np.ndarray,
+    test_labels: np.ndarray,
+) -> Arrays:
+    """The four arrays as this package has them, from images (n, height, width[, channels])."""
+    arrays = {
+        "train_images": _channels_first(name, "training", train_images),
+        "train_labels": _labels(name, "training", train_labels, len(train_images)),
+        "test_images": _channels_first(name, "test", test_images),
+        "test_labels": _labels(name, "test", test_labels, len(test_images)),
+    }
+    train, test = arrays["train_images"].shape[1:], arrays["test_images"].shape[1:]
+    if train != test:
+        raise DataError(
+            f"{name}: training images are {_size(train)}, test images {_size(test)}; "
+            "both must have one size: resize one of them"
+        )
+    if max(arrays["train_labels"].max(), arrays["test_labels"].max()) < 1:
+        raise DataError(f"{name}: every label is 0; there must be 2 classes at least: label them")
+    return arrays
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]} x {shape[2]} with {shape[0]} channels"
+
+
+def _channels_first(name: str, split: str, images: np.ndarray) -> np.ndarray:
+    if images.dtype != np.uint8:
+        raise DataError(
+            f"{name}: {split} images are {images.dtype}; they must be uint8, 0 to 255: convert them"
+        )
+    if images.ndim not in (3, 4) or not images.size:
+        raise DataError(
+            f"{name}: {split} images have shape {images.shape}; it must be (n, height, width) or "
+            "(n, height, width, channels), none of them 0: reshape them"
+        )
+    last = images if images.ndim == 4 else images[..., np.newaxis]
+    return np.ascontiguousarray(last.transpose(0, 3, 1, 2))
+
+
+def _labels(name: str, split: str, labels: np.ndarray, count: int) -> np.ndarray:
+    if labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{name}: {split} labels are {labels.dtype}; they must be integers: convert them"
+        )
+    if labels.shape != (count,):
+        raise DataError(
+            f"{name}: {split} labels have shape {labels.shape} for {count} images; "
+            f"it must be ({count},): one label per image, flattened"
+        )
+    if labels.min() < 0 or labels.max() >= np.iinfo(np.int32).max:
+        raise DataError(
+            f"{name}: {split} labels run from {labels.min()} to {labels.max()}; "
+            "they must count the classes from 0: renumber them"
+        )
+    return np.ascontiguousarray(labels, dtype=np.int32)
+
+
+# ---- the official binary archive
+
+
+def archive_md5(path: Path) -> str:
+    """The MD5 of the file, once it is known to be the official archive; raises DataError."""
+    get = f"get {ARCHIVE} from https://www.cs.toronto.edu/~kriz/cifar.html"
+    with reading(path, get), path.open("rb") as file:
+        found = hashlib.file_digest(
+            file, lambda: hashlib.md5(usedforsecurity=False)
+        ).hexdigest()
+    if found == PICKLE_ARCHIVE_MD5 or "cifar-10-python" in path.name:
+        raise DataError(
+            f"{path} is the archive of Python pickles, which can run code and are never loaded; "
+            f"give the binary archive instead: {get}"
+        )
+    if found != ARCHIVE_MD5:
+        raise DataError(f"{path} has MD5 {found}, not the official {ARCHIVE_MD5}; {get}")
+    return found
+
+
+def read_archive(path: Path) -> Arrays:
+    """The arrays of an archive whose MD5 was verified; raises DataError."""
+    with reading(path, f"bring {ARCHIVE} again"):
+        # As a stream and by name: members are never extracted, and decompressed only once.
+        with tarfile.open(path, "r|gz") as archive:
+            wanted = TRAIN_MEMBERS + TEST_MEMBERS
+            batches = {m.name: _batch(archive, m) for m in archive if m.name in wanted}
+        train_images, train_labels = _joined([batches[name] for name in TRAIN_MEMBERS])
+        test_images, test_labels = _joined([batches[name] for name in TEST_MEMBERS])
+    return checked(path.name, train_images, train_labels, test_images, test_labels)
+
+
+def _batch(archive: tarfile.TarFile, member: tarfile.TarInfo) -> np.ndarray:
+    file = archive.extractfile(member)
+    if file is None or member.size % _RECORD:
+        raise ValueError(f"{member.name} is no file of whole {_RECORD}-byte records")
+    return np.frombuffer(file.read(), np.uint8).reshape(-1, _RECORD)
+
+
+def _joined(batches: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, height, width, channels), as `checked` takes them, and labels."""
+    records = np.concatenate(batches)
+    images = records[:, 1:].reshape(-1, 3, 32, 32)
+    return images.transpose(0, 2, 3, 1), records[:, 0]
+
+
+# ---- directories written by TFDS
+
+
+def find_tfds(root: Path) -> Path | None:
+    """The newest version directory of CIFAR-10 under root (or root itself), if there is one.
+
+    A directory named as a version counts even when it is damaged, so that reading it says so.
+    """
+    with reading(root, "give a directory you may read"):
+        if _VERSION.fullmatch(root.name) or (root / "dataset_info.json").exists():
+            return root
+        for parent in (root / "cifar10", root):
+            if parent.is_dir():
+                found = [d for d in parent.iterdir() if _VERSION.fullmatch(d.name)]
+                if found:
+                    return max(found, key=lambda d: [int(part) for part in d.name.split(".")])
+    return None
+
+
+def tfds_signature(version: Path) -> list[str]:
+    """What tells one copy from another without reading it: place, names, sizes, times."""
+    with reading(version, "give a directory you may read"):
+        files = sorted(path for path in version.iterdir() if path.is_file())
+        stats = [(path.name, path.stat()) for path in files]
+        return [str(version.resolve()), *(f"{n} {s.st_size} {s.st_mtime_ns}" for n, s in stats)]
+
+
+def read_tfds(version: Path) -> Arrays:
+    """The arrays of CIFAR-10 as TFDS prepared it, in the archive's order; raises DataError."""
+    remedy = "prepare it again, or give another copy"
+    with reading(version, remedy), quiet():
+        import tensorflow_datasets as tfds
+
+        info = tfds.builder_from_directory(version).info
+        if info.name != "cifar10":
+            raise DataError(
+                f"{version} holds {info.name}; only cifar10 is read from TFDS directories: "
+                "give other data as .npz"
+            )
+        train = _in_order(info, "train")
+        test = _in_order(info, "test")
+    return checked(str(version), *train, *test)
+
+
+def _in_order(info, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels sorted by id: `train_16399` is image 16399 of the archive."""
+    examples = list(_examples(info, split))
+    numbers = [int(re.fullmatch(rb"[a-z]+_(\d+)", example["id"])[1]) for example in examples]
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"ids of the {split} split repeat")
+    order = np.argsort(numbers)
+    images = np.stack([examples[i]["image"] for i in order])
+    return images, np.array([examples[i]["label"] for i in order])
+
+
+def _examples(info, split: str) -> Iterator[dict]:
+    shards = zip(info.splits[split].filepaths, info.splits[split].shard_lengths, strict=True)
+    for file, length in shards:
+        path = Path(file)
+        with reading(path, "the file is damaged or missing: prepare it again"):
+            records = _records(path, info.file_format.value)
+            if len(records) != length:
+                raise ValueError(f"holds {len(records)} examples of {length}")
+            yield from [info.features.deserialize_example_np(record) for record in records]
+
+
+def _records(path: Path, file_format: str) -> list[bytes]:
+    if file_format == "array_record":
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        source = ArrayRecordDataSource(os.fspath(path))
+        return list(source.__getitems__(range(len(source))))
+    if file_format == "tfrecord":
+        return list(_tensorflow().data.TFRecordDataset(os.fspath(path)).as_numpy_iterator())
+    raise DataError(
+        f"{path} is {file_format}; array_record or tfrecord can be read: prepare it as array_record"
+    )
