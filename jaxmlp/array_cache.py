@@ -24,7 +24,7 @@ from typing import IO
 
 import numpy as np
 
-SCHEMA = 1  # of meta.json and of the files beside it; part of every entry's name
+SCHEMA = 1  # of what an entry holds and how it was read; part of its name, so others stay unread
 ABANDONED_AFTER = 86_400  # seconds; assumed: no write takes a day. For writers on other hosts.
 
 Description = dict[str, dict[str, object]]
@@ -60,9 +60,9 @@ def fingerprint(description: object) -> str:
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
-def entry_path(cache: Path, kind: str, *key: object) -> Path:
+def entry_path(cache: Path, kind: str, key: list[str]) -> Path:
     """The place of the entry of this kind that was made from what key names."""
-    return cache / f"{kind}-{fingerprint([SCHEMA, *map(str, key)])[:16]}"
+    return cache / f"{kind}-v{SCHEMA}-{fingerprint(key)[:16]}"
 
 
 def newest_first(cache: Path, kind: str) -> list[Path]:
@@ -74,7 +74,12 @@ def newest_first(cache: Path, kind: str) -> list[Path]:
         except OSError:
             return 0  # damaged: `load` will say so
 
-    return sorted(cache.glob(f"{kind}-*"), key=made, reverse=True)
+    try:
+        names = os.listdir(cache)
+    except OSError:
+        return []
+    entries = [cache / name for name in names if name.startswith(f"{kind}-v{SCHEMA}-")]
+    return sorted(entries, key=made, reverse=True)
 
 
 def load(entry: Path) -> Entry | None:

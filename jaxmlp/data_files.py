@@ -1,4 +1,4 @@
-"""Images and labels out of other people's files: TFDS directories, the CIFAR-10 archive, .npz.
+"""Images and labels out of other people's files: .npz, and the official CIFAR-10 binary archive.
 
 Each reader returns the four arrays by name, images uint8 (n, channels, height, width), labels
 int32 (n,), in the original order; whatever is wrong with a file becomes one DataError of one line.
@@ -8,15 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
-import importlib.util
 import os
-import re
-import sys
 import tarfile
-import warnings
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +28,6 @@ _FOLDER = "cifar-10-batches-bin"
 TRAIN_MEMBERS = tuple(f"{_FOLDER}/data_batch_{i}.bin" for i in range(1, 6))
 TEST_MEMBERS = (f"{_FOLDER}/test_batch.bin",)
 _RECORD = 1 + 3 * 32 * 32  # bytes: a label, then the image, channel by channel, row by row
-
-_VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 class DataError(Exception):
@@ -54,9 +47,6 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
     except Exception as error:  # parsers of bad files raise nearly anything
         why = str(error) or type(error).__name__
         raise DataError(f"cannot read {path}: {why}; {remedy}") from error
-
-
-# ---- .npz
 
 
 def read_npz(path: Path) -> Arrays:
@@ -152,16 +142,11 @@ def _labels(name: str, split: str, labels: np.ndarray, count: int) -> np.ndarray
     return np.ascontiguousarray(labels, dtype=np.int32)
 
 
-# ---- the official binary archive
-
-
 def archive_md5(path: Path) -> str:
     """The MD5 of the file, once it is known to be the official archive; raises DataError."""
     get = f"get {ARCHIVE} from https://www.cs.toronto.edu/~kriz/cifar.html"
     with reading(path, get), path.open("rb") as file:
-        found = hashlib.file_digest(
-            file, lambda: hashlib.md5(usedforsecurity=False)
-        ).hexdigest()
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found == PICKLE_ARCHIVE_MD5 or "cifar-10-python" in path.name:
         raise DataError(
             f"{path} is the archive of Python pickles, which can run code and are never loaded; "
@@ -196,82 +181,3 @@ def _joined(batches: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     records = np.concatenate(batches)
     images = records[:, 1:].reshape(-1, 3, 32, 32)
     return images.transpose(0, 2, 3, 1), records[:, 0]
-
-
-# ---- directories written by TFDS
-
-
-def find_tfds(root: Path) -> Path | None:
-    """The newest version directory of CIFAR-10 under root (or root itself), if there is one.
-
-    A directory named as a version counts even when it is damaged, so that reading it says so.
-    """
-    with reading(root, "give a directory you may read"):
-        if _VERSION.fullmatch(root.name) or (root / "dataset_info.json").exists():
-            return root
-        for parent in (root / "cifar10", root):
-            if parent.is_dir():
-                found = [d for d in parent.iterdir() if _VERSION.fullmatch(d.name)]
-                if found:
-                    return max(found, key=lambda d: [int(part) for part in d.name.split(".")])
-    return None
-
-
-def tfds_signature(version: Path) -> list[str]:
-    """What tells one copy from another without reading it: place, names, sizes, times."""
-    with reading(version, "give a directory you may read"):
-        files = sorted(path for path in version.iterdir() if path.is_file())
-        stats = [(path.name, path.stat()) for path in files]
-        return [str(version.resolve()), *(f"{n} {s.st_size} {s.st_mtime_ns}" for n, s in stats)]
-
-
-def read_tfds(version: Path) -> Arrays:
-    """The arrays of CIFAR-10 as TFDS prepared it, in the archive's order; raises DataError."""
-    remedy = "prepare it again, or give another copy"
-    with reading(version, remedy), quiet():
-        import tensorflow_datasets as tfds
-
-        info = tfds.builder_from_directory(version).info
-        if info.name != "cifar10":
-            raise DataError(
-                f"{version} holds {info.name}; only cifar10 is read from TFDS directories: "
-                "give other data as .npz"
-            )
-        train = _in_order(info, "train")
-        test = _in_order(info, "test")
-    return checked(str(version), *train, *test)
-
-
-def _in_order(info, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels sorted by id: `train_16399` is image 16399 of the archive."""
-    examples = list(_examples(info, split))
-    numbers = [int(re.fullmatch(rb"[a-z]+_(\d+)", example["id"])[1]) for example in examples]
-    if len(set(numbers)) < len(numbers):
-        raise ValueError(f"ids of the {split} split repeat")
-    order = np.argsort(numbers)
-    images = np.stack([examples[i]["image"] for i in order])
-    return images, np.array([examples[i]["label"] for i in order])
-
-
-def _examples(info, split: str) -> Iterator[dict]:
-    shards = zip(info.splits[split].filepaths, info.splits[split].shard_lengths, strict=True)
-    for file, length in shards:
-        path = Path(file)
-        with reading(path, "the file is damaged or missing: prepare it again"):
-            records = _records(path, info.file_format.value)
-            if len(records) != length:
-                raise ValueError(f"holds {len(records)} examples of {length}")
-            yield from [info.features.deserialize_example_np(record) for record in records]
-
-
-def _records(path: Path, file_format: str) -> list[bytes]:
-    if file_format == "array_record":
-        from array_record.python.array_record_data_source import ArrayRecordDataSource
-
-        source = ArrayRecordDataSource(os.fspath(path))
-        return list(source.__getitems__(range(len(source))))
-    if file_format == "tfrecord":
-        return list(_tensorflow().data.TFRecordDataset(os.fspath(path)).as_numpy_iterator())
-    raise DataError(
-        f"{path} is {file_format}; array_record or tfrecord can be read: prepare it as array_record"
-    )

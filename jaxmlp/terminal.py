@@ -86,6 +86,9 @@ def table(result: dict[str, Any]) -> Table:
 def conclude(console: Console, result: dict[str, Any], out: Path) -> None:
     """Verdict, table, times, and where the record lies."""
     times = result["timings"]
+    if not result["finished"]:
+        done, asked = len(result["epochs"]), result["experiment"]["epochs"]
+        console.print(f"\nInterrupted after {done} of {asked} epochs; these are kept.")
     console.print(f"\n{result['verdict']}", style="bold", highlight=False)
     console.print(table(result))
     console.print(

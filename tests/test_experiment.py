@@ -90,7 +90,7 @@ def test_equal_values_per_layer_are_one_value():
 @given(
     optimizer=st.sampled_from(sorted(OPTIMIZER_DEFAULTS)),
     hidden=st.lists(st.integers(1, 9), max_size=4).map(tuple),
-    input_scale=st.floats(1e-3, 1e3, width=32),
+    input_scale=st.floats(1e-3, 1e3),
     seed=st.integers(0, 2**64 - 1),
     bias=st.booleans(),
     data=st.data(),

@@ -1,0 +1,168 @@
+"""CIFAR-10 as TensorFlow Datasets keeps it: found, read, and prepared.
+
+Reading array_record needs no TensorFlow; reading TFRecord, and preparing, does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import re
+import sys
+import threading
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from jaxmlp.data_files import ARCHIVE, Arrays, DataError, checked, reading
+
+HOST = "www.cs.toronto.edu"
+PATIENCE = 5.0  # seconds; TFDS itself retries for more than three minutes
+INSTALL = "pip install 'jaxmlp[prepare]'"
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+def find(root: Path) -> Path | None:
+    """The newest version directory of CIFAR-10 under root (or root itself), if there is one.
+
+    A directory named as a version counts even when it is damaged, so that reading it says so.
+    """
+    with reading(root, "give a directory you may read"):
+        if _VERSION.fullmatch(root.name) or (root / "dataset_info.json").exists():
+            return root
+        for parent in (root / "cifar10", root):
+            if parent.is_dir():
+                found = [d for d in parent.iterdir() if _VERSION.fullmatch(d.name)]
+                if found:
+                    return max(found, key=lambda d: [int(part) for part in d.name.split(".")])
+    return None
+
+
+def signature(version: Path) -> list[str]:
+    """What tells one copy from another without reading it: place, names, sizes, times."""
+    with reading(version, "give a directory you may read"):
+        files = sorted(path for path in version.iterdir() if path.is_file())
+        stats = [(path.name, path.stat()) for path in files]
+        return [str(version.resolve()), *(f"{n} {s.st_size} {s.st_mtime_ns}" for n, s in stats)]
+
+
+def read(version: Path) -> Arrays:
+    """The arrays of CIFAR-10 as TFDS prepared it, in the archive's order; raises DataError."""
+    remedy = "prepare it again, or give another copy"
+    with reading(version, remedy), quiet():
+        import tensorflow_datasets as tfds
+
+        info = tfds.builder_from_directory(version).info
+        if info.name != "cifar10":
+            raise DataError(
+                f"{version} holds {info.name}; only cifar10 is read from TFDS directories: "
+                "give other data as .npz"
+            )
+        train = _in_order(info, "train")
+        test = _in_order(info, "test")
+    return checked(str(version), *train, *test)
+
+
+def _in_order(info, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels sorted by id: `train_16399` is image 16399 of the archive."""
+    examples = list(_examples(info, split))
+    numbers = [int(re.fullmatch(rb"[a-z]+_(\d+)", example["id"])[1]) for example in examples]
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"ids of the {split} split repeat")
+    order = np.argsort(numbers)
+    images = np.stack([examples[i]["image"] for i in order])
+    return images, np.array([examples[i]["label"] for i in order])
+
+
+def _examples(info, split: str) -> Iterator[dict]:
+    shards = zip(info.splits[split].filepaths, info.splits[split].shard_lengths, strict=True)
+    for file, length in shards:
+        path = Path(file)
+        with reading(path, "the file is damaged or missing: prepare it again"):
+            records = _records(path, info.file_format.value)
+            if len(records) != length:
+                raise ValueError(f"holds {len(records)} examples of {length}")
+            yield from [info.features.deserialize_example_np(record) for record in records]
+
+
+def _records(path: Path, file_format: str) -> list[bytes]:
+    if file_format == "array_record":
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        source = ArrayRecordDataSource(os.fspath(path))
+        return list(source.__getitems__(range(len(source))))
+    if file_format == "tfrecord":
+        return list(tensorflow().data.TFRecordDataset(os.fspath(path)).as_numpy_iterator())
+    raise DataError(
+        f"{path} is {file_format}; array_record or tfrecord can be read: prepare it as array_record"
+    )
+
+
+def prepare(root: Path, warn: Callable[[str], None]) -> Path:
+    """The version directory, after TFDS has downloaded CIFAR-10 to root; raises DataError."""
+    tensorflow()
+    if not host_answers():
+        raise DataError(f"its host {HOST} did not answer within {PATIENCE:g} seconds")
+    warn(f"downloading CIFAR-10 and preparing it under {root}, once")
+    try:
+        with quiet(), contextlib.redirect_stdout(sys.stderr):
+            import tensorflow_datasets as tfds
+
+            builder = tfds.builder("cifar10", data_dir=root, file_format="array_record")
+            builder.download_and_prepare()
+            return Path(builder.data_dir)
+    except Exception as error:  # network, disk, checksum: TFDS raises nearly anything
+        raise DataError(f"TFDS could not prepare it ({type(error).__name__}: {error})") from error
+
+
+def tensorflow():
+    """The TensorFlow module, kept off the GPU, which is JAX's; raises DataError without it."""
+    try:
+        with quiet():
+            import tensorflow as tf
+
+            tf.config.set_visible_devices([], "GPU")
+    except Exception as error:
+        why = "is not installed" if isinstance(error, ImportError) else f"does not start ({error})"
+        raise DataError(f"TensorFlow, which this takes, {why}: {INSTALL}") from error
+    return tf
+
+
+def host_answers() -> bool:
+    """Whether the host of CIFAR-10 answers, proxies included, before PATIENCE runs out."""
+    answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    request = urllib.request.Request(f"https://{HOST}/~kriz/{ARCHIVE}", method="HEAD")
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(request, timeout=PATIENCE).close()
+            answers.put(True)
+        except Exception:  # no answer, of whatever kind
+            answers.put(False)
+
+    # In a thread of its own: looking up a name has no timeout.
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return answers.get(timeout=PATIENCE)
+    except queue.Empty:
+        return False
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps the chatter and the warnings of absl, TFDS and TensorFlow off the terminal."""
+    from absl import logging
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, when TensorFlow is imported
+    before = logging.get_verbosity()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.set_verbosity(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.set_verbosity(before)

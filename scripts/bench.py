@@ -1,0 +1,165 @@
+"""Times the compiled run beside the bare matrix products of its shapes, all in one process.
+
+A training step of the question needs three products: inputs by weights, activations by weights, and
+their transposes for the gradients. The two with the 3072 inputs are nearly all of the work. Each
+contender does these two, with data ready; the run does everything. Rounds alternate, so that what
+else the machine does hits all alike; medians and their ratios are printed.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmlp import data, devices
+from jaxmlp.experiment import Experiment
+from jaxmlp.train import Run
+
+CALLS = 100  # products a round: about half a second on two cores
+Contender = Callable[[], float]  # runs once, returns its milliseconds per step
+
+
+def timed(work: Callable[[], object], steps: int) -> float:
+    start = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - start) / steps
+
+
+def operands(run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(0)
+    batch, (features, width, *_) = run.experiment.batch_size, run.widths
+    shapes = ((batch, features), (features, width), (batch, width))
+    inputs, kernel, grads = (draw.standard_normal(shape, np.float32) for shape in shapes)
+    return inputs, kernel, grads
+
+
+def xla_products(run: Run) -> Contender:
+    arrays = [jnp.asarray(array) for array in operands(run)]
+    forward = jax.jit(lambda x, w: jnp.dot(x, w, precision="highest"))
+    backward = jax.jit(lambda x, g: jnp.dot(x.T, g, precision="highest"))
+
+    def work() -> None:
+        x, w, g = arrays
+        for _ in range(CALLS):
+            jax.block_until_ready((forward(x, w), backward(x, g)))
+
+    return lambda: timed(work, CALLS)
+
+
+def numpy_products(run: Run) -> Contender:
+    x, w, g = operands(run)
+    outputs = np.empty((len(x), w.shape[1]), np.float32), np.empty(w.shape, np.float32)
+
+    def work() -> None:
+        for _ in range(CALLS):
+            np.matmul(x, w, out=outputs[0])
+            np.matmul(x.T, g, out=outputs[1])
+
+    return lambda: timed(work, CALLS)
+
+
+def torch_products(run: Run) -> Contender | None:
+    try:
+        import torch
+    except ImportError:
+        return None
+    x, w, g = (torch.from_numpy(array) for array in operands(run))
+    outputs = torch.empty(len(x), w.shape[1]), torch.empty(w.shape)
+
+    def work() -> None:
+        for _ in range(CALLS):
+            torch.matmul(x, w, out=outputs[0])
+            torch.matmul(x.T, g, out=outputs[1])
+
+    return lambda: timed(work, CALLS)
+
+
+def whole_run(run: Run) -> Contender:
+    """An epoch of the run, its evaluation on the test set included, per training step."""
+    results = run.epochs()
+    return lambda: timed(lambda: next(results), run.steps_per_epoch)
+
+
+def first_epoch(arguments: list[str]) -> tuple[float, float]:
+    """Seconds from a command to its first finished epoch, and the command's peak memory in GB."""
+    script = Path(__file__).with_name("run_jax.py")
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, str(script), *arguments, "--epochs", "2", "--out", out + "/run"]
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        start = time.perf_counter()
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=environment
+        ) as process:
+            assert process.stdout is not None
+            seconds = next(
+                time.perf_counter() - start for line in process.stdout if line.startswith("epoch")
+            )
+            process.stdout.read()
+    kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return seconds, kilobytes * 1024 / 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--data", default="synthetic")
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--json", action="store_true")
+    values = parser.parse_args()
+    dataset = data.load(values.data, values.data_dir)
+    run = Run(Experiment(epochs=values.rounds + 1), dataset)
+    makers = {
+        "the run, evaluation included": whole_run,
+        "two products, XLA": xla_products,
+        "two products, NumPy": numpy_products,
+        "two products, torch": torch_products,
+    }
+    contenders = {name: made for name, make in makers.items() if (made := make(run))}
+    times = {name: [] for name in contenders}
+    for round_ in range(values.rounds + 1):
+        for name, contender in contenders.items():
+            milliseconds = contender()
+            if round_:  # the first round warms up
+                times[name].append(milliseconds)
+    medians = {name: statistics.median(rounds) for name, rounds in times.items()}
+    best = min(value for name, value in medians.items() if name.startswith("two"))
+    arguments = ["--data", values.data]
+    if values.data_dir:
+        arguments += ["--data-dir", str(values.data_dir)]
+    first_epoch(arguments)  # warms the caches
+    seconds, memory = first_epoch(arguments)
+    result = {
+        "device": devices.describe(), "milliseconds_per_step": medians,
+        "ratio_to_best_products": medians["the run, evaluation included"] / best,
+        "seconds_to_first_epoch": seconds, "peak_gigabytes": memory,
+    }  # fmt: skip
+    print(json.dumps(result, indent=2) if values.json else table(result, times))
+
+
+def table(result: dict, times: dict[str, list[float]]) -> str:
+    lines = [f"{result['device']}; median of {len(next(iter(times.values())))} alternating rounds"]
+    lines += [
+        f"  {name:30} {median:6.2f} ms per step  ({min(times[name]):.2f} to {max(times[name]):.2f})"
+        for name, median in result["milliseconds_per_step"].items()
+    ]
+    return "\n".join([
+        *lines,
+        f"run / best bare products: {result['ratio_to_best_products']:.2f}",
+        f"command to first finished epoch, warm caches: {result['seconds_to_first_epoch']:.1f} s",
+        f"peak memory of a run: {result['peak_gigabytes']:.2f} GB",
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+"""The command: what it leaves, what it says, and what it does with bad input and bad disks."""
+
+import errno
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxmlp import record
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "run_jax.py"
+FAST = ("--hidden", "5", "--batch-size", "8", "--epochs", "2")
+
+
+@pytest.fixture(scope="session")
+def script():
+    spec = importlib.util.spec_from_file_location("run_jax", SCRIPT)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def command(script, tmp_path, monkeypatch, capsys, tiny_npz):
+    """Runs the command in its own working directory; gives status, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, data: str | None = "tiny.npz"):
+        status = 0
+        try:
+            script.main([*(["--data", data] if data else []), *map(str, arguments)])
+        except SystemExit as exit_:
+            status = exit_.code
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run
+
+
+def load_json(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def test_a_run_leaves_its_record_and_figures_and_says_where(command, tmp_path):
+    status, out, err = command(*FAST, "--input-scale", "16")
+    assert (status, err) == (0, "")
+    (directory,) = (tmp_path / "runs").iterdir()
+    assert directory.name.startswith("custom-tiny-")
+    assert {p.name for p in directory.iterdir()} == {
+        "result.json", "steps.npz", "params.npz", "curves.png", "first_steps.png", "weights.png",
+    }  # fmt: skip
+    assert f"record: runs/{directory.name}" in out
+    result, steps, params = record.load(directory)
+    assert result["finished"]
+    assert [row["epoch"] for row in result["epochs"]] == [1, 2]
+    assert steps["grad_norm"].shape == (6, 2)
+    assert params["layer1.kernel"].shape == (60, 5)
+    assert result["verdict"].split()[0].rstrip(":") in out
+    for name in ("curves.png", "first_steps.png", "weights.png"):
+        assert (directory / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_command_twice_gives_the_same_result_but_for_times(command, tmp_path):
+    for name in ("a", "b"):
+        assert command(*FAST, "--out", name)[0] == 0
+    first, second = (load_json(tmp_path / name / "result.json") for name in ("a", "b"))
+    assert first.pop("timings").keys() == second.pop("timings").keys()
+    assert first == second
+    for name in ("steps.npz", "params.npz"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_json_goes_to_standard_output_and_all_else_to_standard_error(command, tmp_path):
+    status, out, err = command(*FAST, "--json", "--out", "a")
+    assert status == 0
+    assert json.loads(out) == load_json(tmp_path / "a" / "result.json")
+    assert "epoch 1/2" in err
+
+
+def test_a_finished_run_is_not_overwritten_unless_asked(command, tmp_path):
+    assert command(*FAST, "--out", "a")[0] == 0
+    before = (tmp_path / "a" / "result.json").read_bytes()
+    status, _, err = command(*FAST, "--out", "a", "--seed", "1")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "a holds a finished run; --overwrite replaces it" in err
+    assert (tmp_path / "a" / "result.json").read_bytes() == before
+    assert command(*FAST, "--out", "a", "--seed", "1", "--overwrite")[0] == 0
+    assert load_json(tmp_path / "a" / "result.json")["experiment"]["seed"] == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "tiny.npz"]
+
+
+def test_a_flag_overrides_its_case(command, tmp_path):
+    flags = ("--case", "scaled-lr-init", "--seed", "4", "--init-scale", "0.5", "--batch-size", "8")
+    assert command(*flags, "--epochs", "1", "--out", "a")[0] == 0
+    asked = load_json(tmp_path / "a" / "result.json")["experiment"]
+    assert (asked["seed"], asked["init_scale"], asked["input_scale"]) == (4, [0.5], 255.0)
+    assert asked["learning_rate"] == [0.02 / 255]
+    flags = ("--case", "scaled-lr", "--input-scale", "4", "--batch-size", "8", "--epochs", "1")
+    assert command(*flags, "--out", "b")[0] == 0
+    assert load_json(tmp_path / "b" / "result.json")["experiment"]["learning_rate"] == [0.005]
+
+
+def test_numbers_that_are_not_finite_are_a_result(command, tmp_path):
+    status, out, _ = command(*FAST, "--learning-rate", "1e30", "--out", "a")
+    assert status == 0
+    result = load_json(tmp_path / "a" / "result.json")
+    assert result["outcome"]["outcome"] == "nonfinite"
+    assert "no longer finite from step" in out
+
+
+BAD = [  # arguments, status, words of the one line; data first where it is not the good file
+    (("--hidden", "0"), 2, "hidden 0 must be at least 1"),
+    (("--hidden", "x"), 2, "--hidden: invalid int value: 'x'"),
+    (("--input-scale", "0"), 2, "input_scale 0.0 must be a positive"),
+    (("--input-scale", "-3"), 2, "input_scale -3.0 must be a positive"),
+    (("--input-scale", "nan"), 2, "input_scale nan must be"),
+    (("--input-scale", "inf"), 2, "input_scale inf must be"),
+    (("--input-scale", "1e300"), 2, "float32 can hold"),
+    (("--input-scale", "abc"), 2, "invalid float value: 'abc'"),
+    (("--input-scale",), 2, "--input-scale: expected one argument"),
+    (("--init-scale", "1", "2", "3"), 2, "init_scale has 3 values; the network has 2 layers"),
+    (("--init-scale",), 2, "init_scale has 0 values"),
+    (("--learning-rate", "0.1", "0.1", "0.2"), 2, "give one value for all or one per layer"),
+    (("--learning-rate", "-1"), 2, "learning_rate -1.0 must be 0 or"),
+    (("--learning-rate", "inf"), 2, "learning_rate inf"),
+    (("--weight-decay", "-1"), 2, "weight_decay -1.0"),
+    (("--weight-decay", "nan"), 2, "weight_decay nan"),
+    (("--momentum", "1"), 2, "momentum 1.0 must lie in [0, 1)"),
+    (("--momentum", "0.5", "--optimizer", "adam"), 2, "momentum does not apply"),
+    (("--optimizer", "sdg"), 2, "optimizer 'sdg' is not known; choose from sgd"),
+    (("--nesterov", "--momentum", "0"), 2, "it needs a momentum above 0"),
+    (("--schedule", "linear"), 2, "schedule 'linear' is not known; choose from constant"),
+    (("--schedule", "step"), 2, "schedule step needs milestones"),
+    (("--milestones", "2"), 2, "belong to the schedule step"),
+    (("--batch-size", "7"), 2, "batch size 7 does not divide 24 training images; 6 and 8 do"),
+    (("--batch-size", "25"), 2, "batch size 25 does not divide 24 training images; 24 does"),
+    (("--batch-size", "0"), 2, "batch_size 0 must be at least 1"),
+    (("--epochs", "0"), 2, "epochs 0 must be at least 1"),
+    (("--epochs", "1.5"), 2, "invalid int value: '1.5'"),
+    (("--seed", "-1"), 2, "seed -1 must lie in"),
+    (("--train-size", "25"), 2, "train size 25"),
+    (("--precision", "half"), 2, "precision 'half' is not known"),
+    (("--preprocessing", "zca"), 2, "preprocessing 'zca' is not known"),
+    (("--case", "scald"), 2, "case 'scald' is not known; choose from baseline"),
+    (("--case", "scaled-lr", "--input-scale", "-1"), 2, "input_scale -1.0 must be a positive"),
+    (("--input-scal", "2"), 2, "unrecognized arguments: --input-scal"),
+    (("--frobnicate",), 2, "unrecognized arguments: --frobnicate"),
+    (("--out", "tiny.npz"), 2, "tiny.npz is a file; --out needs a directory's name"),
+    (("--out", "full"), 2, "full holds files that are not a run's"),
+    (("--out", "tiny.npz/below"), 1, "Not a directory"),
+    (("--data", "missing.npz"), None, "missing.npz"),
+    (("--data", "cifar100"), None, "cifar100"),
+    (("--data", "text.npz"), None, "text.npz"),
+    (("--data", "truncated.npz"), None, "truncated.npz"),
+    (("--data", "pickled.npz"), None, "pickled.npz"),
+    (("--data", "floats.npz"), None, "uint8"),
+    (("--data", "flat.npz"), None, "flat.npz"),
+    (("--data", "keyless.npz"), None, "test_labels"),
+    (("--data", "uneven.npz"), None, "uneven.npz"),
+    (("--data", "cifar-10-binary.tar.gz"), None, "cifar-10-binary.tar.gz"),
+    (("--data", "cifar10", "--data-dir", "nowhere"), None, "nowhere"),
+]
+
+
+def lay_traps(here: Path, good: Path) -> None:
+    """The bad files that BAD names."""
+    arrays = dict(np.load(good))
+    (here / "full").mkdir()
+    (here / "full" / "thesis.txt").write_text("precious")
+    (here / "text.npz").write_text("not a zip file")
+    (here / "truncated.npz").write_bytes(good.read_bytes()[:1500])
+    np.savez(here / "pickled.npz", **{**arrays, "train_labels": np.array([{}] * 24, object)})
+    np.savez(here / "floats.npz", **{**arrays, "train_images": arrays["train_images"] / 255})
+    np.savez(here / "flat.npz", **{**arrays, "train_images": np.zeros((24, 60), np.uint8)})
+    np.savez(here / "keyless.npz", **{k: v for k, v in arrays.items() if k != "test_labels"})
+    np.savez(here / "uneven.npz", **{**arrays, "train_labels": arrays["train_labels"][:-1]})
+    (here / "cifar-10-binary.tar.gz").write_bytes(b"\x1f\x8b wrong checksum")
+
+
+@pytest.mark.parametrize(("arguments", "expected", "words"), BAD, ids=lambda v: str(v)[:50])
+def test_bad_input_is_one_line_and_leaves_nothing(
+    command, tmp_path, tiny_npz, arguments, expected, words
+):
+    lay_traps(tmp_path, tiny_npz)
+    before = sorted(p.name for p in tmp_path.rglob("*"))
+    fast = [] if {"--epochs", "--batch-size", "--hidden"} & set(arguments) else FAST
+    status, out, err = command(*fast, *arguments, data=None if "--data" in arguments else "tiny.npz")
+    assert status in ((1, 2) if expected is None else (expected,))
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert words in err
+    assert "Traceback" not in out + err
+    assert sorted(p.name for p in tmp_path.rglob("*")) == before
+
+
+def test_at_least_forty_bad_inputs_are_tried():
+    assert len(BAD) >= 40
+
+
+def full_disk(*arguments, **options):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(command, tmp_path, monkeypatch, when):
+    monkeypatch.setattr(record.os, "posix_fallocate" if when == "before" else "fsync", full_disk)
+    status, out, err = command(*FAST)
+    assert status == 1
+    assert err.count("\n") == 1
+    assert "No space left on device" in err
+    assert ("epoch 2/2" in out) == (when == "after")
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.name != "tiny.npz"]
+
+
+def test_overwriting_on_a_full_disk_keeps_the_old_run(command, tmp_path, monkeypatch):
+    assert command(*FAST, "--out", "a")[0] == 0
+    before = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()}
+    monkeypatch.setattr(record.os, "fsync", full_disk)
+    assert command(*FAST, "--out", "a", "--overwrite")[0] == 1
+    assert {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()} == before
+
+
+def start(tmp_path: Path, *arguments: str) -> subprocess.Popen:
+    """The command as a process of its own, after its first finished epoch."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", SCRIPT, "--data", "tiny.npz", *arguments],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch"):
+            return process
+    raise AssertionError(process.communicate())
+
+
+LONG = ("--hidden", "5", "--batch-size", "1", "--epochs", "100000", "--out", "long")
+
+
+def test_ctrl_c_keeps_what_was_finished_and_says_so(tmp_path, tiny_npz):
+    process = start(tmp_path, *LONG)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "finishing this epoch" in out
+    assert "Interrupted after" in out
+    result = load_json(tmp_path / "long" / "result.json")
+    assert not result["finished"]
+    assert 1 <= len(result["epochs"]) < 100000
+    assert err == ""
+
+
+def test_kill_9_leaves_nothing_half_written(tmp_path, tiny_npz):
+    process = start(tmp_path, *LONG)
+    time.sleep(0.2)
+    process.kill()
+    process.communicate(timeout=60)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["tiny.npz"]
+
+
+def test_help_loads_nothing_slow_and_shows_its_sections():
+    code = (
+        "import runpy, sys; sys.argv = ['run_jax.py', '--help']\n"
+        f"try: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('jax', 'flax', 'matplotlib', 'rich') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert out.rstrip().endswith("[]")
+    for section in ("network:", "input:", "optimizer:", "schedule:", "run:", "data:", "output:"):
+        assert f"\n{section}\n" in out
+    assert "repair-uniform" in out
+    assert max(map(len, out.splitlines())) <= 100
