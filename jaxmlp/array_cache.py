@@ -49,7 +49,7 @@ def describe(arrays: Mapping[str, np.ndarray]) -> Description:
         name: {
             "dtype": array.dtype.str,
             "shape": list(array.shape),
-            "sha256": hashlib.sha256(np.ascontiguousarray(array)).hexdigest(),
+            "sha256": hashlib.sha256(np.ascontiguousarray(array).data).hexdigest(),
         }
         for name, array in arrays.items()
     }
@@ -75,10 +75,9 @@ def newest_first(cache: Path, kind: str) -> list[Path]:
             return 0  # damaged: `load` will say so
 
     try:
-        names = os.listdir(cache)
+        entries = [path for path in cache.iterdir() if path.name.startswith(f"{kind}-v{SCHEMA}-")]
     except OSError:
         return []
-    entries = [cache / name for name in names if name.startswith(f"{kind}-v{SCHEMA}-")]
     return sorted(entries, key=made, reverse=True)
 
 
@@ -100,7 +99,8 @@ def load(entry: Path) -> Entry | None:
             if found != meta["arrays"][name]:
                 raise ValueError(f"{name}.npy does not match its checksum")
     except Exception as error:  # a damaged file makes the parsers raise nearly anything
-        raise DamagedEntryError(f"{type(error).__name__}: {error}") from error
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise DamagedEntryError(why) from error
     return Entry(arrays, meta["arrays"], meta["source"])
 
 

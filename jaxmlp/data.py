@@ -47,14 +47,14 @@ class Dataset:
     name: str
     source: str
     train_images: UInt8[np.ndarray, "train channels height width"]
-    train_labels: Int32[np.ndarray, "train"]
+    train_labels: Int32[np.ndarray, " train"]
     test_images: UInt8[np.ndarray, "test channels height width"]
-    test_labels: Int32[np.ndarray, "test"]
+    test_labels: Int32[np.ndarray, " test"]
     sha256: str
     classes: int
 
 
-class _NowhereError(DataError):
+class _NowhereError(Exception):
     """CIFAR-10 is in none of the places tried."""
 
 
@@ -84,7 +84,7 @@ def load(
         return _cifar10(data_dir, cache_dir, warn)
     except _NowhereError as nowhere:
         if data == "cifar10":
-            raise
+            raise DataError(str(nowhere)) from nowhere
         warn(f"WARNING: this runs on {STAND_IN}; its accuracies are not CIFAR-10's. {nowhere}")
         return _synthetic(cache_dir, warn)
 
@@ -119,7 +119,7 @@ def _dataset(name: str, entry: array_cache.Entry) -> Dataset:
 
 
 def _from_path(data: str, cache_dir: Path | None, warn: Warn) -> Dataset:
-    path = Path(data)
+    path = Path(data or "\0")  # Path("") would be the current directory
     if _is_directory(path, f"data {data!r}", f"auto, cifar10, synthetic, or {PATHS}"):
         version = tfds_cifar10.find(path)
         if version is None:
@@ -142,7 +142,7 @@ def _from_path(data: str, cache_dir: Path | None, warn: Warn) -> Dataset:
 def _is_directory(path: Path, value: str, choice: str) -> bool:
     """Raises ValueError, about the value that gave the path, when nothing readable is there."""
     try:
-        mode = path.stat().st_mode if str(path) != "." else 0
+        mode = path.stat().st_mode
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise ValueError(f"{value} cannot be used ({why}); choose {choice}") from error

@@ -28,13 +28,12 @@ AXES = np.array([[0.58, 0.58, 0.58], [0.67, 0.08, -0.74], [-0.47, 0.81, -0.34]],
 AXIS_DEVIATION = np.array([0.415, 0.115, 0.045], np.float32)
 
 WHOLE_SHARE = 0.30  # of an axis's variance: brightness or hue of the whole image
-STRETCH = 1.07  # what clipping to [0, 1] takes from the deviations; fitted
+STRETCH = 1.06  # what clipping to [0, 1] takes from the deviations; fitted
 DECAY = 1.3  # of the texture's amplitude with frequency
-CLASS_DECAY = 2.0  # of the class means'
-CLASS_STRENGTH = 0.25  # deviation of the class means over that of the texture; fitted
+CLASS_STRENGTH = 0.28  # deviation of the class means over the images', where they differ; fitted
 SCENES = 6  # layouts per class
 SCENE_CUTOFF = 3.0  # cycles per image: layouts are smooth
-SCENE_STRENGTH = 0.3  # deviation of the scenes over that of the texture; fitted
+SCENE_STRENGTH = 0.2  # deviation of the scenes over that of the texture; fitted
 CONTRAST_SPREAD = 0.35  # of the logarithm of an image's contrast
 
 
@@ -84,8 +83,17 @@ def _fields(
 
 
 def _class_means(draw: np.random.Generator) -> Float[np.ndarray, "classes 3 32 32"]:
-    fields = _fields(draw, np.maximum(_frequency(), 1) ** -CLASS_DECAY, CLASSES)
-    return fields - fields.mean(axis=0)
+    """Differences in brightness, hue, and their gradients across the image, in few dimensions."""
+    coarse = np.fft.rfft2(_fields(draw, _texture_amplitude(), CLASSES)) * (_frequency() <= 1)
+    varying = np.fft.irfft2(coarse).astype(np.float32)
+    whole = draw.standard_normal((CLASSES, 3, 1, 1), np.float32)
+    means = np.sqrt(1 - WHOLE_SHARE) * varying + np.sqrt(WHOLE_SHARE) * whole
+    return CLASS_STRENGTH * (means - means.mean(axis=0))
+
+
+def _texture_amplitude() -> Float[np.ndarray, "32 17"]:
+    frequency = _frequency()
+    return np.where(frequency > 0, np.maximum(frequency, 1) ** -DECAY, 0).astype(np.float32)
 
 
 def _layouts(draw: np.random.Generator) -> Float[np.ndarray, "classes scenes 3 32 32"]:
@@ -101,9 +109,8 @@ def _images(
     layouts: Float[np.ndarray, "classes scenes 3 32 32"],
     labels: Int[np.ndarray, " images"],
 ) -> UInt8[np.ndarray, "images 3 32 32"]:
-    count, frequency = len(labels), _frequency()
-    amplitude = np.where(frequency > 0, np.maximum(frequency, 1) ** -DECAY, 0)
-    texture = _fields(draw, amplitude.astype(np.float32), count)
+    count = len(labels)
+    texture = _fields(draw, _texture_amplitude(), count)
     scene = layouts[labels, draw.integers(SCENES, size=count)]
     strength = SCENE_STRENGTH * np.abs(draw.standard_normal((count, 1, 1, 1), np.float32))
     contrast = np.exp(CONTRAST_SPREAD * draw.standard_normal((count, 1, 1, 1), np.float32))
@@ -111,7 +118,7 @@ def _images(
     whole = draw.standard_normal((count, 3, 1, 1), np.float32)
     varying = contrast * (texture + strength * scene) / np.sqrt(1 + SCENE_STRENGTH**2)
     axes = np.sqrt(1 - WHOLE_SHARE) * varying + np.sqrt(WHOLE_SHARE) * whole
-    axes = (axes + CLASS_STRENGTH * means[labels]) / np.sqrt(1 + CLASS_STRENGTH**2)
+    axes += means[labels]
     mixing = AXES * AXIS_DEVIATION[:, None]
     pixels = np.einsum("naij,ac->ncij", axes, mixing, optimize=True)
     pixels *= (STRETCH * DEVIATION / np.sqrt((mixing**2).sum(axis=0)))[:, None, None]

@@ -13,7 +13,7 @@ import sys
 import threading
 import urllib.request
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,14 +32,19 @@ def find(root: Path) -> Path | None:
     A directory named as a version counts even when it is damaged, so that reading it says so.
     """
     with reading(root, "give a directory you may read"):
-        if _VERSION.fullmatch(root.name) or (root / "dataset_info.json").exists():
+        if (root / "dataset_info.json").exists():
             return root
         for parent in (root / "cifar10", root):
-            if parent.is_dir():
-                found = [d for d in parent.iterdir() if _VERSION.fullmatch(d.name)]
-                if found:
-                    return max(found, key=lambda d: [int(part) for part in d.name.split(".")])
-    return None
+            found = _versions(parent)
+            if found:
+                return max(found, key=lambda path: [int(part) for part in path.name.split(".")])
+    return root if _VERSION.fullmatch(root.name) else None
+
+
+def _versions(parent: Path) -> list[Path]:
+    if not parent.is_dir():
+        return []
+    return [path for path in parent.iterdir() if _VERSION.fullmatch(path.name)]
 
 
 def signature(version: Path) -> list[str]:
@@ -70,7 +75,7 @@ def read(version: Path) -> Arrays:
 def _in_order(info, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels sorted by id: `train_16399` is image 16399 of the archive."""
     examples = list(_examples(info, split))
-    numbers = [int(re.fullmatch(rb"[a-z]+_(\d+)", example["id"])[1]) for example in examples]
+    numbers = [int(example["id"].removeprefix(f"{split}_".encode())) for example in examples]
     if len(set(numbers)) < len(numbers):
         raise ValueError(f"ids of the {split} split repeat")
     order = np.argsort(numbers)
@@ -89,14 +94,15 @@ def _examples(info, split: str) -> Iterator[dict]:
             yield from [info.features.deserialize_example_np(record) for record in records]
 
 
-def _records(path: Path, file_format: str) -> list[bytes]:
+def _records(path: Path, file_format: str) -> Sequence[bytes]:
     if file_format == "array_record":
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
         source = ArrayRecordDataSource(os.fspath(path))
-        return list(source.__getitems__(range(len(source))))
+        return source.__getitems__(range(len(source)))
     if file_format == "tfrecord":
-        return list(tensorflow().data.TFRecordDataset(os.fspath(path)).as_numpy_iterator())
+        dataset = tensorflow().data.TFRecordDataset(os.fspath(path))
+        return [record.numpy() for record in dataset]
     raise DataError(
         f"{path} is {file_format}; array_record or tfrecord can be read: prepare it as array_record"
     )
