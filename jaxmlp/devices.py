@@ -1,12 +1,12 @@
 """The device's arithmetic: what the experiment's precision means to the compiler."""
 
 import contextlib
-from pathlib import Path
 from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 
+from jaxmlp import data
 from jaxmlp.experiment import Experiment
 
 MATMUL = {"float32": "highest", "float64": "highest", "tf32": "tensorfloat32",
@@ -51,5 +51,5 @@ def use_compilation_cache() -> None:
     JAX verifies what it reads back and compiles anew what does not fit this machine.
     """
     if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(Path("/tmp/v/xla")))
+        jax.config.update("jax_compilation_cache_dir", str(data._cache(None) / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -17,7 +17,7 @@ ROWS_SHOWN = 8
 
 def describe(row: dict[str, Any]) -> str:
     """One epoch in one line."""
-    dead = ", ".join(f"{share:.0%}" for share in row["dead"])
+    dead = ", ".join(f"{share:.1%}" for share in row["dead"])
     return (
         f"loss {row['train_loss']:.4g}  train {row['train_accuracy']:.1%}  "
         f"test {row['test_accuracy']:.1%}" + (f"  dead {dead}" if dead else "")
