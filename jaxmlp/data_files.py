@@ -45,7 +45,8 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:  # parsers of bad files raise nearly anything
-        why = str(error) or type(error).__name__
+        missing = isinstance(error, KeyError)
+        why = f"it has no {error}" if missing else str(error) or type(error).__name__
         raise DataError(f"cannot read {path}: {why}; {remedy}") from error
 
 
@@ -56,6 +57,8 @@ def read_npz(path: Path) -> Arrays:
         with np.load(path, allow_pickle=False) as archive:
             keys = _complete_keys(path, archive.files)
             found = [archive[key] for key in keys]
+        if not all(isinstance(array, np.ndarray) for array in found):
+            raise ValueError("it holds something else under the name of an array")
     return checked(path.name, *found)
 
 

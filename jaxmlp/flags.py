@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -91,10 +92,11 @@ def _argument(setting: dataclasses.Field) -> dict[str, Any]:
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
         text += f" (default: {shown})"
     if choices := rules.get("choices"):
-        text = f"{', '.join(choices)}:\n{text}"
+        text = f"{', '.join(choices)}: {text}"
     several = {"nargs": "*"} if "tuple" in str(setting.type) else {}
     if rules.get("per_layer"):
         text += "; one value, or one per layer"
+    text = textwrap.fill(text, 70)
     return {"type": rules["kind"], "metavar": kind, "help": text, **several}
 
 
@@ -130,7 +132,7 @@ def add_run_flags(flags: Parser) -> None:
     output = flags.add_argument_group("output")
     output.add_argument(
         "--out", metavar="DIR", type=Path,
-        help="the run's directory (default: runs/, named after case, data and experiment)",
+        help="the run's directory (default: runs/CASE-DATA-HASH)",
     )  # fmt: skip
     output.add_argument(
         "--overwrite", action="store_true", help="replace a finished run that stands there"

@@ -104,10 +104,9 @@ def _first_steps(result: dict[str, Any], steps: dict[str, np.ndarray]) -> Figure
         axis.set_title(label, fontsize=11)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=10, frameon=False)
-    for axis in (loss, norms):
-        axis.set_yscale("log")
-    if not np.nansum(steps["grad_norm"]) > 0:
-        norms.set_yscale("linear")
+    for axis, values in ((loss, steps["loss"]), (norms, steps["grad_norm"])):
+        if np.any((values > 0) & np.isfinite(values)):  # else nothing can be drawn on a log axis
+            axis.set_yscale("log")
     return figure
 
 

@@ -94,18 +94,20 @@ def _examples(info, split: str) -> Iterator[dict]:
             yield from [info.features.deserialize_example_np(record) for record in records]
 
 
-def _records(path: Path, file_format: str) -> Sequence[bytes]:
+def _records(path: Path, file_format: str) -> Sequence:
+    """The serialised examples of one file."""
     if file_format == "array_record":
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
         source = ArrayRecordDataSource(os.fspath(path))
         return source.__getitems__(range(len(source)))
-    if file_format == "tfrecord":
+    if file_format != "tfrecord":
+        raise DataError(f"{path} is {file_format}; array_record can be read: prepare it as that")
+    try:
         dataset = tensorflow().data.TFRecordDataset(os.fspath(path))
-        return [record.numpy() for record in dataset]
-    raise DataError(
-        f"{path} is {file_format}; array_record or tfrecord can be read: prepare it as array_record"
-    )
+    except DataError as error:
+        raise DataError(f"{path} is TFRecord: {error}, or give a copy in array_record") from error
+    return [record.numpy() for record in dataset]
 
 
 def prepare(root: Path, warn: Callable[[str], None]) -> Path:

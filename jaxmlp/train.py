@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
@@ -31,17 +32,12 @@ class Hyperparameters(NamedTuple):
 
 
 class Images(NamedTuple):
-    """The data set on the device, and how a pixel becomes a number.
-
-    The divisor 255 is an array because XLA turns a division by a constant into a multiplication
-    by its reciprocal, which is one unit in the last place off for many of the 256 pixel values.
-    """
+    """The data set on the device; mean and deviation are those of the training set's channels."""
 
     train_images: UInt8[Array, "train features"]
     train_labels: Int[Array, " train"]
     test_images: UInt8[Array, "test features"]
     test_labels: Int[Array, " test"]
-    full_scale: Float[Array, ""]
     mean: Float[Array, " features"]
     deviation: Float[Array, " features"]
 
@@ -137,7 +133,6 @@ def put_images(experiment: Experiment, dataset: Dataset) -> Images:
         dataset.train_labels,
         dataset.test_images.reshape(len(dataset.test_images), -1),
         dataset.test_labels,
-        np.asarray(255, dtype),
         np.repeat(mean, height * width).astype(dtype),
         np.repeat(deviation, height * width).astype(dtype),
     )
@@ -150,12 +145,24 @@ def preprocess(
     images: Images,
     input_scale: Float[Array, ""],
 ) -> Float[Array, "batch features"]:
-    """The network's inputs: torchvision's ToTensor, its Normalize, times the input scale."""
-    inputs = pixels.astype(images.full_scale.dtype) / images.full_scale
+    """The network's inputs: torchvision's ToTensor, its Normalize, times the input scale.
+
+    The same floats as torch's, which divides. XLA turns a division by a broadcast value into a
+    multiplication by its reciprocal, one unit in the last place off for many pixels. So /255 is
+    pixel·high + pixel·low with high + low = 1/255: the first product is exact, the second's error
+    far below the sum's rounding. The division by the deviations is shielded by a barrier.
+    """
+    values = pixels.astype(input_scale.dtype)
+    digits = 22 if values.dtype == jnp.float32 else 52
+    high = 2**digits // 255 / 2**digits
+    low = float(Fraction(1, 255) - Fraction(high))
+    inputs = values * high + values * low
     if experiment.preprocessing != "unit":
         inputs = inputs - images.mean
     if experiment.preprocessing == "standardize":
-        inputs = inputs / images.deviation
+        inputs = inputs / jax.lax.optimization_barrier(
+            jnp.broadcast_to(images.deviation, inputs.shape)
+        )
     return input_scale * inputs
 
 
@@ -213,7 +220,7 @@ def run_epoch(
             state.params, inputs, images.train_labels[indices]
         )
         updates, opt_state = chains.update(grads, state.opt_state, state.params)
-        norms = jnp.array([optax.global_norm(layer) for layer in grads])
+        norms = jnp.array([optax.tree.norm(layer) for layer in grads])
         metrics = StepMetrics(loss, correct, norms, _inactive([h > 0 for h in hidden], axis=0))
         return State(optax.apply_updates(state.params, updates), opt_state), metrics
 

@@ -192,7 +192,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     lay_traps(tmp_path, tiny_npz)
     before = sorted(p.name for p in tmp_path.rglob("*"))
     fast = [] if {"--epochs", "--batch-size", "--hidden"} & set(arguments) else FAST
-    status, out, err = command(*fast, *arguments, data=None if "--data" in arguments else "tiny.npz")
+    status, out, err = command(
+        *fast, *arguments, data=None if "--data" in arguments else "tiny.npz"
+    )
     assert status in ((1, 2) if expected is None else (expected,))
     assert err.startswith("error: ")
     assert err.count("\n") == 1
