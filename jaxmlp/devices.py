@@ -1,6 +1,7 @@
 """The device's arithmetic: what the experiment's precision means to the compiler."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import jax
@@ -50,6 +51,6 @@ def use_compilation_cache() -> None:
 
     JAX verifies what it reads back and compiles anew what does not fit this machine.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(data._cache(None) / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -107,7 +107,9 @@ def experiment(values: argparse.Namespace) -> tuple[str, Experiment]:
         ValueError: a value breaks its rule.
     """
     names = [setting.name for setting in dataclasses.fields(Experiment)]
-    given = {name: getattr(values, name) for name in names if getattr(values, name) is not None}
+    given: dict[str, Any] = {
+        name: getattr(values, name) for name in names if getattr(values, name) is not None
+    }
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
     if values.case is None:
         asked = Experiment(**given)

@@ -2,12 +2,13 @@
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-Params = list[dict[str, Array]]  # a layer each: kernel (fan_in, fan_out), with bias also (fan_out,)
+Params = list[dict[str, Any]]  # a layer each: kernel (fan_in, fan_out), with bias also (fan_out,)
 Apply = Callable[
     [Params, Float[Array, "batch features"]],
     tuple[Float[Array, "batch classes"], list[Float[Array, "batch width"]]],

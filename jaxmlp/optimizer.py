@@ -1,6 +1,6 @@
 """Optimizers with torch's semantics and schedules: one optax chain per layer."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ class LayerRates(NamedTuple):
 
 
 class MomentumState(NamedTuple):
-    count: Int[Array, ""]
+    step: Int[Array, ""]
     buffer: optax.Updates
 
 
@@ -32,19 +32,19 @@ def momentum(decay: float, dampening: float, nesterov: bool) -> optax.GradientTr
     def init(params):
         return MomentumState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
 
-    def update(grads, state, params=None):
+    def update(updates, state, params=None):
         del params
         if dampening:
-            fresh = jnp.where(state.count == 0, 1.0, 1.0 - dampening)
+            fresh = jnp.where(state.step == 0, 1.0, 1.0 - dampening)
             buffer = jax.tree.map(
-                lambda b, g: decay * b + fresh.astype(g.dtype) * g, state.buffer, grads
+                lambda b, g: decay * b + fresh.astype(g.dtype) * g, state.buffer, updates
             )
         else:
-            buffer = jax.tree.map(lambda b, g: decay * b + g, state.buffer, grads)
-        updates = buffer
+            buffer = jax.tree.map(lambda b, g: decay * b + g, state.buffer, updates)
+        direction = buffer
         if nesterov:
-            updates = jax.tree.map(lambda g, b: g + decay * b, grads, buffer)
-        return updates, MomentumState(state.count + 1, buffer)
+            direction = jax.tree.map(lambda g, b: g + decay * b, updates, buffer)
+        return direction, MomentumState(state.step + 1, buffer)
 
     return optax.GradientTransformation(init, update)
 
@@ -58,29 +58,30 @@ def scale_by_adagrad(eps: Float[Array, ""]) -> optax.GradientTransformation:
     def init(params):
         return jax.tree.map(jnp.zeros_like, params)
 
-    def update(grads, squares, params=None):
+    def update(updates, state, params=None):
         del params
-        squares = jax.tree.map(lambda s, g: s + g * g, squares, grads)
-        return jax.tree.map(lambda g, s: g / (jnp.sqrt(s) + eps), grads, squares), squares
+        squares = jax.tree.map(lambda s, g: s + g * g, state, updates)
+        return jax.tree.map(lambda g, s: g / (jnp.sqrt(s) + eps), updates, squares), squares
 
     return optax.GradientTransformation(init, update)
 
 
 def direction(experiment: Experiment, eps: Float[Array, ""]) -> optax.GradientTransformation:
     """What the optimizer makes of a gradient before the learning rate."""
-    beta1, beta2 = experiment.beta1, experiment.beta2
+    asked: Any = experiment  # no option of the chosen optimizer is None
+    beta1, beta2 = asked.beta1, asked.beta2
     match experiment.optimizer:
         case "sgd" if not experiment.momentum:
             return optax.identity()
         case "sgd":
-            return momentum(experiment.momentum, experiment.dampening, experiment.nesterov)
+            return momentum(asked.momentum, asked.dampening, asked.nesterov)
         case "adam" | "adamw":
             return optax.scale_by_adam(beta1, beta2, eps)
         case "rmsprop":
-            scaled = optax.scale_by_rms(experiment.alpha, eps, eps_in_sqrt=False)
+            scaled = optax.scale_by_rms(asked.alpha, eps, eps_in_sqrt=False)
             if not experiment.momentum:
                 return scaled
-            return optax.chain(scaled, momentum(experiment.momentum, 0.0, False))
+            return optax.chain(scaled, momentum(asked.momentum, 0.0, False))
         case "adagrad":
             return scale_by_adagrad(eps)
         case "lion":
@@ -144,10 +145,10 @@ def optimizer(
     def init(params):
         return [chain.init(layer) for chain, layer in zip(chains, params, strict=True)]
 
-    def update(grads, states, params=None):
+    def update(updates, state, params=None):
         assert params is not None
-        layers = zip(chains, grads, states, params, strict=True)
-        updates, states = zip(*(chain.update(g, s, p) for chain, g, s, p in layers), strict=True)
-        return list(updates), list(states)
+        layers: Any = zip(chains, updates, state, params, strict=True)
+        stepped = [chain.update(g, s, p) for chain, g, s, p in layers]
+        return [update for update, _ in stepped], [state for _, state in stepped]
 
     return optax.GradientTransformation(init, update)

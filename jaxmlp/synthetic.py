@@ -2,9 +2,9 @@
 
 An image is one spatial field per colour axis: brightness and hue of the whole image, a random
 texture whose amplitude falls like 1/frequency (Field 1987: the spectrum of natural scenes), the
-mean of its class, and a scene: one of several smooth layouts of its class. What differs between classes is weak against what
-differs between images, so a small network learns about half of the test images and starts to learn
-the training images by heart, as on CIFAR-10.
+mean of its class, and a scene: one of several smooth layouts of its class. What differs between
+classes is weak against what differs between images, so a small network learns about half of the
+test images and starts to learn the training images by heart, as on CIFAR-10.
 
 The statistics of CIFAR-10 (means, deviations, spectrum, eigenvalues) were measured on its training
 set; the strengths of class means and scenes were fitted so that the question's baseline learns as

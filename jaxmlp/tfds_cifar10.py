@@ -117,7 +117,7 @@ def prepare(root: Path, warn: Callable[[str], None]) -> Path:
         raise DataError(f"its host {HOST} did not answer within {PATIENCE:g} seconds")
     warn(f"downloading CIFAR-10 and preparing it under {root}, once")
     try:
-        with quiet(), contextlib.redirect_stdout(sys.stderr):
+        with quiet():
             import tensorflow_datasets as tfds
 
             builder = tfds.builder("cifar10", data_dir=root, file_format="array_record")
@@ -162,12 +162,12 @@ def host_answers() -> bool:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps the chatter and the warnings of absl, TFDS and TensorFlow off the terminal."""
+    """Keeps the chatter of absl, TFDS and TensorFlow off stdout, its warnings off the terminal."""
     from absl import logging
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, when TensorFlow is imported
     before = logging.get_verbosity()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")
         logging.set_verbosity(logging.ERROR)
         try:

@@ -82,15 +82,15 @@ def program(experiment: Experiment) -> Experiment:
 
 def hyperparameters(experiment: Experiment) -> Hyperparameters:
     """The experiment's traced settings as arrays of its precision."""
-    dtype = np.dtype(devices.dtype(experiment))
+    dtype = devices.dtype(experiment)
     eps = experiment.per_layer("eps") if experiment.eps else (0.0,) * experiment.layers
     return Hyperparameters(
-        np.asarray(experiment.input_scale, dtype),
-        np.asarray(experiment.per_layer("init_scale"), dtype),
+        jnp.asarray(experiment.input_scale, dtype),
+        jnp.asarray(experiment.per_layer("init_scale"), dtype),
         LayerRates(
-            np.asarray(experiment.per_layer("learning_rate"), dtype),
-            np.asarray(experiment.per_layer("weight_decay"), dtype),
-            np.asarray(eps, dtype),
+            jnp.asarray(experiment.per_layer("learning_rate"), dtype),
+            jnp.asarray(experiment.per_layer("weight_decay"), dtype),
+            jnp.asarray(eps, dtype),
         ),
     )
 
@@ -128,7 +128,7 @@ def put_images(experiment: Experiment, dataset: Dataset) -> Images:
             f"preprocessing standardize needs channels that vary; channel {deviation.argmin()} of "
             f"{dataset.name} is constant: choose center"
         )
-    images = Images(
+    arrays = (
         dataset.train_images.reshape(len(dataset.train_images), -1),
         dataset.train_labels,
         dataset.test_images.reshape(len(dataset.test_images), -1),
@@ -136,7 +136,7 @@ def put_images(experiment: Experiment, dataset: Dataset) -> Images:
         np.repeat(mean, height * width).astype(dtype),
         np.repeat(deviation, height * width).astype(dtype),
     )
-    return jax.device_put(images)
+    return Images(*map(jax.device_put, arrays))
 
 
 def preprocess(
@@ -222,7 +222,8 @@ def run_epoch(
         updates, opt_state = chains.update(grads, state.opt_state, state.params)
         norms = jnp.array([optax.tree.norm(layer) for layer in grads])
         metrics = StepMetrics(loss, correct, norms, _inactive([h > 0 for h in hidden], axis=0))
-        return State(optax.apply_updates(state.params, updates), opt_state), metrics
+        params: Any = optax.apply_updates(state.params, updates)
+        return State(params, opt_state), metrics
 
     state, steps = jax.lax.scan(step, state, batch_indices)
     return state, steps, evaluate(experiment, apply, state.params, hyper, images)
@@ -298,8 +299,8 @@ class Run:
         test, test_size = result.test, len(self.images.test_labels)
         return record.epoch_row(
             epoch,
-            result.steps.loss,
-            result.steps.correct,
+            np.asarray(result.steps.loss),
+            np.asarray(result.steps.correct),
             self.train_size,
             float(test.loss),
             int(test.correct),

@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import itertools
 import json
-import os
 import statistics
 from pathlib import Path
 
@@ -74,7 +73,7 @@ def main() -> None:
             values.out.parent.mkdir(parents=True, exist_ok=True)
             partial = values.out.with_suffix(".partial")
             partial.write_text(json.dumps(results, indent=1))
-            os.replace(partial, values.out)
+            partial.replace(values.out)
     print(f"\n{dataset.source}; {devices.describe()}; {values.seeds} seeds, {values.epochs} epochs")
     print(table(results))
 

@@ -5,6 +5,7 @@ DataLoader over three epochs with a test loader between them, as in the question
 """
 
 import hashlib
+import itertools
 import json
 from pathlib import Path
 
@@ -25,7 +26,7 @@ IMAGES, BATCH, EPOCHS = 1000, 50, 3
 def layers(seed: int, shape: str) -> list[torch.nn.Linear]:
     widths, bias, dtype = SHAPES[shape]
     torch.manual_seed(seed)
-    pairs = zip(widths, widths[1:], strict=False)
+    pairs = itertools.pairwise(widths)
     return [torch.nn.Linear(i, o, bias=bias, dtype=getattr(torch, dtype)) for i, o in pairs]
 
 

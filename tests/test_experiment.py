@@ -59,7 +59,7 @@ BAD = [  # settings, words that the one-line error must have: value, rule, remed
 
 @pytest.mark.parametrize(("settings", "words"), BAD, ids=lambda value: str(value)[:40])
 def test_a_bad_setting_is_one_line_with_value_rule_and_remedy(settings, words):
-    with pytest.raises(ValueError, match=".") as error:
+    with pytest.raises(ValueError, match=r".") as error:
         Experiment(**settings)
     assert "\n" not in str(error.value)
     for word in words:
@@ -75,7 +75,7 @@ def test_the_defaults_are_the_question():
 
 
 def test_a_batch_size_that_does_not_divide_names_two_that_do():
-    with pytest.raises(ValueError, match="300 does not divide 50000 .*; 250 and 400 do"):
+    with pytest.raises(ValueError, match=r"300 does not divide 50000 .*; 250 and 400 do"):
         Experiment(batch_size=300).steps_per_epoch(50000)
     assert Experiment().steps_per_epoch(50000) == 200
 

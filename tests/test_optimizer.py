@@ -1,4 +1,4 @@
-"""Each optimizer against torch's formulas, written out in NumPy; each schedule against its words."""
+"""Each optimizer against torch's formulas, written in NumPy; each schedule against its words."""
 
 import math
 

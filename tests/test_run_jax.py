@@ -22,7 +22,8 @@ FAST = ("--hidden", "5", "--batch-size", "8", "--epochs", "2")
 @pytest.fixture(scope="session")
 def script():
     spec = importlib.util.spec_from_file_location("run_jax", SCRIPT)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

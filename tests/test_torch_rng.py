@@ -56,7 +56,8 @@ def test_stored_fingerprints_are_those_of_live_torch():
 
     path = Path(__file__).parent.parent / "scripts" / "torch_fingerprints.py"
     spec = importlib.util.spec_from_file_location("torch_fingerprints", path)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     live = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(live)
     for seed in (0, 3, 2**40 + 7):

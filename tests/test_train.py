@@ -1,4 +1,4 @@
-"""The compiled run: its arithmetic, what it traces, what it leaves, and the law at powers of two."""
+"""The compiled run: its arithmetic, what it traces, what it leaves, the law at powers of two."""
 
 import dataclasses
 
