@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 
 import jax
@@ -51,6 +52,11 @@ def use_compilation_cache() -> None:
 
     JAX verifies what it reads back and compiles anew what does not fit this machine.
     """
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(data._cache(None) / "xla"))
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    directory = data._cache(None) / "xla"
+    with contextlib.suppress(OSError):  # no place to keep them: every process compiles
+        directory.mkdir(parents=True, exist_ok=True)
+        warnings.filterwarnings("ignore", "Error .* persistent compilation cache", UserWarning)
+        jax.config.update("jax_compilation_cache_dir", str(directory))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -247,8 +247,11 @@ def check(out: Path, overwrite: bool, size: int) -> None:
     elif out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; --out needs a directory's name")
     parent = next(path for path in out.absolute().parents if path.exists())
-    with tempfile.TemporaryFile(dir=parent) as probe:  # has no name: nothing stays, even on kill -9
-        os.posix_fallocate(probe.fileno(), 0, size + RESERVE)
+    try:  # a file without a name: nothing stays, even on kill -9
+        with tempfile.TemporaryFile(dir=parent) as probe:
+            os.posix_fallocate(probe.fileno(), 0, size + RESERVE)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(parent)) from error
 
 
 def _finished(out: Path) -> bool:

@@ -162,7 +162,7 @@ def host_answers() -> bool:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps the chatter of absl, TFDS and TensorFlow off stdout, its warnings off the terminal."""
+    """Keeps the chatter of absl, TFDS and TensorFlow off stdout and drops their warnings."""
     from absl import logging
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, when TensorFlow is imported

@@ -52,7 +52,8 @@ def run(values: argparse.Namespace, case: str, experiment: Experiment) -> None:
 
 
 def warn(console, text: str) -> None:
-    console.print(f"warning: {text}", style="bold yellow", soft_wrap=True, markup=False)
+    line = text if text.startswith("WARNING") else f"warning: {text}"
+    console.print(line, style="bold yellow", soft_wrap=True, markup=False)
 
 
 def train(console, case: str, experiment: Experiment, dataset) -> tuple[dict, dict[str, bytes]]:
@@ -62,7 +63,8 @@ def train(console, case: str, experiment: Experiment, dataset) -> tuple[dict, di
 
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     device = devices.describe()
-    console.print(f"{case}: {dataset.source}, {len(dataset.train_labels):,} training images")
+    images = f"{len(dataset.train_labels):,} training images"
+    console.print(f"{case}: {dataset.source}, {images}", soft_wrap=True)
     compiled = Run(experiment, dataset)
     console.print(f"compiled for {device} in {compiled.compile_seconds:.1f} s")
     results = []
