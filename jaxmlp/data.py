@@ -24,7 +24,7 @@ from jaxmlp.data_files import Arrays, DataError
 if TYPE_CHECKING:
     from jaxtyping import Int32, UInt8
 
-__all__ = ["DataError", "Dataset", "first", "load"]
+__all__ = ["DataError", "Dataset", "cache_directory", "first", "load"]
 
 Warn = Callable[[str], None]
 STAND_IN = "the synthetic stand-in for CIFAR-10 (NOT CIFAR-10)"
@@ -167,7 +167,7 @@ def _cifar10(data_dir: Path | None, cache_dir: Path | None, warn: Warn) -> Datas
         try:
             version = tfds_cifar10.prepare(root, warn)
         except DataError as error:
-            cached = "" if data_dir else f"no intact copy in the cache {_cache(cache_dir)}, "
+            cached = "" if data_dir else f"no intact copy in the cache {cache_directory(cache_dir)}, "
             raise _NowhereError(
                 f"CIFAR-10 was not found: {cached}none prepared by TFDS under {root}, and "
                 f"preparing it failed: {error}; {REMEDY}"
@@ -176,7 +176,7 @@ def _cifar10(data_dir: Path | None, cache_dir: Path | None, warn: Warn) -> Datas
 
 
 def _any_cached(cache_dir: Path | None, warn: Warn) -> array_cache.Entry | None:
-    entries = array_cache.newest_first(_cache(cache_dir), "cifar10")
+    entries = array_cache.newest_first(cache_directory(cache_dir), "cifar10")
     return next(filter(None, (_intact(entry, warn) for entry in entries)), None)
 
 
@@ -209,7 +209,7 @@ def _cached(
     warn: Warn,
 ) -> Dataset:
     """The dataset from its cache entry, which is made when there is no intact one."""
-    entry = array_cache.entry_path(_cache(cache_dir), name, key)
+    entry = array_cache.entry_path(cache_directory(cache_dir), name, key)
     found = _intact(entry, warn) or _stored(entry, read(), source, warn)
     return _dataset(name, found)
 
@@ -238,7 +238,7 @@ def _stored(entry: Path, arrays: Arrays, source: str, warn: Warn) -> array_cache
     return found or array_cache.Entry(arrays, array_cache.describe(arrays), source)
 
 
-def _cache(cache_dir: Path | None) -> Path:
+def cache_directory(cache_dir: Path | None) -> Path:
     """The cache's directory: as given, JAXMLP_CACHE, or where XDG's rules put it."""
     chosen = cache_dir or os.environ.get("JAXMLP_CACHE")
     if chosen:

@@ -54,7 +54,7 @@ def use_compilation_cache() -> None:
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    directory = data._cache(None) / "xla"
+    directory = data.cache_directory(None) / "xla"
     with contextlib.suppress(OSError):  # no place to keep them: every process compiles
         directory.mkdir(parents=True, exist_ok=True)
         warnings.filterwarnings("ignore", "Error .* persistent compilation cache", UserWarning)

@@ -22,7 +22,7 @@ from jaxmlp.data_files import ARCHIVE, Arrays, DataError, checked, reading
 
 HOST = "www.cs.toronto.edu"
 PATIENCE = 5.0  # seconds; TFDS itself retries for more than three minutes
-INSTALL = "pip install 'jaxmlp[prepare]'"
+INSTALL = "pip install -e '.[prepare]'"
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
