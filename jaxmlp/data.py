@@ -167,7 +167,9 @@ def _cifar10(data_dir: Path | None, cache_dir: Path | None, warn: Warn) -> Datas
         try:
             version = tfds_cifar10.prepare(root, warn)
         except DataError as error:
-            cached = "" if data_dir else f"no intact copy in the cache {cache_directory(cache_dir)}, "
+            cached = (
+                "" if data_dir else f"no intact copy in the cache {cache_directory(cache_dir)}, "
+            )
             raise _NowhereError(
                 f"CIFAR-10 was not found: {cached}none prepared by TFDS under {root}, and "
                 f"preparing it failed: {error}; {REMEDY}"

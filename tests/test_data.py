@@ -379,7 +379,7 @@ def test_auto_without_cifar10_trains_on_the_stand_in_and_says_so(tmp_path, warne
     assert (dataset.name, len(warned)) == ("synthetic", 1)
     assert "NOT CIFAR-10" in dataset.source
     where = str(tmp_path / "home" / "tensorflow_datasets")
-    remedies = ("--data-dir", "--data cifar-10-binary.tar.gz", "pip install 'jaxmlp[prepare]'")
+    remedies = ("--data-dir", "--data cifar-10-binary.tar.gz", "pip install -e '.[prepare]'")
     assert_one_line(warned[0], "WARNING", "NOT CIFAR-10", where, "did not answer", *remedies)
 
 
@@ -388,7 +388,7 @@ def test_cifar10_without_cifar10_is_an_error_with_what_was_tried_and_the_remedy(
         load("cifar10", warn=warned.append)
     assert type(caught.value) is DataError  # the scripts go by the name
     where = str(tmp_path / "home" / "tensorflow_datasets")
-    assert_one_line(caught.value, where, "did not answer", "--data-dir", "jaxmlp[prepare]")
+    assert_one_line(caught.value, where, "did not answer", "--data-dir", "'.[prepare]'")
     assert warned == []
 
 
@@ -402,7 +402,7 @@ def test_without_tensorflow_the_network_is_not_tried(monkeypatch, warned):
     monkeypatch.setitem(sys.modules, "tensorflow", None)  # an import raises ImportError
     monkeypatch.setattr(tfds_cifar10, "host_answers", None)
     load("auto", warn=warned.append)
-    assert_one_line(warned[0], "TensorFlow", "is not installed", "pip install 'jaxmlp[prepare]'")
+    assert_one_line(warned[0], "TensorFlow", "is not installed", "pip install -e '.[prepare]'")
 
 
 def test_a_preparation_that_works_is_read(tmp_path, monkeypatch, warned):
@@ -783,7 +783,7 @@ def test_tfrecord_without_tensorflow_is_an_error_with_a_remedy(tmp_path, monkeyp
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(DataError) as caught:
         load("auto", data_dir=tmp_path, warn=warned.append)
-    assert_one_line(caught.value, "TFRecord", "not installed", "jaxmlp[prepare]", "array_record")
+    assert_one_line(caught.value, "TFRecord", "not installed", "'.[prepare]'", "array_record")
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("tensorflow"), reason="needs tensorflow")

@@ -281,3 +281,21 @@ def test_help_loads_nothing_slow_and_shows_its_sections():
         assert f"\n{section}\n" in out
     assert "repair-uniform" in out
     assert max(map(len, out.splitlines())) <= 100
+
+
+def test_overwriting_that_fails_at_the_last_moment_keeps_the_old_run(
+    command, tmp_path, monkeypatch
+):
+    assert command(*FAST, "--out", "a")[0] == 0
+    before = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()}
+    rename = Path.rename
+
+    def failing(path: Path, target: Path) -> Path:
+        if target.name == "a" and not path.name.endswith(".old"):
+            full_disk()
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    assert command(*FAST, "--out", "a", "--overwrite")[0] == 1
+    assert {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()} == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "tiny.npz"]
