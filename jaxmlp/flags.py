@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import os
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -33,6 +34,9 @@ def one_line_errors() -> Iterator[None]:
         fail("interrupted before an epoch was finished; nothing was kept", INTERRUPTED)
     except ValueError as error:
         fail(error, INPUT)
+    except BrokenPipeError:  # whoever read the output has gone: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(TROUBLE) from None
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         fail(f"{error.strerror or error}{where}; free or mend the disk, or choose another", TROUBLE)

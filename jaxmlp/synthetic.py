@@ -28,8 +28,8 @@ AXES = np.array([[0.58, 0.58, 0.58], [0.67, 0.08, -0.74], [-0.47, 0.81, -0.34]],
 AXIS_DEVIATION = np.array([0.415, 0.115, 0.045], np.float32)
 
 WHOLE_SHARE = 0.30  # of an axis's variance: brightness or hue of the whole image
-STRETCH = 1.06  # what clipping to [0, 1] takes from the deviations; fitted
-DECAY = 1.3  # of the texture's amplitude with frequency
+STRETCH = 1.08  # what clipping to [0, 1] takes from the deviations; fitted
+DECAY = 1.2  # of the texture's amplitude with frequency
 CLASS_STRENGTH = 0.28  # deviation of the class means over the images', where they differ; fitted
 SCENES = 6  # layouts per class
 SCENE_CUTOFF = 3.0  # cycles per image: layouts are smooth
@@ -64,36 +64,42 @@ def _chunks(count: int) -> Iterator[slice]:
         yield slice(start, min(start + CHUNK, count))
 
 
-def _frequency() -> Float[np.ndarray, "32 17"]:
-    """Cycles per image of each coefficient of `rfft2`."""
-    rows = np.fft.fftfreq(SIZE, 1 / SIZE)[:, None]
-    columns = np.fft.rfftfreq(SIZE, 1 / SIZE)[None, :]
-    return np.hypot(rows, columns).astype(np.float32)
+def _frequency() -> Float[np.ndarray, "32 32"]:
+    """Cycles per image of each product of cosines, row by column; half cycles are among them."""
+    halves = np.arange(SIZE, dtype=np.float32) / 2
+    return np.hypot(halves[:, None], halves[None, :])
+
+
+def _texture_amplitude() -> Float[np.ndarray, "32 32"]:
+    frequency = _frequency()
+    return np.where(frequency > 0, np.maximum(frequency, 0.5) ** -DECAY, 0).astype(np.float32)
 
 
 def _fields(
-    draw: np.random.Generator, amplitude: Float[np.ndarray, "32 17"], count: int
+    draw: np.random.Generator, amplitude: Float[np.ndarray, "32 32"], count: int
 ) -> Float[np.ndarray, "count 3 32 32"]:
-    """Random fields of mean 0 and variance 1 with this spectral amplitude, one per colour axis."""
+    """Random sums of cosines with these amplitudes and variance 1, one field per colour axis.
+
+    Cosines of half cycles (the DCT's basis, Ahmed et al. 1974) do not repeat at the image's border,
+    so an image can be bright on one side and dark on the other.
+    """
+    places = (np.arange(SIZE) + 0.5) / SIZE
+    cosines = np.cos(np.pi * np.arange(SIZE)[:, None] * places[None, :]) * np.sqrt(2 / SIZE)
+    cosines[0] /= np.sqrt(2)
+    basis = cosines.astype(np.float32)
     white = draw.standard_normal((count, 3, SIZE, SIZE), np.float32)
-    fields = np.fft.irfft2(np.fft.rfft2(white) * amplitude).astype(np.float32)
-    twice = np.ones(SIZE // 2 + 1, np.float32)
-    twice[1:-1] = 2  # coefficients that stand for their conjugates too
-    return fields / np.sqrt((twice * amplitude**2).sum() / SIZE**2)
+    scale = amplitude * (SIZE / np.sqrt((amplitude**2).sum()))
+    return basis.T @ (scale * white) @ basis
 
 
 def _class_means(draw: np.random.Generator) -> Float[np.ndarray, "classes 3 32 32"]:
     """Differences in brightness, hue, and their gradients across the image, in few dimensions."""
-    coarse = np.fft.rfft2(_fields(draw, _texture_amplitude(), CLASSES)) * (_frequency() <= 1)
-    varying = np.fft.irfft2(coarse).astype(np.float32)
+    amplitude = _texture_amplitude()
+    coarse = amplitude * (_frequency() <= 1)
+    varying = _fields(draw, coarse, CLASSES) * np.sqrt((coarse**2).sum() / (amplitude**2).sum())
     whole = draw.standard_normal((CLASSES, 3, 1, 1), np.float32)
     means = np.sqrt(1 - WHOLE_SHARE) * varying + np.sqrt(WHOLE_SHARE) * whole
     return CLASS_STRENGTH * (means - means.mean(axis=0))
-
-
-def _texture_amplitude() -> Float[np.ndarray, "32 17"]:
-    frequency = _frequency()
-    return np.where(frequency > 0, np.maximum(frequency, 1) ** -DECAY, 0).astype(np.float32)
 
 
 def _layouts(draw: np.random.Generator) -> Float[np.ndarray, "classes scenes 3 32 32"]:
