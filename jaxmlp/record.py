@@ -246,7 +246,7 @@ def check(out: Path, overwrite: bool, size: int) -> None:
             )
     elif out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; --out needs a directory's name")
-    parent = next(path for path in out.absolute().parents if path.exists())
+    parent = next(path for path in out.resolve().parents if path.exists())
     try:  # a file without a name: nothing stays, even on kill -9
         with tempfile.TemporaryFile(dir=parent) as probe:
             os.posix_fallocate(probe.fileno(), 0, size + RESERVE)
@@ -267,7 +267,7 @@ def save(out: Path, files: dict[str, bytes]) -> None:
     Raises:
         OSError: the disk is full or cannot be written; nothing stays.
     """
-    out = out.absolute()
+    out = out.resolve()  # a symbolic link stays, what it points to is replaced
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     old = staging.with_name(staging.name + ".old")

@@ -299,3 +299,29 @@ def test_overwriting_that_fails_at_the_last_moment_keeps_the_old_run(
     assert command(*FAST, "--out", "a", "--overwrite")[0] == 1
     assert {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()} == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "tiny.npz"]
+
+
+def test_a_symbolic_link_stays_and_its_target_gets_the_run(command, tmp_path):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to("target")
+    (tmp_path / "dangling").symlink_to("made")
+    for name in ("link", "dangling"):
+        assert command(*FAST, "--out", name)[0] == 0
+        assert (tmp_path / name).is_symlink()
+        assert record.load(tmp_path / name)[0]["finished"]
+    names = ["dangling", "link", "made", "target", "tiny.npz"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+
+
+def test_a_reader_that_goes_away_gets_no_traceback(tmp_path, tiny_npz):
+    process = subprocess.Popen(
+        [sys.executable, "-u", SCRIPT, "--data", "tiny.npz", *FAST],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout
+    assert process.stderr
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 1
+    process.stderr.close()
