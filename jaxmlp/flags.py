@@ -31,7 +31,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        fail("interrupted before an epoch was finished; nothing was kept", INTERRUPTED)
+        fail("interrupted; no record was written", INTERRUPTED)
     except ValueError as error:
         fail(error, INPUT)
     except BrokenPipeError:  # whoever read the output has gone: `| head`

@@ -70,7 +70,7 @@ class EpochResult(NamedTuple):
 
     steps: StepMetrics  # NumPy arrays with a leading axis of steps
     test: Evaluation
-    params: Params  # on the device, after the epoch
+    params: Params  # on the device, after the epoch; given up to the next epoch when that starts
     seconds: float
 
 

@@ -7,7 +7,9 @@ import json
 import statistics
 from pathlib import Path
 
-from jaxmlp import data, devices, question, verdict
+import numpy as np
+
+from jaxmlp import data, devices, question, record, verdict
 from jaxmlp.experiment import Experiment
 from jaxmlp.train import Run
 
@@ -17,7 +19,9 @@ def one(experiment: Experiment, dataset: data.Dataset) -> dict:
     run = Run(experiment, dataset)
     results = list(run.epochs())
     rows = [run.row(i + 1, result) for i, result in enumerate(results)]
-    ended = verdict.outcome(dataset.classes, run.steps(results), rows, finite=True)
+    final = record.flatten(results[-1].params).values()
+    finite = all(bool(np.isfinite(array).all()) for array in final)
+    ended = verdict.outcome(dataset.classes, run.steps(results), rows, finite)
     last = rows[-1]
     return {
         "outcome": ended["outcome"],
