@@ -138,7 +138,7 @@ def add_run_flags(flags: Parser) -> None:
     output = flags.add_argument_group("output")
     output.add_argument(
         "--out", metavar="DIR", type=Path,
-        help="the run's directory (default: runs/CASE-DATA-HASH)",
+        help="the run's directory (default: runs/CASE-DATA-FRAMEWORK-HASH)",
     )  # fmt: skip
     output.add_argument(
         "--overwrite", action="store_true", help="replace a finished run that stands there"

@@ -224,10 +224,12 @@ def flatten(params: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     }
 
 
-def default_directory(case: str, experiment: Experiment, dataset_name: str, sha256: str) -> Path:
-    """runs/CASE-DATA-HASH; the hash is of the experiment and the data together."""
+def default_directory(
+    framework: str, case: str, experiment: Experiment, dataset_name: str, sha256: str
+) -> Path:
+    """runs/CASE-DATA-FRAMEWORK-HASH; the hash is of the experiment and the data together."""
     digest = hashlib.sha256((experiment.sha256 + sha256).encode()).hexdigest()
-    return Path("runs") / f"{case}-{dataset_name}-{digest[:10]}"
+    return Path("runs") / f"{case}-{dataset_name}-{framework}-{digest[:10]}"
 
 
 def check(out: Path, overwrite: bool, size: int) -> None:

@@ -3,20 +3,20 @@
 import dataclasses
 import time
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxmlp import devices, record
 from jaxmlp.data import Dataset
 from jaxmlp.experiment import Experiment
-from jaxmlp.model import Params, mlp
+from jaxmlp.model import Apply, Params, mlp
 from jaxmlp.optimizer import LayerRates, optimizer
+from jaxmlp.preprocessing import Images, preprocess, put_images
 from jaxmlp.torch_rng import TorchGenerator, batch_order, initial_weights
 
 TRACED = ("input_scale", "init_scale", "learning_rate", "weight_decay", "eps", "seed")
@@ -29,17 +29,6 @@ class Hyperparameters(NamedTuple):
     input_scale: Float[Array, ""]
     init_scale: Float[Array, " layers"]
     rates: LayerRates  # of arrays, one value per layer
-
-
-class Images(NamedTuple):
-    """The data set on the device; mean and deviation are those of the training set's channels."""
-
-    train_images: UInt8[Array, "train features"]
-    train_labels: Int[Array, " train"]
-    test_images: UInt8[Array, "test features"]
-    test_labels: Int[Array, " test"]
-    mean: Float[Array, " features"]
-    deviation: Float[Array, " features"]
 
 
 class State(NamedTuple):
@@ -95,77 +84,6 @@ def hyperparameters(experiment: Experiment) -> Hyperparameters:
     )
 
 
-def channel_statistics(
-    images: UInt8[np.ndarray, "images channels height width"],
-) -> tuple[Float[np.ndarray, " channels"], Float[np.ndarray, " channels"]]:
-    """Mean and (population) standard deviation of each channel, pixels in [0, 1], in float64.
-
-    From the counts of the 256 values: exact but for the last division and root.
-    """
-    values = np.arange(256) / 255
-    channels = range(images.shape[1])
-    counts = np.array([np.bincount(images[:, c].ravel(), minlength=256) for c in channels])
-    share = counts / counts.sum(axis=1, keepdims=True)
-    mean = share @ values
-    return mean, np.sqrt(np.sum(share * (values - mean[:, None]) ** 2, axis=1))
-
-
-def put_images(experiment: Experiment, dataset: Dataset) -> Images:
-    """The data set on the default device, images flattened as torch does: channel, row, column.
-
-    Raises:
-        ValueError: a channel is constant and cannot be standardised.
-    """
-    dtype = np.dtype(devices.dtype(experiment))
-    _, channels, height, width = dataset.train_images.shape
-    mean, deviation = np.zeros(channels), np.ones(channels)
-    if experiment.preprocessing != "unit":
-        mean, deviation = channel_statistics(dataset.train_images)
-    if experiment.preprocessing == "center":
-        deviation = np.ones(channels)
-    if not deviation.all():
-        raise ValueError(
-            f"preprocessing standardize needs channels that vary; channel {deviation.argmin()} of "
-            f"{dataset.name} is constant: choose center"
-        )
-    arrays = (
-        dataset.train_images.reshape(len(dataset.train_images), -1),
-        dataset.train_labels,
-        dataset.test_images.reshape(len(dataset.test_images), -1),
-        dataset.test_labels,
-        np.repeat(mean, height * width).astype(dtype),
-        np.repeat(deviation, height * width).astype(dtype),
-    )
-    return Images(*map(jax.device_put, arrays))
-
-
-def preprocess(
-    experiment: Experiment,
-    pixels: UInt8[Array, "batch features"],
-    images: Images,
-    input_scale: Float[Array, ""],
-) -> Float[Array, "batch features"]:
-    """The network's inputs: torchvision's ToTensor, its Normalize, times the input scale.
-
-    The same floats as torch's, which divides. XLA turns a division by a broadcast value into a
-    multiplication by its reciprocal, one unit in the last place off for many pixels. So /255 is
-    pixel·high + pixel·low with high + low = 1/255: the first product is exact, the second's error
-    far below the sum's rounding. The division by the deviations is shielded by a barrier.
-    """
-    values = pixels.astype(input_scale.dtype)
-    digits = 22 if values.dtype == jnp.float32 else 52
-    high = 2**digits // 255 / 2**digits
-    low = float(Fraction(1, 255) - Fraction(high))
-    inputs = values * high + values * low
-    if experiment.preprocessing != "unit":
-        inputs = inputs - images.mean
-    if experiment.preprocessing == "standardize":
-        inputs = inputs / jax.lax.optimization_barrier(
-            jnp.broadcast_to(images.deviation, inputs.shape)
-        )
-    return input_scale * inputs
-
-
 def initial_state(
     experiment: Experiment, weights: Params, hyper: Hyperparameters, steps_per_epoch: int
 ) -> State:
@@ -174,10 +92,13 @@ def initial_state(
         jax.tree.map(lambda w, layer=layer: hyper.init_scale[layer] * w, weight)
         for layer, weight in enumerate(weights)
     ]
-    return State(params, _optimizer(experiment, hyper, steps_per_epoch).init(params))
+    return State(params, layer_chains(experiment, hyper, steps_per_epoch).init(params))
 
 
-def _optimizer(experiment: Experiment, hyper: Hyperparameters, steps_per_epoch: int):
+def layer_chains(
+    experiment: Experiment, hyper: Hyperparameters, steps_per_epoch: int
+) -> optax.GradientTransformation:
+    """The layers' optimizers at the traced rates."""
     rates = [
         LayerRates(*(value[layer] for value in hyper.rates)) for layer in range(experiment.layers)
     ]
@@ -187,6 +108,35 @@ def _optimizer(experiment: Experiment, hyper: Hyperparameters, steps_per_epoch: 
 def _inactive(active: list[Bool[Array, "images width"]], axis: int) -> Int[Array, " hidden"]:
     """Per hidden layer, over how many of the other axis's positions nothing is active on `axis`."""
     return jnp.array([jnp.sum(~jnp.any(layer, axis=axis)) for layer in active], jnp.int32)
+
+
+def loss_function(
+    apply: Apply,
+    params: Params,
+    inputs: Float[Array, "batch features"],
+    labels: Int[Array, " batch"],
+) -> tuple[Float[Array, ""], tuple[Int[Array, ""], list[Float[Array, "batch width"]]]]:
+    """Cross-entropy, the mean over the batch; beside it right answers and hidden activations."""
+    logits, hidden = apply(params, inputs)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return jnp.mean(losses), (jnp.sum(jnp.argmax(logits, axis=1) == labels), hidden)
+
+
+def train_step(
+    apply: Apply,
+    chains: optax.GradientTransformation,
+    state: State,
+    inputs: Float[Array, "batch features"],
+    labels: Int[Array, " batch"],
+) -> tuple[State, StepMetrics]:
+    """One step of training on one batch."""
+    gradient = jax.value_and_grad(loss_function, argnums=1, has_aux=True)
+    (loss, (correct, hidden)), grads = gradient(apply, state.params, inputs, labels)
+    updates, opt_state = chains.update(grads, state.opt_state, state.params)
+    norms = jnp.array([optax.tree.norm(layer) for layer in grads])
+    metrics = StepMetrics(loss, correct, norms, _inactive([h > 0 for h in hidden], axis=0))
+    params: Any = optax.apply_updates(state.params, updates)
+    return State(params, opt_state), metrics
 
 
 def run_epoch(
@@ -203,27 +153,13 @@ def run_epoch(
         experiment: only its static part is looked at (`program`).
         widths: of the input, every hidden layer, and the classes.
     """
-    dtype = devices.dtype(experiment)
-    apply = mlp(widths, experiment.bias, dtype)
-    chains = _optimizer(experiment, hyper, len(batch_indices))
-
-    def loss_of(params, inputs, labels):
-        logits, hidden = apply(params, inputs)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return jnp.mean(losses), (jnp.sum(jnp.argmax(logits, axis=1) == labels), hidden)
+    apply = mlp(widths, experiment.bias, devices.dtype(experiment))
+    chains = layer_chains(experiment, hyper, len(batch_indices))
 
     def step(state, indices):
-        inputs = preprocess(
-            experiment, images.train_images[indices], images, hyper.input_scale
-        )  # fmt: skip
-        (loss, (correct, hidden)), grads = jax.value_and_grad(loss_of, has_aux=True)(
-            state.params, inputs, images.train_labels[indices]
-        )
-        updates, opt_state = chains.update(grads, state.opt_state, state.params)
-        norms = jnp.array([optax.tree.norm(layer) for layer in grads])
-        metrics = StepMetrics(loss, correct, norms, _inactive([h > 0 for h in hidden], axis=0))
-        params: Any = optax.apply_updates(state.params, updates)
-        return State(params, opt_state), metrics
+        pixels, labels = images.train_images[indices], images.train_labels[indices]
+        inputs = preprocess(experiment, pixels, images, hyper.input_scale)
+        return train_step(apply, chains, state, inputs, labels)
 
     state, steps = jax.lax.scan(step, state, batch_indices)
     return state, steps, evaluate(experiment, apply, state.params, hyper, images)

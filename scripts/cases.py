@@ -1,4 +1,8 @@
-"""Runs the question's ten cases with several seeds on one compiled program and prints a table."""
+"""Runs the question's ten cases with several seeds and prints a table; JAX, PyTorch, or both.
+
+With both, a second table holds, per case, the mean difference of the last test accuracies, seed by
+seed, with its 95 % confidence interval (Student's t), and whether the outcomes agree.
+"""
 
 import argparse
 import dataclasses
@@ -8,15 +12,22 @@ import statistics
 from pathlib import Path
 
 import numpy as np
+import scipy.stats
 
-from jaxmlp import data, devices, question, record, verdict
+from jaxmlp import data, question, record, verdict
 from jaxmlp.experiment import Experiment
-from jaxmlp.train import Run
+
+FRAMEWORKS = {"jax": ("jax",), "torch": ("torch",), "both": ("jax", "torch")}
+Results = dict[str, dict]  # by framework, case, seed, length and data
 
 
-def one(experiment: Experiment, dataset: data.Dataset) -> dict:
+def one(framework: str, experiment: Experiment, dataset: data.Dataset) -> dict:
     """Outcome, last epoch's numbers and fraction of dead hidden units of one run."""
-    run = Run(experiment, dataset)
+    if framework == "jax":
+        from jaxmlp.train import Run as Trainer
+    else:
+        from run_torch import TorchRun as Trainer
+    run = Trainer(experiment, dataset)
     results = list(run.epochs())
     rows = [run.row(i + 1, result) for i, result in enumerate(results)]
     final = record.flatten(results[-1].params).values()
@@ -32,54 +43,95 @@ def one(experiment: Experiment, dataset: data.Dataset) -> dict:
     }
 
 
-def table(results: dict[str, dict]) -> str:
-    """The results as Markdown, a line per case."""
+def of_case(results: Results, framework: str, case: str) -> list[dict]:
+    return [run for key, run in results.items() if key.split()[:2] == [framework, case]]
+
+
+def counted(runs: list[dict]) -> str:
+    outcomes = [run["outcome"] for run in runs]
+    return ", ".join(f"{name} {outcomes.count(name)}" for name in dict.fromkeys(outcomes))
+
+
+def table(results: Results, framework: str) -> str:
+    """One framework's results as Markdown, a line per case."""
     lines = [
-        "| case | outcome | test accuracy | range | dead units | training loss |",
+        f"| {framework} | outcome | test accuracy | range | dead units | training loss |",
         "|---|---|---|---|---|---|",
     ]
     for case in question.CASES:
-        if not (runs := [run for key, run in results.items() if key.split()[0] == case]):
-            continue
-        outcomes = [run["outcome"] for run in runs]
-        counted = ", ".join(f"{name} {outcomes.count(name)}" for name in dict.fromkeys(outcomes))
+        runs = of_case(results, framework, case)
         accuracies = [run["test_accuracy"] for run in runs]
         spread = statistics.stdev(accuracies) if len(runs) > 1 else 0.0
         dead, loss = (statistics.mean(run[name] for run in runs) for name in ("dead", "train_loss"))
         lines.append(
-            f"| {case} | {counted} | {statistics.mean(accuracies):.3f} ± {spread:.3f} "
+            f"| {case} | {counted(runs)} | {statistics.mean(accuracies):.3f} ± {spread:.3f} "
             f"| {min(accuracies):.3f}–{max(accuracies):.3f} | {dead:.2f} | {loss:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def comparison(results: Results) -> str:
+    """JAX less PyTorch, as Markdown, a line per case."""
+    lines = [
+        "| case | JAX | PyTorch | JAX − PyTorch, 95 % interval | outcomes (JAX; PyTorch) |",
+        "|---|---|---|---|---|",
+    ]
+    for case in question.CASES:
+        sides = [of_case(results, framework, case) for framework in FRAMEWORKS["both"]]
+        accuracies = np.array([[run["test_accuracy"] for run in runs] for runs in sides])
+        differences, count = accuracies[0] - accuracies[1], accuracies.shape[1]
+        interval = "–"
+        if count > 1:
+            error = differences.std(ddof=1) / np.sqrt(count)
+            interval = f"{scipy.stats.t.ppf(0.975, count - 1) * error:.4f}"
+        kinds = [[run["outcome"] for run in runs] for runs in sides]
+        said = counted(sides[0]) if kinds[0] == kinds[1] else "; ".join(map(counted, sides))
+        same = sum(a == b for a, b in zip(*kinds, strict=True))
+        lines.append(
+            f"| {case} | {accuracies[0].mean():.4f} | {accuracies[1].mean():.4f} "
+            f"| {differences.mean():+.4f} ± {interval} | {said} ({same} of {count} the same) |"
         )
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--framework", choices=FRAMEWORKS, default="jax")
     parser.add_argument("--data", default="auto")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--out", type=Path, help="JSON of the single runs; continued if it exists")
     values = parser.parse_args()
+    frameworks = FRAMEWORKS[values.framework]
     dataset = data.load(values.data, values.data_dir)
-    devices.use_compilation_cache()
-    results: dict[str, dict] = {}
+    if "jax" in frameworks:
+        from jaxmlp import devices
+
+        devices.use_compilation_cache()
+    known: Results = {}
     if values.out and values.out.exists():
-        results = json.loads(values.out.read_text())
-    for seed, case in itertools.product(range(values.seeds), question.CASES):
-        key = f"{case} seed {seed}, {values.epochs} epochs, {dataset.name} {dataset.sha256[:8]}"
-        if key in results:
-            continue
+        known = json.loads(values.out.read_text())
+    results: Results = {}
+    for seed, case, framework in itertools.product(range(values.seeds), question.CASES, frameworks):
+        key = (
+            f"{framework} {case} seed {seed}, {values.epochs} epochs, "
+            f"{dataset.name} {dataset.sha256[:8]}"
+        )
         experiment = Experiment(**question.settings(case), epochs=values.epochs)
-        results[key] = one(dataclasses.replace(experiment, seed=seed), dataset)
+        experiment = dataclasses.replace(experiment, seed=seed)
+        results[key] = known[key] if key in known else one(framework, experiment, dataset)
         print(key, results[key], flush=True)
         if values.out:
             values.out.parent.mkdir(parents=True, exist_ok=True)
             partial = values.out.with_suffix(".partial")
-            partial.write_text(json.dumps(results, indent=1))
+            partial.write_text(json.dumps({**known, **results}, indent=1))
             partial.replace(values.out)
-    print(f"\n{dataset.source}; {devices.describe()}; {values.seeds} seeds, {values.epochs} epochs")
-    print(table(results))
+    print(f"\n{dataset.source}; {values.seeds} seeds, {values.epochs} epochs")
+    for framework in frameworks:
+        print(table(results, framework) + "\n")
+    if len(frameworks) == 2:
+        print(comparison(results))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmlp import data, devices, train
+from jaxmlp import data, devices, preprocessing, train
 from jaxmlp.experiment import Experiment
 from jaxmlp.model import mlp
 from jaxmlp.torch_rng import TorchGenerator, batch_order, initial_weights
@@ -31,25 +31,25 @@ def all_pixels() -> data.Dataset:
 
 
 @pytest.mark.parametrize("scale", [1.0, 255.0, 0.0625, 3.7])
-@pytest.mark.parametrize("preprocessing", ["unit", "center", "standardize"])
-def test_every_pixel_value_becomes_the_float_that_torchvision_makes(scale, preprocessing):
+@pytest.mark.parametrize("kind", ["unit", "center", "standardize"])
+def test_every_pixel_value_becomes_the_float_that_torchvision_makes(scale, kind):
     dataset = all_pixels()
-    experiment = Experiment(input_scale=scale, preprocessing=preprocessing)
-    images = train.put_images(experiment, dataset)
-    scaled = jax.jit(train.preprocess, static_argnums=0)(
+    experiment = Experiment(input_scale=scale, preprocessing=kind)
+    images = preprocessing.put_images(experiment, dataset)
+    scaled = jax.jit(preprocessing.preprocess, static_argnums=0)(
         experiment, images.train_images, images, np.float32(scale)
     )
     expected = dataset.train_images.reshape(2, -1).astype(np.float32) / np.float32(255)
-    if preprocessing != "unit":
+    if kind != "unit":
         expected = expected - np.float32(0.5)  # the mean of 0..255 over 255
-    if preprocessing == "standardize":
+    if kind == "standardize":
         expected = expected / np.float32(np.std(np.arange(256) / 255))
     np.testing.assert_array_equal(np.asarray(scaled), np.float32(scale) * expected)
 
 
 def test_channel_statistics_are_those_of_the_pixels():
     images = np.random.default_rng(0).integers(0, 256, (9, 3, 5, 4), dtype=np.uint8)
-    mean, deviation = train.channel_statistics(images)
+    mean, deviation = preprocessing.channel_statistics(images)
     np.testing.assert_allclose(mean, (images / 255).mean(axis=(0, 2, 3)), rtol=1e-13)
     np.testing.assert_allclose(deviation, (images / 255).std(axis=(0, 2, 3)), rtol=1e-13)
 

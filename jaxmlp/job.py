@@ -1,0 +1,166 @@
+"""The job of run_jax.py and run_torch.py: from flags to a written record, whoever trains."""
+
+import argparse
+import contextlib
+import datetime
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from jaxmlp import flags
+from jaxmlp.data import Dataset
+from jaxmlp.experiment import Experiment
+
+
+class Epoch(Protocol):
+    """One finished epoch."""
+
+    @property
+    def params(self) -> list[dict[str, Any]]: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+
+class Trainer(Protocol):
+    """A run, ready to train: jaxmlp.train.Run, or run_torch.py's."""
+
+    setup_seconds: float
+    compile_seconds: float
+    train_size: int
+
+    def epochs(self) -> Iterator[Any]: ...
+
+    def row(self, epoch: int, result: Any) -> dict[str, Any]: ...
+
+    def steps(self, results: list[Any]) -> dict[str, np.ndarray]: ...
+
+
+class Framework(NamedTuple):
+    """What trains; its functions import what is slow only when they are called."""
+
+    name: str  # as in the record
+    packages: tuple[str, ...]  # whose versions the record holds
+    device: Callable[[], str]
+    trainer: Callable[[argparse.Namespace, Experiment, Dataset], Trainer]
+    load: Callable[[argparse.Namespace, Callable[[str], None]], Dataset]
+
+
+def load(values: argparse.Namespace, warn: Callable[[str], None]) -> Dataset:
+    """The data set that --data and --data-dir name."""
+    from jaxmlp import data
+
+    return data.load(values.data, values.data_dir, warn=warn)
+
+
+def main(description: str, framework: Framework, arguments: list[str] | None = None) -> None:
+    """Parses the flags, trains, writes the record, prints how it ended."""
+    parser = flags.parser(description)
+    flags.add_run_flags(parser)
+    values = parser.parse_args(arguments)
+    try:
+        case, experiment = flags.experiment(values)
+    except ValueError as error:
+        flags.fail(error, flags.INPUT)
+    with flags.one_line_errors():
+        run(framework, values, case, experiment)
+
+
+def run(
+    framework: Framework, values: argparse.Namespace, case: str, experiment: Experiment
+) -> None:
+    """Loads, trains, writes and prints. Imports what is slow only now, after the flags are good."""
+    from rich.console import Console
+
+    from jaxmlp import data, record, terminal
+
+    console = Console(stderr=values.json, highlight=False)
+    if values.out:
+        record.check(values.out, values.overwrite, size=0)
+    dataset = framework.load(values, lambda text: warn(console, text))
+    if experiment.train_size:
+        dataset = data.first(dataset, experiment.train_size)
+    out = values.out or record.default_directory(
+        framework.name, case, experiment, dataset.name, dataset.sha256
+    )
+    record.check(out, values.overwrite, record.params_size(experiment, dataset))
+    result, files = train(framework, console, values, case, experiment, dataset)
+    record.save(out, files)
+    terminal.conclude(console, result, out)
+    if values.json:
+        print(record.encode(result), end="")
+    if not result["finished"]:
+        raise SystemExit(flags.INTERRUPTED)
+
+
+def warn(console, text: str) -> None:
+    line = text if text.startswith("WARNING") else f"warning: {text}"
+    console.print(line, style="bold yellow", soft_wrap=True, markup=False)
+
+
+def train(
+    framework: Framework,
+    console,
+    values: argparse.Namespace,
+    case: str,
+    experiment: Experiment,
+    dataset: Dataset,
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The finished record, and the files of its directory."""
+    from jaxmlp import record, terminal
+
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    device = framework.device()
+    images = f"{len(dataset.train_labels):,} training images"
+    console.print(f"{case}: {dataset.source}, {images}", soft_wrap=True)
+    trainer = framework.trainer(values, experiment, dataset)
+    ready = f"compiled for {device} in {trainer.compile_seconds:.1f} s"
+    console.print(ready if trainer.compile_seconds else f"{framework.name} on {device}")
+    results = []
+    with (
+        finishing_epochs(console) as stop,
+        terminal.progress(console, experiment.epochs, trainer.train_size) as show,
+    ):
+        for epoch in trainer.epochs():
+            results.append((trainer.row(len(results) + 1, epoch), epoch))
+            show(results[-1][0], epoch.seconds)
+            if stop():
+                break
+    seconds = [epoch.seconds for _, epoch in results]
+    times = record.timings(
+        started, trainer.setup_seconds, trainer.compile_seconds, seconds, trainer.train_size
+    )
+    return record.build(
+        framework=framework.name,
+        case=case,
+        experiment=experiment,
+        dataset=dataset,
+        environment=record.environment(device, framework.packages),
+        rows=[row for row, _ in results],
+        steps=trainer.steps([epoch for _, epoch in results]),
+        params=results[-1][1].params,
+        timings=times,
+    )
+
+
+@contextlib.contextmanager
+def finishing_epochs(console) -> Iterator[Callable[[], bool]]:
+    """Ctrl-C lets the epoch under way finish; a second one stops at once.
+
+    Yields:
+        A function that says whether to stop.
+    """
+    asked = []
+
+    def handle(number, frame) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        console.print("\nfinishing this epoch, then keeping what there is; Ctrl-C again: stop now")
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
