@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -139,6 +139,25 @@ def train_step(
     return State(params, opt_state), metrics
 
 
+def batch_step(
+    experiment: Experiment,
+    widths: tuple[int, ...],
+    hyper: Hyperparameters,
+    images: Images,
+    steps_per_epoch: int,
+) -> Callable[[State, Int[Array, " batch"]], tuple[State, StepMetrics]]:
+    """The step from a state and the indices of a batch: gather, preprocess, train."""
+    apply = mlp(widths, experiment.bias, devices.dtype(experiment))
+    chains = layer_chains(experiment, hyper, steps_per_epoch)
+
+    def step(state, indices):
+        pixels, labels = images.train_images[indices], images.train_labels[indices]
+        inputs = preprocess(experiment, pixels, images, hyper.input_scale)
+        return train_step(apply, chains, state, inputs, labels)
+
+    return step
+
+
 def run_epoch(
     experiment: Experiment,
     widths: tuple[int, ...],
@@ -153,15 +172,9 @@ def run_epoch(
         experiment: only its static part is looked at (`program`).
         widths: of the input, every hidden layer, and the classes.
     """
-    apply = mlp(widths, experiment.bias, devices.dtype(experiment))
-    chains = layer_chains(experiment, hyper, len(batch_indices))
-
-    def step(state, indices):
-        pixels, labels = images.train_images[indices], images.train_labels[indices]
-        inputs = preprocess(experiment, pixels, images, hyper.input_scale)
-        return train_step(apply, chains, state, inputs, labels)
-
+    step = batch_step(experiment, widths, hyper, images, len(batch_indices))
     state, steps = jax.lax.scan(step, state, batch_indices)
+    apply = mlp(widths, experiment.bias, devices.dtype(experiment))
     return state, steps, evaluate(experiment, apply, state.params, hyper, images)
 
 

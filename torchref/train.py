@@ -21,7 +21,7 @@ class Lion(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self, closure=None):  # pyright: ignore[reportIncompatibleMethodOverride]
         for group in self.param_groups:
             beta1, beta2 = group["betas"]
             for weight in group["params"]:
@@ -40,7 +40,7 @@ class LayerSettings:
 
     learning_rate: float
     weight_decay: float
-    eps: float | None = None
+    eps: float = 1e-8
     schedule: str = "constant"
     warmup_epochs: float = 0.0
     gamma: float = 0.1
@@ -144,7 +144,9 @@ def train_step(
     model.zero_grad()
     loss.backward()
     with torch.no_grad():
-        grads = [[parameter.grad for parameter in layer.parameters()] for layer in model.layers]
+        grads = [
+            [p.grad for p in layer.parameters() if p.grad is not None] for layer in model.layers
+        ]
         metrics = StepMetrics(
             loss.detach(),
             (logits.argmax(dim=1) == labels).sum(),
@@ -162,7 +164,8 @@ def train_step(
 def evaluate(model: MLP, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
     """What the whole test set says; the loss is the mean over its images."""
     losses, correct, images = 0.0, 0, 0
-    active = [torch.zeros(layer.out_features, dtype=torch.bool) for layer in model.layers[:-1]]
+    widths = [len(layer.weight) for layer in model.layers[:-1]]
+    active = [torch.zeros(width, dtype=torch.bool) for width in widths]
     silent = [0] * len(active)
     for inputs, labels in batches:
         logits, hidden = model(inputs)
