@@ -155,6 +155,18 @@ def rate_factor(experiment: Experiment, layer: int, steps_per_epoch: int) -> opt
     return optax.join_schedules([rising, after], [warmup])
 
 
+def scheduled_rate(
+    experiment: Experiment, layer: int, rate: Float[Array, ""], steps_per_epoch: int
+) -> optax.Schedule:
+    """The layer's learning rate as a function of the step, counted from 0.
+
+    The count is turned into the rate's own type first: optax's schedules compute in float32 when
+    they are given an integer, even where everything else is float64.
+    """
+    factor = rate_factor(experiment, layer, steps_per_epoch)
+    return lambda count: rate * jnp.asarray(factor(count.astype(rate.dtype)), rate.dtype)
+
+
 def layer_optimizer(
     experiment: Experiment, layer: int, rates: LayerRates, steps_per_epoch: int
 ) -> optax.GradientTransformation:
@@ -162,12 +174,8 @@ def layer_optimizer(
     decay = optax.add_decayed_weights(rates.weight_decay)
     step = direction(experiment, rates.eps)
     links = (step, decay) if experiment.optimizer in DECOUPLED else (decay, step)
-    factor = rate_factor(experiment, layer, steps_per_epoch)
-
-    def negative_rate(count):
-        return -rates.learning_rate * jnp.asarray(factor(count), rates.learning_rate.dtype)
-
-    return optax.chain(*links, optax.scale_by_schedule(negative_rate))
+    rate = scheduled_rate(experiment, layer, rates.learning_rate, steps_per_epoch)
+    return optax.chain(*links, optax.scale_by_schedule(lambda count: -rate(count)))
 
 
 def optimizer(

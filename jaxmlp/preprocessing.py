@@ -1,5 +1,6 @@
 """The data set on the device, and from its pixels to the network's inputs."""
 
+import math
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -27,16 +28,19 @@ class Images(NamedTuple):
 def channel_statistics(
     images: UInt8[np.ndarray, "images channels height width"],
 ) -> tuple[Float[np.ndarray, " channels"], Float[np.ndarray, " channels"]]:
-    """Mean and (population) standard deviation of each channel, pixels in [0, 1], in float64.
+    """Mean and (population) standard deviation of each channel, pixels in [0, 1].
 
-    From the counts of the 256 values: exact but for the last division and root.
+    From sums in whole numbers: the mean and the variance are correctly rounded.
     """
-    values = np.arange(256) / 255
-    channels = range(images.shape[1])
-    counts = np.array([np.bincount(images[:, c].ravel(), minlength=256) for c in channels])
-    share = counts / counts.sum(axis=1, keepdims=True)
-    mean = share @ values
-    return mean, np.sqrt(np.sum(share * (values - mean[:, None]) ** 2, axis=1))
+    means, deviations = [], []
+    for channel in range(images.shape[1]):
+        counts = np.bincount(images[:, channel].ravel(), minlength=256).tolist()
+        count = sum(counts)
+        total = sum(value * n for value, n in enumerate(counts))
+        squares = sum(value**2 * n for value, n in enumerate(counts))
+        means.append(total / (255 * count))
+        deviations.append(math.sqrt((count * squares - total**2) / (255 * count) ** 2))
+    return np.array(means), np.array(deviations)
 
 
 def put_images(experiment: Experiment, dataset: Dataset) -> Images:

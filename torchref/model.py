@@ -41,7 +41,7 @@ def scale_weights(model: MLP, factors: tuple[float, ...]) -> None:
 def get_weights(model: MLP) -> Layers:
     """Copies of the parameters, each kernel (fan_in, fan_out), the transpose of torch's weight."""
     return [
-        {name: array.numpy(force=True).T.copy() for name, array in _named(layer)}
+        {name: array.numpy(force=True).T.copy() for name, array in named(layer)}
         for layer in model.layers
     ]
 
@@ -52,17 +52,17 @@ def set_weights(model: MLP, weights: Layers) -> None:
     Raises:
         ValueError: the number of layers, a name or a shape is not the model's.
     """
-    wanted = [{n: tuple(p.shape)[::-1] for n, p in _named(layer)} for layer in model.layers]
+    wanted = [{n: tuple(p.shape)[::-1] for n, p in named(layer)} for layer in model.layers]
     given = [{n: np.shape(array) for n, array in layer.items()} for layer in weights]
     if given != wanted:
         raise ValueError(f"weights of shapes {given} do not fit a model of shapes {wanted}")
     with torch.no_grad():
         for layer, values in zip(model.layers, weights, strict=True):
-            for name, parameter in _named(layer):
+            for name, parameter in named(layer):
                 parameter.copy_(torch.from_numpy(values[name].T.copy()))
 
 
-def _named(layer: nn.Module) -> list[tuple[str, nn.Parameter]]:
+def named(layer: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Parameters under the names of weight arrays: kernel, bias."""
     names = {"weight": "kernel", "bias": "bias"}
     return [(names[name], parameter) for name, parameter in layer.named_parameters()]

@@ -1,0 +1,167 @@
+"""Numbers that carry a bound on their own rounding errors, computed in float64.
+
+A `Bounded` array holds what exact arithmetic gives (`value`, in float64) and, element by element,
+how far a computation in the working precision can be from it (`error`), whatever the order of its
+sums and with or without fused multiply-adds. Every operation adds to what its operands bring along:
+
+- elementwise (Higham 2002, ch. 2, the standard model): fl(x op y) = (x op y)(1 + δ), |δ| ≤ u;
+- inner products of n terms (ch. 3, (3.5)): |fl(xᵀy) − xᵀy| ≤ γₙ |x|ᵀ|y|, γₙ = n·u / (1 − n·u);
+- exp, log, cos, powers and expm1: `LIBRARY` units in the last place, an assumption about the
+  mathematical libraries that tests/test_bounds measures on both sides;
+- what underflows is lost altogether: `TINY` is added where products and quotients arise.
+
+`unit` is the u of the working precision. The float64 evaluation of the bounds is itself rounded;
+for float32 that is 2⁻²⁹ of them, for float64 `SLACK` pays for it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
+TINY = {"float32": 2.0**-126, "float64": 2.0**-1022}  # XLA's CPU code flushes subnormals to zero
+LIBRARY = 4  # units in the last place; measured: at most 1.5 for each function used, on CPU
+SLACK = 1 + 2.0**-20
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """Exact values, and how far computed ones may lie from them."""
+
+    value: np.ndarray
+    error: np.ndarray
+    unit: float
+
+    def _rounded(self, roundings: float = 1) -> "Bounded":
+        """After an operation: its own rounding on top of what the operands brought."""
+        size = np.abs(self.value) + self.error
+        tiny = TINY["float32" if self.unit > 2.0**-40 else "float64"]
+        return Bounded(
+            self.value, SLACK * (self.error + roundings * self.unit * size) + tiny, self.unit
+        )
+
+    def _with(self, other) -> "Bounded":
+        return other if isinstance(other, Bounded) else constant(other, self.unit)
+
+    def __add__(self, other) -> "Bounded":
+        other = self._with(other)
+        return Bounded(
+            self.value + other.value, self.error + other.error, self.unit
+        )._rounded()  # fmt: skip
+
+    def __neg__(self) -> "Bounded":
+        return Bounded(-self.value, self.error, self.unit)
+
+    def __sub__(self, other) -> "Bounded":
+        return self + -self._with(other)
+
+    def __mul__(self, other) -> "Bounded":
+        other = self._with(other)
+        error = (
+            self.error * np.abs(other.value)
+            + np.abs(self.value) * other.error
+            + self.error * other.error
+        )
+        return Bounded(self.value * other.value, error, self.unit)._rounded()
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __truediv__(self, other) -> "Bounded":
+        other = self._with(other)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = self.value / other.value
+            certain = np.abs(other.value) > other.error
+            least = np.where(certain, np.abs(other.value) - other.error, np.nan)
+            error = (self.error + np.abs(value) * other.error) / least
+        return Bounded(value, np.where(certain, error, np.inf), self.unit)._rounded()
+
+    def sqrt(self) -> "Bounded":
+        root = np.sqrt(self.value)
+        below = root - np.sqrt(np.maximum(self.value - self.error, 0))
+        above = np.sqrt(self.value + self.error) - root
+        return Bounded(root, np.maximum(below, above), self.unit)._rounded()
+
+    def exp(self) -> "Bounded":
+        value = np.exp(self.value)
+        error = value * np.expm1(np.minimum(self.error, 700))
+        return Bounded(value, error, self.unit)._rounded(2 * LIBRARY)
+
+    def log(self) -> "Bounded":
+        """Where the value is certainly positive."""
+        value = np.log(self.value)
+        return Bounded(
+            value, -np.log1p(-self.error / self.value), self.unit
+        )._rounded(2 * LIBRARY)  # fmt: skip
+
+    def cos(self) -> "Bounded":
+        return Bounded(np.cos(self.value), self.error, self.unit)._rounded(2 * LIBRARY)
+
+    def sign(self) -> "Bounded":
+        """Certain where the value is, or where it is exactly 0 without error."""
+        certain = (np.abs(self.value) > self.error) | (self.error == 0)
+        return Bounded(np.sign(self.value), np.where(certain, 0.0, 2.0), self.unit)
+
+    def relu(self) -> "Bounded":
+        """No step in the function, so errors pass as they are; where surely off, there is none."""
+        off = self.value + self.error <= 0
+        return Bounded(np.maximum(self.value, 0), np.where(off, 0, self.error), self.unit)
+
+    def masked(self, mask: np.ndarray) -> "Bounded":
+        return Bounded(self.value * mask, self.error * mask, self.unit)
+
+    def max(self, axis: int) -> "Bounded":
+        """Keeps the axis."""
+        return Bounded(
+            self.value.max(axis, keepdims=True), self.error.max(axis, keepdims=True), self.unit
+        )
+
+    def sum(self, axis: int | None = None, keepdims: bool = False) -> "Bounded":
+        terms = self.value.size if axis is None else self.value.shape[axis]
+        size = (np.abs(self.value) + self.error).sum(axis, keepdims=keepdims)
+        error = self.error.sum(axis, keepdims=keepdims) + gamma(terms, self.unit) * size
+        return Bounded(self.value.sum(axis, keepdims=keepdims), SLACK * error, self.unit)
+
+    def __matmul__(self, other: "Bounded") -> "Bounded":
+        size, other_size = np.abs(self.value), np.abs(other.value)
+        terms = self.value.shape[1]
+        # |x| e_y + e_x (|y| + e_y) from the operands, gamma times (|x| + e_x)(|y| + e_y) on top.
+        brought = self.error @ (other_size + other.error) + size @ other.error
+        computed = (size + self.error) @ (other_size + other.error)
+        error = brought + gamma(terms, self.unit) * computed + terms * 2.0**-126
+        return Bounded(self.value @ other.value, SLACK * error, self.unit)
+
+    def also(self, other: "Bounded") -> "Bounded":
+        """The same values computed in either of two ways."""
+        return Bounded(self.value, np.maximum(self.error, other.error), self.unit)
+
+    def wider(self, error: np.ndarray) -> "Bounded":
+        return Bounded(self.value, self.error + error, self.unit)
+
+    def within_unit_interval(self) -> "Bounded":
+        """The computed value, too, lies in [0, 1] but for a few roundings."""
+        farthest = np.maximum(self.value, 1 - self.value) + 8 * self.unit
+        return Bounded(self.value, np.minimum(self.error, farthest), self.unit)
+
+    @property
+    def T(self) -> "Bounded":  # noqa: N802
+        return Bounded(self.value.T, self.error.T, self.unit)
+
+    def __getitem__(self, index) -> "Bounded":
+        return Bounded(self.value[index], self.error[index], self.unit)
+
+
+def gamma(n: int, unit: float) -> float:
+    """Higham 2002, (3.1)."""
+    return n * unit / (1 - n * unit)
+
+
+def exact(array, unit: float) -> Bounded:
+    """An array that both sides hold as it is."""
+    value = np.asarray(array, np.float64)
+    return Bounded(value, np.zeros_like(value), unit)
+
+
+def constant(number, unit: float) -> Bounded:
+    """A number that each side rounds to the working precision."""
+    value = np.asarray(number, np.float64)
+    return Bounded(value, unit * np.abs(value), unit)
