@@ -145,7 +145,7 @@ class Judged(NamedTuple):
 
 
 def adjudicated(where: tuple[str, str, str], samples: Sequence[Judged]) -> Comparison:
-    """Neither side more than twice as far from float64 as the other, in the root mean square.
+    """Neither side more than twice as far from float64 as the other, on average.
 
     Over all elements of all samples, each error in units of its own rounding-error bound, so that
     no few elements decide: one small tensor alone can be twice as far by chance. An error no
@@ -154,8 +154,8 @@ def adjudicated(where: tuple[str, str, str], samples: Sequence[Judged]) -> Compa
     errors = []
     for side, true in (("jax", "jax_truth"), ("torch", "torch_truth")):
         pairs = [(np.asarray(getattr(s, side), np.float64), getattr(s, true)) for s in samples]
-        errors.append(_mean_square([(array - t.value, t) for array, t in pairs]))
-    rounding = _mean_square([(s.jax_truth.unit * s.jax_truth.value, s.jax_truth) for s in samples])
+        errors.append(_mean([(array - t.value, t) for array, t in pairs]))
+    rounding = _mean([(s.jax_truth.unit * s.jax_truth.value, s.jax_truth) for s in samples])
     worse, bound = max(errors), TWICE * max(min(errors), rounding)
     share = 0.0 if worse == 0 else worse / bound if worse < np.inf else np.inf
     failure = ""
@@ -163,17 +163,17 @@ def adjudicated(where: tuple[str, str, str], samples: Sequence[Judged]) -> Compa
         level, check, tensor = where
         which = "jax" if not errors[0] <= errors[1] else "torch"
         failure = (
-            f"{level}: {check}: {tensor}: distance from float64 in rounding-error bounds: {which} "
-            f"{worse:.3g}, the other {min(errors):.3g}, bound {bound:.3g} (adjudicated), "
+            f"{level}: {check}: {tensor}: mean distance from float64, in rounding-error bounds: "
+            f"{which} {worse:.3g}, the other {min(errors):.3g}, bound {bound:.3g} (adjudicated), "
             f"share {share:.3g}"
         )
     ulps = max(_ulps(np.asarray(s.jax), np.asarray(s.torch)) for s in samples)
     return Comparison(*where, "adjudicated", ulps, share, failure)
 
 
-def _mean_square(errors: list[tuple[np.ndarray, Bounded]]) -> float:
-    """The root mean square of errors in units of their bounds; infinite where one is NaN."""
+def _mean(errors: list[tuple[np.ndarray, Bounded]]) -> float:
+    """The mean of absolute errors in units of their bounds; infinite where one is NaN."""
     with np.errstate(all="ignore"):
-        shares = [np.ravel(np.where(e == 0, 0.0, e / true.error)) for e, true in errors]
-    root = float(np.sqrt(np.mean(np.concatenate(shares) ** 2)))
-    return root if root == root else np.inf
+        shares = [np.ravel(np.where(e == 0, 0.0, np.abs(e) / true.error)) for e, true in errors]
+    mean = float(np.mean(np.concatenate(shares)))
+    return mean if mean == mean else np.inf

@@ -48,7 +48,7 @@ class Stepped(NamedTuple):
 
 def clear() -> None:
     """Forgets compiled programs; needed when the code under them has changed."""
-    for cached in (_jax_forward, _jax_gradients, _jax_preprocess, _jax_scan):
+    for cached in (_jax_forward, _jax_gradients, _jax_preprocess, _jax_scan, _jax_update):
         cached.cache_clear()
 
 
@@ -230,22 +230,26 @@ class Change(NamedTuple):
     factor: float
 
 
-def jax_optimizer(
-    experiment: Experiment, weights: Layers, grads: list[Layers], per_epoch: int, change: Change
-) -> Iterator[Stepped]:
-    """The state after each of the given gradients."""
-
+@functools.cache
+def _jax_update(experiment: Experiment, per_epoch: int) -> Callable:
     def update(hyper, grads, state, params):
         chains = train.layer_chains(experiment, hyper, per_epoch)
         updates, state = chains.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
+    return jax.jit(update)
+
+
+def jax_optimizer(
+    experiment: Experiment, weights: Layers, grads: list[Layers], per_epoch: int, change: Change
+) -> Iterator[Stepped]:
+    """The state after each of the given gradients."""
     with devices.precision(experiment):
         hyper = train.hyperparameters(experiment)
         faster = hyper.rates._replace(learning_rate=hyper.rates.learning_rate * change.factor)
         changed = hyper._replace(rates=faster)
         state = train.layer_chains(experiment, hyper, per_epoch).init(weights)
-        params, compiled = weights, jax.jit(update)
+        params, compiled = weights, _jax_update(train.program(experiment), per_epoch)
         for step, layer_grads in enumerate(grads):
             now = hyper if step < change.step else changed
             params, state = compiled(now, layer_grads, state, params)
