@@ -23,12 +23,12 @@ from jaxmlp.data import Dataset
 from jaxmlp.experiment import Experiment
 
 Layers = list[dict[str, np.ndarray]]
-BUFFERS = {  # torch's names for what optax keeps
-    optimizer.MomentumState: {"buffer": "momentum_buffer"},
-    optax.ScaleByAdamState: {"mu": "exp_avg", "nu": "exp_avg_sq"},
-    optax.ScaleByRmsState: {"nu": "square_avg"},
-    optax.ScaleByLionState: {"mu": "exp_avg"},
-    optimizer.AdagradState: {"sum": "sum"},
+BUFFERS = {  # of optax's states, by their names: torch's names for what they keep
+    "MomentumState": {"buffer": "momentum_buffer"},
+    "ScaleByAdamState": {"mu": "exp_avg", "nu": "exp_avg_sq"},
+    "ScaleByRmsState": {"nu": "square_avg"},
+    "ScaleByLionState": {"mu": "exp_avg"},
+    "AdagradState": {"sum": "sum"},
 }
 
 
@@ -264,7 +264,7 @@ def jax_stepped(params: Any, opt_state: Any) -> Stepped:
         buffers.append({
             f"{key}.{name}": value
             for link in links
-            for field, name in BUFFERS.get(type(link), {}).items()
+            for field, name in BUFFERS.get(type(link).__name__, {}).items()
             for key, value in getattr(link, field).items()
         })  # fmt: skip
         steps += [link.count for link in links if isinstance(link, optax.ScaleByScheduleState)]

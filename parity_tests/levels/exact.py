@@ -3,7 +3,7 @@
 All numbers are small whole multiples of powers of two. Each operation's result, and every partial
 sum on the way in whatever order, is then a whole multiple of a known power of two and at most of a
 known size; while size / multiple ≤ 2²⁴ nothing is ever rounded. `Grid` keeps these books, and a
-check that would exceed them is an error of the suite itself. Both sides must give the exact numbers.
+check that would exceed them is an error of the suite itself. Both sides must give exact numbers.
 """
 
 import dataclasses

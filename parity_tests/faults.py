@@ -1,0 +1,214 @@
+"""Faults planted one at a time in the source of either side, and the level that notices each.
+
+A fault is an edit of one place in one module, made in memory and taken back afterwards.
+"""
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from parity_tests import sides
+from parity_tests.comparison import Comparison
+from parity_tests.levels import LEVELS
+
+OURS = ("jaxmlp", "torchref", "parity_tests", "run_torch")
+MARGIN = 10  # no tolerance may stand above a tenth of a fault that it must catch
+
+
+class Fault(NamedTuple):
+    name: str
+    module: str
+    old: str
+    new: str
+
+
+RNG, PIXELS, TRAIN = "jaxmlp.torch_rng", "jaxmlp.preprocessing", "jaxmlp.train"
+MODEL, OPTIMIZER = "jaxmlp.model", "jaxmlp.optimizer"
+TORCH_MODEL, TORCH_DATA, TORCH_TRAIN = "torchref.model", "torchref.data", "torchref.train"
+
+FAULTS = [
+    Fault("init bound off by the root of 3", RNG, "math.sqrt(3.0) * (math", "1.0 * (math"),
+    Fault("weight transposed", RNG, "weight.reshape(fan_out, fan_in).T",
+          "weight.reshape(fan_in, fan_out)"),
+    Fault("uniform draws rounded to float32 too early", RNG, "(fraction * (2 * bound) - bound)",
+          "(fraction.astype(np.float32) * np.float32(2 * bound) - np.float32(bound))"),
+    Fault("float64 draws without the fused multiply-add", RNG,
+          "return total + (((product - (total - part)) + (addend - part)) + product_error)",
+          "return total"),
+    Fault("batch order shifted by one", RNG, "yield order.reshape",
+          "yield np.roll(order, 1).reshape"),
+    Fault("the test iterator's draw forgotten", RNG,
+          "        yield order.reshape(-1, batch_size)\n        generator.int64()\n",
+          "        yield order.reshape(-1, batch_size)\n"),
+    Fault("shuffled by the workers' seed", RNG,
+          "        generator.int64()\n        order =", "        order ="),
+    Fault("every layer gets the first init scale", TRAIN, "hyper.init_scale[layer] * w",
+          "hyper.init_scale[0] * w"),
+    Fault("init scale left out in torch", TORCH_MODEL, "parameter.mul_(factor)",
+          "parameter.mul_(1.0)"),
+    Fault("images flattened as height, width, channel", PIXELS,
+          "dataset.train_images.reshape(len",
+          "dataset.train_images.transpose(0, 2, 3, 1).reshape(len"),
+    Fault("input scale applied twice", PIXELS, "return input_scale * inputs",
+          "return input_scale * (input_scale * inputs)"),
+    Fault("pixels over 256", PIXELS, "Fraction(1, 255)", "Fraction(1, 256)"),
+    Fault("pixels times the rounded 1/255", PIXELS, "values * high + values * low",
+          "values * (1 / 255)"),
+    Fault("deviation over n - 1", TORCH_DATA, "/ (255 * count) ** 2",
+          "/ (255**2 * count * (count - 1))"),
+    Fault("mean subtracted after the division", TORCH_DATA, "(images - mean) / deviation",
+          "images / deviation - mean"),
+    Fault("centred by the rounded mean of all channels", PIXELS, "return np.array(means),",
+          "return np.full(len(means), np.mean(means)),"),
+    Fault("labels shifted", PIXELS, "        dataset.train_labels,\n",
+          "        np.roll(dataset.train_labels, 1),\n"),
+    Fault("labels shifted in torch", TORCH_DATA, "self.labels[chosen]", "self.labels[chosen - 1]"),
+    Fault("half as ReLU's subgradient at 0", MODEL, "nnx.relu(layer(activations))",
+          "jax.numpy.maximum(layer(activations), 0)"),
+    Fault("a slope of 1e-4 below 0", TORCH_MODEL, "nn.functional.relu(layer(activations))",
+          "nn.functional.leaky_relu(layer(activations), 1e-4)"),
+    Fault("ReLU on the logits", TORCH_MODEL, "return self.layers[-1](activations), hidden",
+          "return self.layers[-1](activations).relu(), hidden"),
+    Fault("logits off by a part in 100 000", TORCH_MODEL,
+          "return self.layers[-1](activations), hidden",
+          "return self.layers[-1](activations) * 1.00001, hidden"),
+    Fault("products at TF32", MODEL, "nnx.relu(layer(activations))",
+          "nnx.relu(layer(jax.lax.reduce_precision(activations, 8, 10)))"),
+    Fault("products at bfloat16 in torch", TORCH_MODEL, "relu(layer(activations))",
+          "relu(layer(activations.bfloat16().to(activations.dtype)))"),
+    Fault("NaN in one element", TRAIN, "    logits, hidden = apply(params, inputs)\n    losses",
+          "    logits, hidden = apply(params, inputs)\n"
+          "    logits = logits.at[0, 0].set(jnp.nan)\n    losses"),
+    Fault("sum for mean", TRAIN, "return jnp.mean(losses), (jnp", "return jnp.sum(losses), (jnp"),
+    Fault("labels smoothed by 1e-3 in torch", TORCH_TRAIN,
+          "return nn.functional.cross_entropy(logits, labels)",
+          "return nn.functional.cross_entropy(logits, labels, label_smoothing=1e-3)"),
+    Fault("decoupled for coupled decay, after momentum", OPTIMIZER,
+          "links = (step, decay) if experiment.optimizer in DECOUPLED else (decay, step)",
+          "links = (step, decay)"),
+    Fault("coupled for decoupled decay", OPTIMIZER,
+          "links = (step, decay) if experiment.optimizer in DECOUPLED else (decay, step)",
+          "links = (decay, step)"),
+    Fault("decay left out", OPTIMIZER, "optax.add_decayed_weights(rates.weight_decay)",
+          "optax.identity()"),
+    Fault("rates of two layers swapped", TRAIN, "value[layer] for value in hyper.rates",
+          "value[-1 - layer] for value in hyper.rates"),
+    Fault("Nesterov mixed up", OPTIMIZER, "lambda g, b: g + decay * b",
+          "lambda g, b: decay * g + b"),
+    Fault("Nesterov's direction kept as the buffer", OPTIMIZER,
+          "return direction, MomentumState(state.step + 1, buffer)",
+          "return direction, MomentumState(state.step + 1, direction)"),
+    Fault("dampening on the first step, too", OPTIMIZER, "state.step == 0", "state.step < 0"),
+    Fault("dampening ignored", OPTIMIZER, "if dampening:", "if False:"),
+    Fault("RMSprop's epsilon inside the root", OPTIMIZER, "eps_in_sqrt=False", "eps_in_sqrt=True"),
+    Fault("Adam's epsilon inside the root", OPTIMIZER,
+          "(jnp.sqrt(v / correction(beta2, count, v.dtype)) + eps)",
+          "jnp.sqrt(v / correction(beta2, count, v.dtype) + eps**2)"),
+    Fault("Adagrad's epsilon inside the root", OPTIMIZER, "g / (jnp.sqrt(s) + eps)",
+          "g / jnp.sqrt(s + eps**2)"),
+    Fault("Adam's bias correction a step ahead", OPTIMIZER, "count = state.count + 1",
+          "count = state.count + 2"),
+    Fault("Lion's betas swapped", OPTIMIZER, "scale_by_lion(beta1, beta2)",
+          "scale_by_lion(beta2, beta1)"),
+    Fault("RMSprop's momentum left out in torch", TORCH_TRAIN,
+          'eps=settings.eps, momentum=options["momentum"]', "eps=settings.eps"),
+    Fault("rate folded into the momentum: stale buffer after a rate change", OPTIMIZER,
+          "return optax.chain(*links, optax.scale_by_schedule(lambda count: -rate(count)))",
+          "return optax.chain(links[0], optax.scale_by_schedule(lambda count: -rate(count)), "
+          "*links[1:])"),
+    Fault("schedule off by one step", OPTIMIZER, "factor(count.astype(rate.dtype))",
+          "factor(count.astype(rate.dtype) + 1)"),
+    Fault("schedule in float32 where all else is float64", OPTIMIZER,
+          "factor(count.astype(rate.dtype))", "factor(count.astype(jnp.float32))"),
+    Fault("warm-up from 0", OPTIMIZER, "optax.linear_schedule(1 / warmup, 1.0, max(warmup - 1, 1))",
+          "optax.linear_schedule(0.0, 1.0, warmup)"),
+    Fault("cosine's clock not started after the warm-up", OPTIMIZER, "max(total - warmup, 1)",
+          "max(total, 1)"),
+    Fault("exponential decay within the epoch", OPTIMIZER, "staircase=True", "staircase=False"),
+    Fault("milestones counted from the warm-up's end", OPTIMIZER,
+          "epoch * steps_per_epoch - warmup", "epoch * steps_per_epoch"),
+    Fault("stale buffer: the optimizer's state not carried on", TRAIN,
+          "return State(params, opt_state), metrics",
+          "return State(params, state.opt_state), metrics"),
+    Fault("last batch dropped", TRAIN, "jax.lax.scan(step, state, batch_indices)",
+          "jax.lax.scan(step, state, batch_indices[:-1])"),
+    Fault("gradients of two batches added up in torch", TORCH_TRAIN, "    model.zero_grad()\n", ""),
+    Fault("units at exactly 0 counted as alive", TRAIN, "_inactive([h > 0 for h in hidden], axis=0))",
+          "_inactive([h >= 0 for h in hidden], axis=0))"),
+    Fault("test loss over one image too many in torch", TORCH_TRAIN, "losses / images,",
+          "losses / (images + 1),"),
+]  # fmt: skip
+
+
+class Caught(NamedTuple):
+    fault: Fault
+    level: str  # "" if no level noticed it
+    comparison: Comparison | None  # the worst one there
+
+    @property
+    def margin(self) -> float:
+        """How many bounds the fault is worth; infinite where the bound is 0, 0 if not caught."""
+        return self.comparison.share if self.comparison else 0.0
+
+
+@contextlib.contextmanager
+def planted(fault: Fault) -> Iterator[None]:
+    """The fault in its module's code, and in whatever was imported from it.
+
+    Raises:
+        ValueError: the place to edit is not there, or not the only one.
+    """
+    module: Any = importlib.import_module(fault.module)
+    source = Path(module.__file__).read_text()
+    if source.count(fault.old) != 1:
+        raise ValueError(f"{fault.name}: {fault.old!r} stands {source.count(fault.old)} times")
+    before = dict(vars(module))
+    exec(compile(source.replace(fault.old, fault.new), module.__file__, "exec"), vars(module))
+    after = dict(vars(module))
+    renewed = {id(before[name]): after[name] for name in before if before[name] is not after[name]}
+    borrowed = [
+        (other, name, value)
+        for other_name, other in list(sys.modules.items())
+        if other_name.split(".")[0] in OURS and other is not module
+        for name, value in list(vars(other).items())
+        if id(value) in renewed and not name.startswith("__")
+    ]
+    for other, name, value in borrowed:
+        setattr(other, name, renewed[id(value)])
+    try:
+        with sides.planted():
+            yield
+    finally:
+        vars(module).clear()
+        vars(module).update(before)
+        for other, name, value in borrowed:
+            setattr(other, name, value)
+
+
+def notice(fault: Fault) -> Caught:
+    """The first level that notices the fault, and its worst comparison."""
+    with planted(fault):
+        for level, comparisons in LEVELS.items():
+            with np.errstate(all="ignore"):
+                failed = [found for found in comparisons(True) if not found.passed]
+            if failed:
+                return Caught(fault, level, max(failed, key=lambda found: found.share))
+    return Caught(fault, "", None)
+
+
+def table(caught: list[Caught]) -> str:
+    """Markdown: each fault, where it was planted, the level that noticed it, and by how much."""
+    lines = ["| fault | in | caught at | bounds past |", "|---|---|---|---|"]
+    for fault, level, comparison in caught:
+        past = "not caught"
+        if comparison:
+            past = "bound 0" if comparison.tolerance == "bitwise" else f"{comparison.share:.3g}"
+            past = "not finite" if past == "inf" else past
+        lines.append(f"| {fault.name} | {fault.module} | {level or '–'} | {past} |")
+    number = sum(one.level != "" for one in caught)
+    return "\n".join([*lines, "", f"{number} of {len(caught)} caught"])
