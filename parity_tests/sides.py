@@ -23,6 +23,7 @@ from jaxmlp.data import Dataset
 from jaxmlp.experiment import Experiment
 
 Layers = list[dict[str, np.ndarray]]
+torch_device = "cpu"  # where the reference computes; scripts/parity.py can choose cuda
 BUFFERS = {  # of optax's states, by their names: torch's names for what they keep
     "MomentumState": {"buffer": "momentum_buffer"},
     "ScaleByAdamState": {"mu": "exp_avg", "nu": "exp_avg_sq"},
@@ -68,6 +69,10 @@ def _host(tree: Any) -> Any:
     return jax.tree.map(np.asarray, jax.device_get(tree))
 
 
+def tensor_of(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array).to(torch_device)
+
+
 def numpy_of(tensor: torch.Tensor) -> np.ndarray:
     return tensor.numpy(force=True).copy()
 
@@ -99,7 +104,7 @@ def torch_model(experiment: Experiment, weights: Layers) -> torchref.model.MLP:
     shape = (len(weights[0]["kernel"]), *(layer["kernel"].shape[1] for layer in weights))
     made = torchref.model.MLP(shape, experiment.bias, torch_dtype(experiment))
     torchref.model.set_weights(made, weights)
-    return made
+    return made.to(torch_device)
 
 
 def torch_scaled_weights(experiment: Experiment, weights: Layers) -> Layers:
@@ -132,7 +137,7 @@ def torch_images(experiment: Experiment, dataset: Dataset) -> torchref.data.Arra
     normalization = torchref.data.statistics(dataset.train_images, experiment.preprocessing)
     return torchref.data.ArrayImages(
         dataset.train_images, dataset.train_labels, normalization, experiment.input_scale,
-        torch_dtype(experiment),
+        torch_dtype(experiment), torch_device,
     )  # fmt: skip
 
 
@@ -165,7 +170,7 @@ def torch_forward(
     experiment: Experiment, weights: Layers, inputs: np.ndarray
 ) -> tuple[list[np.ndarray], np.ndarray]:
     with torch.no_grad():
-        logits, hidden = torch_model(experiment, weights)(torch.from_numpy(inputs))
+        logits, hidden = torch_model(experiment, weights)(tensor_of(inputs))
     return [numpy_of(layer) for layer in hidden], numpy_of(logits)
 
 
@@ -207,11 +212,11 @@ def torch_gradients(
     experiment: Experiment, weights: Layers, inputs: np.ndarray, labels: np.ndarray
 ) -> Gradients:
     made = torch_model(experiment, weights)
-    logits, hidden = made(torch.from_numpy(inputs))
+    logits, hidden = made(tensor_of(inputs))
     if labels.dtype.kind == "f":
-        loss = torch_squared_error(logits, torch.from_numpy(labels))
+        loss = torch_squared_error(logits, tensor_of(labels))
     else:
-        loss = torchref.train.loss_function(logits, torch.from_numpy(labels).long())
+        loss = torchref.train.loss_function(logits, tensor_of(labels).long())
     loss.backward()
     grads = [
         {name: numpy_of(p.grad).T.copy() for name, p in torchref.model.named(layer)}
@@ -291,7 +296,7 @@ def torch_optimizer(
                 scale_rates(stepped, scheduler, change.factor)
         for layer, values in zip(made.layers, layer_grads, strict=True):
             for name, parameter in torchref.model.named(layer):
-                parameter.grad = torch.from_numpy(values[name].T.copy())
+                parameter.grad = tensor_of(values[name].T.copy())
         for stepped in optimizers:
             stepped.step()
         for scheduler in schedulers:
@@ -399,7 +404,7 @@ def torch_trajectory(
     Args:
         nudge: a seed; every initial weight is moved by one unit in the last place, up or down.
     """
-    run = run_torch.TorchRun(experiment, dataset)
+    run = run_torch.TorchRun(experiment, dataset, device=torch_device)
     if nudge is not None:
         draw = np.random.default_rng(nudge)
         weights = torchref.model.get_weights(run.model)

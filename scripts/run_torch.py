@@ -40,7 +40,11 @@ class TorchRun:
     compile_seconds = 0.0
 
     def __init__(
-        self, experiment: Experiment, dataset: Dataset, torchvision_root: Path | None = None
+        self,
+        experiment: Experiment,
+        dataset: Dataset,
+        torchvision_root: Path | None = None,
+        device: str = "",
     ) -> None:
         import torch
 
@@ -51,7 +55,7 @@ class TorchRun:
         self.train_size = len(dataset.train_labels)
         steps_per_epoch = experiment.steps_per_epoch(self.train_size)
         dtype = set_precision(experiment)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         normalization = data.statistics(dataset.train_images, experiment.preprocessing)
         if normalization and 0 in normalization[1]:
             raise ValueError(
@@ -67,9 +71,15 @@ class TorchRun:
         if torchvision_root:
             self.loaders = torchvision_loaders(experiment, torchvision_root, normalization)
         else:
-            options = (normalization, experiment.input_scale, dtype, self.device)
-            images = data.ArrayImages(dataset.train_images, dataset.train_labels, *options)
-            test_images = data.ArrayImages(dataset.test_images, dataset.test_labels, *options)
+            images, test_images = (
+                data.ArrayImages(
+                    pixels, labels, normalization, experiment.input_scale, dtype, self.device
+                )
+                for pixels, labels in (
+                    (dataset.train_images, dataset.train_labels),
+                    (dataset.test_images, dataset.test_labels),
+                )
+            )
             self.loaders = (
                 data.array_loader(images, experiment.batch_size, shuffle=True),
                 data.array_loader(test_images, EVALUATION_BATCH, shuffle=False),
