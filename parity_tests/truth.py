@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from parity_tests.bounds import UNIT, Bounded, constant, exact
+from parity_tests.bounds import EXPM1, LIBRARY, UNIT, Bounded, constant, exact
 
 Layers = list[dict[str, np.ndarray]]
 BoundedLayers = list[dict[str, Bounded]]
@@ -173,9 +173,9 @@ def _average(average: Bounded | None, new: Bounded, beta: float) -> Bounded:
 
 
 def _correction(beta: float, step: int, unit: float) -> Bounded:
-    """1 - beta^step, to within a few units in the last place: a constant, a product, expm1."""
+    """1 - beta^step as -expm1(step·log beta): a constant, a product, a function; unit is doubled."""
     value = np.asarray(1 - beta**step)
-    return Bounded(value, 8 * unit * value, unit)
+    return Bounded(value, (EXPM1 + 1) * unit * value, unit)
 
 
 def rate_factor(
@@ -194,7 +194,7 @@ def rate_factor(
 
     def power(exponent: int) -> Bounded:
         value = np.asarray(gamma) ** exponent
-        return Bounded(value, (exponent + 8) * unit * value, unit)
+        return Bounded(value, (exponent + LIBRARY) * unit * value, unit)
 
     if step < warmup:
         gone = exact(step, unit) / exact(max(warmup - 1, 1), unit)

@@ -24,3 +24,5 @@ LEVELS: dict[str, Callable[[bool], Iterator[Comparison]]] = {
     "trajectories": trajectories,
     "runs": runs,
 }
+
+__all__ = ["LEVELS", *LEVELS]

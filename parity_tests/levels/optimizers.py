@@ -140,9 +140,12 @@ def schedules(quick: bool = False) -> Iterator[Comparison]:
         unit, steps = UNIT[precision], experiment.epochs * PER_EPOCH
         jax = sides.jax_rates(experiment, PER_EPOCH, steps)
         torch = sides.torch_rates(experiment, PER_EPOCH, steps)
-        for step, layer in itertools.product(range(steps), range(experiment.layers)):
+        for layer in range(experiment.layers):
             rate = constant(experiment.per_layer("learning_rate")[layer], unit)
+            rates = [_rate(experiment, layer, step) * rate for step in range(steps)]
             yield derived(
-                ("schedules", f"{name}, {precision}", f"step {step + 1} layer{layer + 1}"),
-                jax[step, layer], torch[step, layer], _rate(experiment, layer, step) * rate,
+                ("schedules", f"{name}, {precision}", f"layer{layer + 1}, step "),
+                jax[:, layer], torch[:, layer],
+                Bounded(*(np.stack([getattr(r, part) for r in rates]) for part in
+                          ("value", "error")), unit),
             )  # fmt: skip

@@ -1,0 +1,33 @@
+"""The suite's options and header; see environment.py."""
+
+import pytest
+
+from parity_tests import environment
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("parity")
+    group.addoption("--threads", type=int, help="of either side (default: all CPUs)")
+    group.addoption("--no-jit", action="store_true", help="run JAX without compiling")
+    group.addoption("--x64", action="store_true", help="float64 as JAX's default")
+    group.addoption("--quick", action="store_true", help="a few small problems of each kind")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--threads"):
+        environment.limit_threads(config.getoption("--threads"))
+    if config.getoption("--no-jit") or config.getoption("--x64"):
+        import jax
+
+        jax.config.update("jax_disable_jit", config.getoption("--no-jit"))
+        jax.config.update("jax_enable_x64", config.getoption("--x64"))
+
+
+def pytest_report_header() -> list[str]:
+    environment.settle()
+    return [f"parity: {name}: {value}" for name, value in environment.describe().items()]
+
+
+@pytest.fixture
+def quick(request: pytest.FixtureRequest) -> bool:
+    return request.config.getoption("--quick")

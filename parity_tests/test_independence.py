@@ -1,0 +1,55 @@
+"""The two sides share no code: what each loads, in a process of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+JAX_SIDE = "experiment question torch_rng data record model optimizer preprocessing train job flags"
+
+
+def loaded(imports: str, work: str = "") -> set[str]:
+    """Top-level names of the modules that a fresh process holds after these imports and work."""
+    code = f"{imports}\n{work}\nimport sys\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_the_reference_loads_nothing_of_jax_or_of_the_system():
+    names = loaded(
+        "import torchref.model, torchref.data, torchref.train",
+        "torchref.data.import_torchvision()\n"
+        "model = torchref.model.MLP((3, 2), bias=True)",
+    )  # fmt: skip
+    assert "torch" in names
+    assert "torchvision" in names
+    assert not names & {"jax", "jaxlib", "flax", "optax", "jaxmlp"}
+
+
+def test_the_system_loads_no_torch():
+    imports = "\n".join(f"import jaxmlp.{name}" for name in JAX_SIDE.split())
+    names = loaded(imports)
+    assert "jax" in names
+    assert not names & {"torch", "torchvision", "torchref"}
+
+
+def test_a_run_of_the_reference_loads_no_jax():
+    names = loaded(
+        "import sys; sys.path.insert(0, 'scripts'); import run_torch",
+        "import numpy as np\n"
+        "from jaxmlp.data import Dataset\n"
+        "from jaxmlp.experiment import Experiment\n"
+        "images, labels = np.zeros((4, 3, 2, 2), np.uint8), np.arange(4, dtype=np.int32)\n"
+        "dataset = Dataset('d', 'd', images, labels, images, labels, '', 4)\n"
+        "run = run_torch.TorchRun(Experiment(batch_size=2, epochs=1, hidden=(3,)), dataset)\n"
+        "assert len(list(run.epochs())) == 1",
+    )
+    assert "torchref" in names
+    assert not names & {"jax", "jaxlib", "flax", "optax"}
+
+
+def test_the_judge_loads_neither_side():
+    names = loaded("import parity_tests.truth, parity_tests.comparison")
+    assert not names & {"jax", "torch", "jaxmlp", "torchref"}
