@@ -173,7 +173,7 @@ def _average(average: Bounded | None, new: Bounded, beta: float) -> Bounded:
 
 
 def _correction(beta: float, step: int, unit: float) -> Bounded:
-    """1 - beta^step as -expm1(step·log beta): a constant, a product, a function; unit is doubled."""
+    """1 - beta^step as -expm1(step·log beta): a constant, a product, expm1; unit is doubled."""
     value = np.asarray(1 - beta**step)
     return Bounded(value, (EXPM1 + 1) * unit * value, unit)
 

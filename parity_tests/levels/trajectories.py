@@ -22,7 +22,7 @@ Series = dict[str, np.ndarray]  # per tensor: (steps,)
 def trajectories(quick: bool = False) -> Iterator[Comparison]:
     """Loss, gradient norms, parameters and buffers at every step, in both float widths."""
     for precision, check in (("float64", _stable), ("float32", _spread)):
-        steps = 60 if quick else STEPS[precision]
+        steps = 40 if quick else STEPS[precision]
         for problem in problems.cases(precision, steps):
             if not quick or problem.name in ("baseline", "scaled-lr-init"):
                 yield from check(problem, steps)
