@@ -25,6 +25,34 @@ def figures(
     }
 
 
+def comparison(
+    names: tuple[str, str], results: list[dict[str, Any]], losses: list[np.ndarray]
+) -> bytes:
+    """The losses of two runs, step by step, and how far they are apart, as a PNG."""
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure.suptitle(" and ".join(dict.fromkeys(map(title, results))), fontsize=12)
+    loss, apart = _axes(figure, 1, 2)[0]
+    for name, values, colour, width in zip(names, losses, (BLUE, ORANGE), (2.4, 0.9), strict=True):
+        loss.plot(np.arange(1, len(values) + 1), values, color=colour, linewidth=width, label=name)
+    loss.set_title("loss of the batch", fontsize=11)
+    loss.legend(fontsize=10, frameon=False)
+    count = min(map(len, losses))
+    first, second = (values[:count].astype(np.float64) for values in losses)
+    with np.errstate(all="ignore"):
+        relative = np.abs(first - second) / np.abs(second)
+    steps = np.arange(1, count + 1)
+    seen = np.isfinite(relative) & (relative > 0)
+    apart.plot(steps[seen], relative[seen], ".", color=GREEN, markersize=3)
+    apart.set_title("relative difference of the losses (equal ones are not drawn)", fontsize=11)
+    for axis, drawn in ((loss, np.concatenate(losses)), (apart, relative[seen])):
+        axis.set_xscale("log")
+        axis.set_xlim(0.9, 1.1 * max(map(len, losses)))
+        axis.set_xlabel("step", **STYLE)
+        if np.any((drawn > 0) & np.isfinite(drawn)):
+            axis.set_yscale("log")
+    return _png(figure)
+
+
 def title(result: dict[str, Any]) -> str:
     """What every figure says above itself: the case, the data, the seed, the outcome."""
     experiment = result["experiment"]

@@ -202,14 +202,28 @@ def notice(fault: Fault) -> Caught:
     return Caught(fault, "", None)
 
 
+def past(caught: Caught) -> str:
+    """By how many bounds the fault was noticed."""
+    if not caught.comparison:
+        return "not caught"
+    if caught.comparison.tolerance == "bitwise":
+        return "bound 0"
+    return "not finite" if caught.margin == np.inf else f"{caught.margin:.2g} bounds"
+
+
+def row(caught: Caught) -> str:
+    return f"{caught.fault.name:60}{caught.level or '-':16}{past(caught)}"
+
+
+def count(caught: list[Caught]) -> str:
+    return f"{sum(one.level != '' for one in caught)} of {len(caught)} faults caught"
+
+
 def table(caught: list[Caught]) -> str:
     """Markdown: each fault, where it was planted, the level that noticed it, and by how much."""
-    lines = ["| fault | in | caught at | bounds past |", "|---|---|---|---|"]
-    for fault, level, comparison in caught:
-        past = "not caught"
-        if comparison:
-            past = "bound 0" if comparison.tolerance == "bitwise" else f"{comparison.share:.3g}"
-            past = "not finite" if past == "inf" else past
-        lines.append(f"| {fault.name} | {fault.module} | {level or '–'} | {past} |")
-    number = sum(one.level != "" for one in caught)
-    return "\n".join([*lines, "", f"{number} of {len(caught)} caught"])
+    lines = ["| fault | planted in | caught at | how far past its bound |", "|---|---|---|---|"]
+    lines += [
+        f"| {one.fault.name} | {one.fault.module} | {one.level or '–'} | {past(one)} |"
+        for one in caught
+    ]
+    return "\n".join([*lines, "", count(caught)])
