@@ -1,13 +1,17 @@
-"""Times the compiled run beside the bare matrix products of its shapes, all in one process.
+"""Times the compiled run beside the bare matrix products of its shapes, and beside PyTorch's ways.
 
 A training step of the question needs three products: inputs by weights, activations by weights, and
-their transposes for the gradients. The two with the 3072 inputs are nearly all of the work. Each
-contender does these two, with data ready; the run does everything. Rounds alternate, so that what
+their transposes for the gradients. The two with the 3072 inputs are nearly all of the work. The
+products' contenders do these two, with data ready; PyTorch's train (bench_torch.py, a process of
+its own); the run does everything, metrics and evaluation included. Rounds alternate, so that what
 else the machine does hits all alike; medians and their ratios are printed.
 """
 
 import argparse
+import functools
+import importlib.util
 import json
+import math
 import os
 import resource
 import statistics
@@ -28,6 +32,14 @@ from jaxmlp.train import Run
 
 CALLS = 100  # products a round: about half a second on two cores
 Contender = Callable[[], float]  # runs once, returns its milliseconds per step
+OURS = "the run, evaluation included"
+QUESTION = "torch, the question's way: PIL, 4 workers"
+TORCH = {
+    QUESTION: "question",
+    "torch, in memory, eager": "eager",
+    "torch, in memory, fused SGD": "fused",
+    "torch, in memory, torch.compile": "compiled",
+}
 
 
 def timed(work: Callable[[], object], steps: int) -> float:
@@ -85,6 +97,26 @@ def torch_products(run: Run) -> Contender | None:
     return lambda: timed(work, CALLS)
 
 
+def torch_ways(arguments: list[str]) -> dict[str, Contender]:
+    """PyTorch's contenders, each an epoch of training a call; none without torch."""
+    if importlib.util.find_spec("torch") is None:
+        return {}
+    script = Path(__file__).with_name("bench_torch.py")
+    process = subprocess.Popen(
+        [sys.executable, str(script), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+
+    def ask(way: str) -> float:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        print(way, file=process.stdin, flush=True)
+        answer = process.stdout.readline().strip()
+        return float(answer) if answer not in ("", "-") else math.nan
+
+    return {name: functools.partial(ask, way) for name, way in TORCH.items()}
+
+
 def whole_run(run: Run) -> Contender:
     """An epoch of the run, its evaluation on the test set included, per training step."""
     results = run.epochs()
@@ -120,12 +152,16 @@ def main() -> None:
     dataset = data.load(values.data, values.data_dir)
     run = Run(Experiment(epochs=values.rounds + 1), dataset)
     makers = {
-        "the run, evaluation included": whole_run,
+        OURS: whole_run,
         "two products, XLA": xla_products,
         "two products, NumPy": numpy_products,
         "two products, torch": torch_products,
     }
+    arguments = ["--data", values.data]
+    if values.data_dir:
+        arguments += ["--data-dir", str(values.data_dir)]
     contenders = {name: made for name, make in makers.items() if (made := make(run))}
+    contenders |= torch_ways(arguments)
     times = {name: [] for name in contenders}
     for round_ in range(values.rounds + 1):
         for name, contender in contenders.items():
@@ -134,14 +170,14 @@ def main() -> None:
                 times[name].append(milliseconds)
     medians = {name: statistics.median(rounds) for name, rounds in times.items()}
     best = min(value for name, value in medians.items() if name.startswith("two"))
-    arguments = ["--data", values.data]
-    if values.data_dir:
-        arguments += ["--data-dir", str(values.data_dir)]
     first_epoch(arguments)  # warms the caches
     seconds, memory = first_epoch(arguments)
     result = {
         "device": devices.describe(), "milliseconds_per_step": medians,
-        "ratio_to_best_products": medians["the run, evaluation included"] / best,
+        "ratio_to_best_products": medians[OURS] / best,
+        "times_faster_than": {
+            name: medians[name] / medians[OURS] for name in TORCH if name in medians
+        },
         "seconds_to_first_epoch": seconds, "peak_gigabytes": memory,
     }  # fmt: skip
     print(json.dumps(result, indent=2) if values.json else table(result, times))
@@ -150,15 +186,28 @@ def main() -> None:
 def table(result: dict, times: dict[str, list[float]]) -> str:
     lines = [f"{result['device']}; median of {len(next(iter(times.values())))} alternating rounds"]
     lines += [
-        f"  {name:30} {median:6.2f} ms per step  ({min(times[name]):.2f} to {max(times[name]):.2f})"
+        f"  {name:42} {median:6.2f} ms per step  ({min(times[name]):.2f} to {max(times[name]):.2f})"
         for name, median in result["milliseconds_per_step"].items()
     ]
     return "\n".join([
         *lines,
+        *faster(result["times_faster_than"]),
         f"run / best bare products: {result['ratio_to_best_products']:.2f}",
         f"command to first finished epoch, warm caches: {result['seconds_to_first_epoch']:.1f} s",
         f"peak memory of a run: {result['peak_gigabytes']:.2f} GB",
     ])  # fmt: skip
+
+
+def faster(ratios: dict[str, float]) -> list[str]:
+    """The run against the question's way, and against the best other way of PyTorch."""
+    others = {k: v for k, v in ratios.items() if k != QUESTION and not math.isnan(v)}
+    if not others:
+        return []
+    best = min(others, key=lambda name: others[name])
+    return [
+        f"times as fast as {QUESTION}: {ratios[QUESTION]:.1f}",
+        f"times as fast as the best of torch's others ({best}): {others[best]:.2f}",
+    ]
 
 
 if __name__ == "__main__":
