@@ -70,6 +70,8 @@ def run(values: argparse.Namespace) -> bool:
         raise ValueError(f"torch device {values.torch_device!r} is not known; choose cpu or cuda")
     if values.torch_device == "cuda" and not torch.cuda.is_available():
         raise ValueError("torch device cuda is not there; choose cpu")
+    if values.out.exists() and not (values.out / "parity.json").is_file():
+        raise ValueError(f"{values.out} holds something else; choose another --out")
     if values.threads:
         environment.limit_threads(values.threads)
     sides.torch_device = values.torch_device
@@ -166,8 +168,6 @@ def plant(values: argparse.Namespace, header: dict[str, str]) -> bool:
 
 
 def write(out: Path, result: dict[str, Any], text: str) -> None:
-    if out.exists() and not (out / "parity.json").is_file():
-        raise ValueError(f"{out} holds something else; choose another --out")
     plain = json.loads(record.encode(result))
     record.save(out, {"parity.json": json.dumps(plain, indent=1).encode(),
                       "parity.md": text.encode()})  # fmt: skip
