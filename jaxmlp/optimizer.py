@@ -1,6 +1,7 @@
 """Optimizers with torch's semantics and schedules: one optax chain per layer."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -157,7 +158,7 @@ def rate_factor(experiment: Experiment, layer: int, steps_per_epoch: int) -> opt
 
 def scheduled_rate(
     experiment: Experiment, layer: int, rate: Float[Array, ""], steps_per_epoch: int
-) -> optax.Schedule:
+) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
     """The layer's learning rate as a function of the step, counted from 0.
 
     The count is turned into the rate's own type first: optax's schedules compute in float32 when
@@ -175,7 +176,8 @@ def layer_optimizer(
     step = direction(experiment, rates.eps)
     links = (step, decay) if experiment.optimizer in DECOUPLED else (decay, step)
     rate = scheduled_rate(experiment, layer, rates.learning_rate, steps_per_epoch)
-    return optax.chain(*links, optax.scale_by_schedule(lambda count: -rate(count)))
+    schedule = optax.scale_by_schedule(lambda count: -rate(jnp.asarray(count)))
+    return optax.chain(*links, schedule)
 
 
 def optimizer(

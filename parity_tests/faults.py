@@ -118,9 +118,8 @@ FAULTS = [
     Fault("RMSprop's momentum left out in torch", TORCH_TRAIN,
           'eps=settings.eps, momentum=options["momentum"]', "eps=settings.eps"),
     Fault("rate folded into the momentum: stale buffer after a rate change", OPTIMIZER,
-          "return optax.chain(*links, optax.scale_by_schedule(lambda count: -rate(count)))",
-          "return optax.chain(links[0], optax.scale_by_schedule(lambda count: -rate(count)), "
-          "*links[1:])"),
+          "return optax.chain(*links, schedule)",
+          "return optax.chain(links[0], schedule, *links[1:])"),
     Fault("schedule off by one step", OPTIMIZER, "factor(count.astype(rate.dtype))",
           "factor(count.astype(rate.dtype) + 1)"),
     Fault("schedule in float32 where all else is float64", OPTIMIZER,

@@ -10,6 +10,7 @@ import itertools
 import json
 import statistics
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -24,10 +25,10 @@ Results = dict[str, dict]  # by framework, case, seed, length and data
 def one(framework: str, experiment: Experiment, dataset: data.Dataset) -> dict:
     """Outcome, last epoch's numbers and fraction of dead hidden units of one run."""
     if framework == "jax":
-        from jaxmlp.train import Run as Trainer
+        from jaxmlp.train import Run as Start
     else:
-        from run_torch import TorchRun as Trainer
-    run = Trainer(experiment, dataset)
+        from run_torch import TorchRun as Start
+    run: Any = Start(experiment, dataset)
     results = list(run.epochs())
     rows = [run.row(i + 1, result) for i, result in enumerate(results)]
     final = record.flatten(results[-1].params).values()
@@ -113,7 +114,8 @@ def main() -> None:
     if values.out and values.out.exists():
         known = json.loads(values.out.read_text())
     results: Results = {}
-    for seed, case, framework in itertools.product(range(values.seeds), question.CASES, frameworks):
+    runs = itertools.product(range(values.seeds), itertools.product(question.CASES, frameworks))
+    for seed, (case, framework) in runs:
         key = (
             f"{framework} {case} seed {seed}, {values.epochs} epochs, "
             f"{dataset.name} {dataset.sha256[:8]}"

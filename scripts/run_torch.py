@@ -71,15 +71,9 @@ class TorchRun:
         if torchvision_root:
             self.loaders = torchvision_loaders(experiment, torchvision_root, normalization)
         else:
-            images, test_images = (
-                data.ArrayImages(
-                    pixels, labels, normalization, experiment.input_scale, dtype, self.device
-                )
-                for pixels, labels in (
-                    (dataset.train_images, dataset.train_labels),
-                    (dataset.test_images, dataset.test_labels),
-                )
-            )
+            options: Any = (normalization, experiment.input_scale, dtype, self.device)
+            images = data.ArrayImages(dataset.train_images, dataset.train_labels, *options)
+            test_images = data.ArrayImages(dataset.test_images, dataset.test_labels, *options)
             self.loaders = (
                 data.array_loader(images, experiment.batch_size, shuffle=True),
                 data.array_loader(test_images, EVALUATION_BATCH, shuffle=False),

@@ -164,8 +164,8 @@ def train_step(
 def evaluate(model: MLP, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
     """What the whole test set says; the loss is the mean over its images."""
     losses, correct, images = 0.0, 0, 0
-    widths = [len(layer.weight) for layer in model.layers[:-1]]
-    active = [torch.zeros(width, dtype=torch.bool) for width in widths]
+    hidden_layers: Any = model.layers[:-1]
+    active = [torch.zeros(layer.out_features, dtype=torch.bool) for layer in hidden_layers]
     silent = [0] * len(active)
     for inputs, labels in batches:
         logits, hidden = model(inputs)
