@@ -115,3 +115,22 @@ def cases(precision: str, steps: int) -> Iterator[Problem]:
             precision=precision,
         )  # fmt: skip
         yield Problem(case, experiment, small())
+
+
+def closed_loops(steps: int) -> Iterator[Problem]:
+    """Every optimizer at once with biases, two hidden layers, other rates, a schedule per layer."""
+    for optimizer, settings in {
+        "sgd": {"nesterov": True, "learning_rate": (0.02, 0.01, 0.005)},
+        "adam": {"learning_rate": (1e-3, 3e-3, 2e-3), "eps": (1e-8, 1e-6, 1e-7)},
+        "adamw": {"learning_rate": (1e-3, 3e-3, 2e-3), "weight_decay": (0.1, 0.0, 0.01)},
+        "rmsprop": {"learning_rate": (1e-4, 3e-4, 2e-4), "momentum": 0.8},
+        "adagrad": {"learning_rate": (1e-2, 3e-2, 2e-2)},
+        "lion": {"learning_rate": (1e-4, 3e-4, 2e-4), "weight_decay": (0.1, 0.0, 0.01)},
+    }.items():
+        experiment = Experiment(
+            optimizer=optimizer, hidden=(20, 15), bias=True, batch_size=50, epochs=steps // 20,
+            preprocessing="standardize", input_scale=3.0, init_scale=(0.5, 2.0, 1.0), seed=6,
+            schedule=("cosine", "exponential", "step"), gamma=(0.1, 0.9, 0.5), milestones=(2, 5),
+            warmup_epochs=(1.0, 0.0, 0.5), precision="float64", **settings,
+        )  # fmt: skip
+        yield Problem(optimizer, experiment, small())

@@ -71,9 +71,14 @@ class TorchRun:
         if torchvision_root:
             self.loaders = torchvision_loaders(experiment, torchvision_root, normalization)
         else:
-            options: Any = (normalization, experiment.input_scale, dtype, self.device)
-            images = data.ArrayImages(dataset.train_images, dataset.train_labels, *options)
-            test_images = data.ArrayImages(dataset.test_images, dataset.test_labels, *options)
+
+            def array_images(images, labels) -> data.ArrayImages:
+                return data.ArrayImages(
+                    images, labels, normalization, experiment.input_scale, dtype, self.device
+                )
+
+            images = array_images(dataset.train_images, dataset.train_labels)
+            test_images = array_images(dataset.test_images, dataset.test_labels)
             self.loaders = (
                 data.array_loader(images, experiment.batch_size, shuffle=True),
                 data.array_loader(test_images, EVALUATION_BATCH, shuffle=False),
@@ -84,9 +89,11 @@ class TorchRun:
     def epochs(self) -> Iterator[EpochResult]:
         """Trains, yielding after each epoch."""
         start = time.perf_counter()
+        train_batches, test_batches = self.loaders
         for steps, test in self._train(
-            self.model, self.optimizers, self.schedulers, *self.loaders, self.experiment.epochs
-        ):
+            self.model, self.optimizers, self.schedulers, train_batches, test_batches,
+            self.experiment.epochs,
+        ):  # fmt: skip
             seconds = time.perf_counter() - start
             yield EpochResult(steps, test, self._weights(self.model), seconds)
             start = time.perf_counter()

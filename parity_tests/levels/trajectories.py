@@ -11,6 +11,7 @@ from parity_tests import problems, sides
 from parity_tests.comparison import Comparison, bitwise, compare
 
 STEPS = {"float64": 1000, "float32": 300}  # beyond 300, chaos has its way in float32
+CLOSED_LOOP = 200  # steps of each optimizer with everything at once
 FLOAT64 = 1e-9  # relative, at every step at which the dynamics are stable
 STABLE = 1e-10  # torch's own runs stay this close when the initial weights move by one last place
 SPREADS = 3  # float32: as many times the spread of torch's own runs
@@ -26,6 +27,8 @@ def trajectories(quick: bool = False) -> Iterator[Comparison]:
         for problem in problems.cases(precision, steps):
             if not quick or problem.name in ("baseline", "scaled-lr-init"):
                 yield from check(problem, steps)
+    for problem in [] if quick else problems.closed_loops(CLOSED_LOOP):
+        yield from _stable(problem, CLOSED_LOOP)
 
 
 def _distances(ours: Iterator[sides.Trace], reference: list[sides.Trace]) -> Series:
