@@ -76,12 +76,13 @@ def compare(
         sides = f"jax {jax.dtype} {jax.shape}, torch {torch.dtype} {torch.shape}"
         return Comparison(*where, tolerance, np.inf, np.inf, f"{name}: {sides}")
     with np.errstate(all="ignore"):
+        unjudged = difference is None
         if difference is None:
             difference = np.abs(jax.astype(np.float64) - torch.astype(np.float64))
         bound = np.broadcast_to(np.asarray(bound, np.float64), jax.shape)
         same = (jax == torch) | ((jax != jax) & (torch != torch))
         share = np.where(difference == 0, 0.0, difference / bound)
-        share = np.where(same & ~np.isfinite(difference), 0.0, share)
+        share = np.where(same & unjudged & ~np.isfinite(difference), 0.0, share)
         share = np.where(np.isnan(share), np.inf, share)
     worst = float(share.max(initial=0.0))
     failure = ""
@@ -107,32 +108,29 @@ def bitwise(where: tuple[str, str, str], jax, torch) -> Comparison:
 def derived(
     where: tuple[str, str, str], jax, torch, jax_truth: Bounded, torch_truth: Bounded | None = None
 ) -> Comparison:
-    """Both within their rounding-error bounds.
+    """Both within their rounding-error bounds of the truth.
 
-    In float32 each side is held against the truth in float64. In float64 there is no better truth,
-    so the two are held against each other: within the sum of their bounds, and of what may lie
-    between their truths.
+    The truth is computed in float64. For float64 sides it is itself rounded, within the same
+    bound: each may then be twice as far from it.
     """
     torch_truth = torch_truth or jax_truth
     jax, torch = np.asarray(jax), np.asarray(torch)
-    if jax.shape != torch.shape or jax.shape != jax_truth.value.shape:
-        return compare(where, jax, torch, 0.0, "derived")
+    if not jax.shape == torch.shape == jax_truth.value.shape:
+        sides = f"jax {jax.shape}, torch {torch.shape}, truth {jax_truth.value.shape}"
+        return Comparison(*where, "derived", np.inf, np.inf, f"{': '.join(where)}: {sides}")
     with np.errstate(all="ignore"):
-        if jax.dtype == np.float64:
-            apart = np.abs(jax_truth.value - torch_truth.value)
-            return compare(
-                where, jax, torch, jax_truth.error + torch_truth.error + apart, "derived"
-            )
-        shares = [
-            (np.abs(side.astype(np.float64) - truth.value), truth.error)
-            for side, truth in ((jax, jax_truth), (torch, torch_truth))
-        ]
+        widening = 2 if jax.dtype == np.float64 else 1
+        shares, differences, bounds = [], [], []
+        for side, truth in ((jax, jax_truth), (torch, torch_truth)):
+            differences.append(np.abs(side.astype(np.float64) - truth.value))
+            bounds.append(widening * truth.error)
+            share = np.where(differences[-1] == 0, 0.0, differences[-1] / bounds[-1])
+            shares.append(np.where(np.isnan(share), np.inf, share))
         # One bound and one difference for the message: those of the worse side.
-        worse = shares[0][0] * shares[1][1] >= shares[1][0] * shares[0][1]
-        worse |= np.isnan(shares[0][0])
-        difference = np.where(worse, shares[0][0], shares[1][0])
-        bound = np.where(worse, shares[0][1], shares[1][1])
-    return compare(where, jax, torch, bound, "derived", difference)
+        worse = shares[0] >= shares[1]
+        difference, bound = np.where(worse, *differences), np.where(worse, *bounds)
+        lost = np.isfinite(jax_truth.value) & ~(np.isfinite(jax) & np.isfinite(torch))
+    return compare(where, jax, torch, bound, "derived", np.where(lost, np.nan, difference))
 
 
 class Judged(NamedTuple):

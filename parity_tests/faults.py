@@ -170,7 +170,11 @@ def planted(fault: Fault) -> Iterator[None]:
     before = dict(vars(module))
     exec(compile(source.replace(fault.old, fault.new), module.__file__, "exec"), vars(module))
     after = dict(vars(module))
-    renewed = {id(before[name]): after[name] for name in before if before[name] is not after[name]}
+    renewed = {
+        id(old): after[name]
+        for name, old in before.items()
+        if after[name] is not old and callable(old)
+    }
     borrowed = [
         (other, name, value)
         for other_name, other in list(sys.modules.items())
@@ -194,8 +198,12 @@ def notice(fault: Fault) -> Caught:
     """The first level that notices the fault, and its worst comparison."""
     with planted(fault):
         for level, comparisons in LEVELS.items():
-            with np.errstate(all="ignore"):
-                failed = [found for found in comparisons(True) if not found.passed]
+            try:
+                with np.errstate(all="ignore"):
+                    failed = [found for found in comparisons(True) if not found.passed]
+            except Exception as error:  # the fault broke a side altogether
+                said = f"{type(error).__name__}: {error}"
+                failed = [Comparison(level, "", "", "crash", np.nan, np.inf, said)]
             if failed:
                 return Caught(fault, level, max(failed, key=lambda found: found.share))
     return Caught(fault, "", None)
@@ -207,6 +215,8 @@ def past(caught: Caught) -> str:
         return "not caught"
     if caught.comparison.tolerance == "bitwise":
         return "bound 0"
+    if caught.comparison.tolerance == "crash":
+        return "crash"
     return "not finite" if caught.margin == np.inf else f"{caught.margin:.2g} bounds"
 
 

@@ -54,7 +54,7 @@ def test_one_bit_is_seen_and_the_sign_of_zero_is_not():
     assert bitwise(WHERE, np.float32(0.0), np.float32(-0.0)).passed
 
 
-def test_float64_sides_are_held_against_each_other():
+def test_float64_sides_may_be_twice_as_far_from_a_truth_in_float64():
     truth = bounded([1.0], [1e-15])
     assert derived(WHERE, np.array([1.0]), np.array([1.0 + 1e-15]), truth).passed
     assert not derived(WHERE, np.array([1.0]), np.array([1.0 + 3e-15]), truth).passed
@@ -74,3 +74,25 @@ def test_the_worse_side_is_judged_by_the_better_one():
 def test_nothing_compared_is_an_error():
     with pytest.raises(AssertionError, match="nothing was compared"):
         require([])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e9])
+def test_where_the_bound_is_zero_either_side_can_fail(bad):
+    truth = bounded([0.0], [0.0])
+    good, other = np.float32([0]), np.float32([bad])
+    assert derived(WHERE, good, good, truth).passed
+    assert not derived(WHERE, good, other, truth).passed
+    assert not derived(WHERE, other, good, truth).passed
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_two_sides_that_fail_alike_fail(bad, dtype):
+    both = np.array([bad], dtype)
+    assert not derived(WHERE, both, both, bounded([2.0], [1e-6])).passed
+
+
+def test_a_tensor_missing_on_both_sides_or_of_another_shape_fails():
+    truth = bounded([2.0], [1.0])
+    assert not derived(WHERE, (), (), truth).passed
+    assert not derived(WHERE, np.float32([2, 2]), np.float32([2, 2]), truth).passed

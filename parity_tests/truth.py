@@ -23,9 +23,17 @@ class Forward(NamedTuple):
     logits: Bounded
 
 
-def forward(weights: Layers, inputs: np.ndarray, unit: float) -> Forward:
-    """The MLP. With a bias an inner product has one term more."""
-    activations, preactivations, hidden = exact(inputs, unit), [], []
+def forward(
+    weights: Layers, inputs: np.ndarray, unit: float, hidden: Sequence[np.ndarray] = ()
+) -> Forward:
+    """The MLP. With a bias an inner product has one term more.
+
+    Args:
+        hidden: a side's own activations of every hidden layer. With them each layer is judged by
+            what that side put into it, and the bounds of the layers below do not pile up; without,
+            the network is judged as a whole.
+    """
+    activations, preactivations, activated = exact(inputs, unit), [], []
     for i, layer in enumerate(weights):
         kernel = exact(layer["kernel"], unit)
         if "bias" in layer:
@@ -34,10 +42,10 @@ def forward(weights: Layers, inputs: np.ndarray, unit: float) -> Forward:
             activations = _stack(activations, ones, axis=1)
         outputs = activations @ kernel
         if i == len(weights) - 1:
-            return Forward(preactivations, hidden, outputs)
+            return Forward(preactivations, activated, outputs)
         preactivations.append(outputs)
-        activations = outputs.relu()
-        hidden.append(activations)
+        activated.append(outputs.relu())
+        activations = exact(hidden[i], unit) if hidden else activated[-1]
     raise AssertionError("no layers")
 
 
@@ -65,29 +73,21 @@ def cross_entropy(logits: Bounded, labels: np.ndarray) -> tuple[Bounded, Bounded
     return loss, (probabilities - one_hot) * constant(1 / batch, 2 * logits.unit)
 
 
-def squared_error(logits: Bounded, targets: np.ndarray) -> tuple[Bounded, Bounded]:
-    """Half the sum of squares over B, and its gradient: a loss that can be exact."""
-    residuals = logits - exact(targets, logits.unit)
-    batch = len(targets)
-    return (residuals * residuals).sum() * (0.5 / batch), residuals * (1 / batch)
-
-
 def backward(
     weights: Layers,
-    inputs: np.ndarray,
-    passed: Forward,
+    below: Sequence[Bounded],
     delta: Bounded,
     masks: Sequence[np.ndarray],
 ) -> BoundedLayers:
     """Gradients of every tensor by the chain rule.
 
     Args:
+        below: what enters each layer: the inputs, and each hidden layer's activations.
         delta: gradient with respect to the logits.
         masks: which hidden units of which image pass a gradient. A side's own, since where a
             pre-activation is smaller than its rounding error either answer is right.
     """
     unit = delta.unit
-    below = [exact(inputs, unit), *passed.hidden]
     grads: BoundedLayers = []
     for i in reversed(range(len(weights))):
         layer = {"kernel": below[i].T @ delta}
@@ -173,9 +173,14 @@ def _average(average: Bounded | None, new: Bounded, beta: float) -> Bounded:
 
 
 def _correction(beta: float, step: int, unit: float) -> Bounded:
-    """1 - beta^step as -expm1(step·log beta): a constant, a product, expm1; unit is doubled."""
+    """1 - beta^step; unit is doubled.
+
+    As -expm1(step·log beta), a constant, a product and expm1; or, as torch (and this line) has it,
+    as a difference in double, which loses what beta^step's two roundings are.
+    """
     value = np.asarray(1 - beta**step)
-    return Bounded(value, (EXPM1 + 1) * unit * value, unit)
+    error = (EXPM1 + 1) * unit * value + 2 * UNIT["float64"] * beta**step
+    return Bounded(value, error, unit)
 
 
 def rate_factor(

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from parity_tests import problems, sides, truth
-from parity_tests.bounds import UNIT, Bounded
+from parity_tests.bounds import UNIT, exact
 from parity_tests.comparison import Comparison, Judged, adjudicated, derived
 
-Tensors = Iterator[tuple[str, Judged]]
+Tensors = Iterator[tuple[str, Judged, Judged]]  # judged by its own operands; by the whole
 
 
 def forward(quick: bool = False) -> Iterator[Comparison]:
@@ -23,12 +23,16 @@ def gradients(quick: bool = False) -> Iterator[Comparison]:
 
 
 def _level(level: str, tensors_of, quick: bool) -> Iterator[Comparison]:
+    """The derived bounds hold layer by layer, each from what that side put into it.
+
+    So they stay narrow, and whatever enters a layer has been compared before. Against float64 the
+    network is adjudicated as a whole.
+    """
     for problem in problems.networks(quick):
         pooled: dict[str, list[Judged]] = defaultdict(list)
-        for tensor, judged in tensors_of(problem):
-            where = (level, problem.name, tensor)
-            yield derived(where, *judged)
-            pooled[tensor.split()[-1]].append(judged)
+        for tensor, by_layer, as_whole in tensors_of(problem):
+            yield derived((level, problem.name, tensor), *by_layer)
+            pooled[tensor.split()[-1]].append(as_whole)
         if problem.experiment.precision == "float32":
             for tensor, samples in pooled.items():
                 yield adjudicated((level, problem.name, tensor), samples)
@@ -45,42 +49,65 @@ def _samples(problem: problems.Problem) -> Iterator[tuple]:
         weights = sides.torch_scaled_weights(experiment, weights)
         indices = np.arange(size) + size * (number % batches)
         inputs, labels = sides.torch_inputs(experiment, dataset, indices)
-        true = truth.forward(weights, inputs, UNIT[experiment.precision])
-        yield f"sample {number} " if problem.samples > 1 else "", weights, inputs, labels, true
+        yield f"sample {number} " if problem.samples > 1 else "", weights, inputs, labels
 
 
 def _forward(problem: problems.Problem) -> Tensors:
-    for prefix, weights, inputs, labels, true in _samples(problem):
-        jax_hidden, jax_logits = sides.jax_forward(problem.experiment, weights, inputs)
-        torch_hidden, torch_logits = sides.torch_forward(problem.experiment, weights, inputs)
-        for i, rows in enumerate(zip(jax_hidden, torch_hidden, true.hidden, strict=True)):
-            yield f"{prefix}hidden{i + 1}", _alike(*rows)
-        yield f"{prefix}logits", _alike(jax_logits, torch_logits, true.logits)
-        losses = [
-            side(problem.experiment, weights, inputs, labels).loss
+    experiment = problem.experiment
+    unit = UNIT[experiment.precision]
+    for prefix, weights, inputs, labels in _samples(problem):
+        found = [
+            side(experiment, weights, inputs) for side in (sides.jax_forward, sides.torch_forward)
+        ]
+        whole = truth.forward(weights, inputs, unit)
+        own = [truth.forward(weights, inputs, unit, hidden) for hidden, _ in found]
+        for i, value in enumerate(whole.hidden):
+            arrays = [hidden[i] for hidden, _ in found]
+            judges = [judge.hidden[i] for judge in own]
+            yield f"{prefix}hidden{i + 1}", Judged(*arrays, *judges), Judged(*arrays, value, value)
+        logits, judges = [logits for _, logits in found], [judge.logits for judge in own]
+        value = whole.logits
+        yield f"{prefix}logits", Judged(*logits, *judges), Judged(*logits, value, value)
+        results = [
+            side(experiment, weights, inputs, labels)
             for side in (sides.jax_gradients, sides.torch_gradients)
         ]
-        yield f"{prefix}loss", _alike(*losses, truth.cross_entropy(true.logits, labels)[0])
-
-
-def _alike(jax, torch, value: Bounded) -> Judged:
-    return Judged(jax, torch, value, value)
+        losses = [result.loss for result in results]
+        own = [truth.forward(weights, inputs, unit, result.hidden) for result in results]
+        judges = [truth.cross_entropy(judge.logits, labels)[0] for judge in own]
+        value, _ = truth.cross_entropy(whole.logits, labels)
+        yield f"{prefix}loss", Judged(*losses, *judges), Judged(*losses, value, value)
 
 
 def _gradients(problem: problems.Problem) -> Tensors:
     """Each side is judged with its own mask: near 0 either answer is right, see `backward`."""
-    for prefix, weights, inputs, labels, true in _samples(problem):
-        _, delta = truth.cross_entropy(true.logits, labels)
-        jax = sides.jax_gradients(problem.experiment, weights, inputs, labels)
-        torch = sides.torch_gradients(problem.experiment, weights, inputs, labels)
-        for i, value in enumerate(true.hidden):
-            yield f"{prefix}hidden{i + 1}", _alike(jax.hidden[i], torch.hidden[i], value)
-        truths = [
-            truth.backward(weights, inputs, true, delta, [layer > 0 for layer in side.hidden])
-            for side in (jax, torch)
+    experiment = problem.experiment
+    unit = UNIT[experiment.precision]
+    for prefix, weights, inputs, labels in _samples(problem):
+        whole = truth.forward(weights, inputs, unit)
+        _, delta = truth.cross_entropy(whole.logits, labels)
+        found = [
+            side(experiment, weights, inputs, labels)
+            for side in (sides.jax_gradients, sides.torch_gradients)
         ]
+        by_layer, as_whole, own = [], [], []
+        for side in found:
+            masks = [layer > 0 for layer in side.hidden]
+            own.append(truth.forward(weights, inputs, unit, side.hidden))
+            _, own_delta = truth.cross_entropy(own[-1].logits, labels)
+            below = [exact(array, unit) for array in (inputs, *side.hidden)]
+            by_layer.append(truth.backward(weights, below, own_delta, masks))
+            below = [exact(inputs, unit), *whole.hidden]
+            as_whole.append(truth.backward(weights, below, delta, masks))
+        for i, value in enumerate(whole.hidden):
+            arrays = [side.hidden[i] for side in found]
+            judges = [judge.hidden[i] for judge in own]
+            yield f"{prefix}hidden{i + 1}", Judged(*arrays, *judges), Judged(*arrays, value, value)
         for i, layer in enumerate(weights):
             for name in layer:
-                both = (side.grads[i][name] for side in (jax, torch))
-                judges = (side[i][name] for side in truths)
-                yield f"{prefix}layer{i + 1}.{name}", Judged(*both, *judges)
+                arrays = [side.grads[i][name] for side in found]
+                yield (
+                    f"{prefix}layer{i + 1}.{name}",
+                    Judged(*arrays, *(judge[i][name] for judge in by_layer)),
+                    Judged(*arrays, *(judge[i][name] for judge in as_whole)),
+                )

@@ -19,6 +19,7 @@ OPTIMIZERS: dict[str, dict] = {  # options of Experiment; eps and rates per laye
     "adam, betas": {"optimizer": "adam", "beta1": 0.5, "beta2": 0.95},
     "adam, beta1 = 0": {"optimizer": "adam", "beta1": 0.0},
     "adamw": {"optimizer": "adamw"},
+    "adamw, beta2 = 0.9999": {"optimizer": "adamw", "beta2": 0.9999},
     "rmsprop": {"optimizer": "rmsprop"},
     "rmsprop, momentum": {"optimizer": "rmsprop", "momentum": 0.8, "alpha": 0.9},
     "adagrad": {"optimizer": "adagrad"},
@@ -38,9 +39,12 @@ SCHEDULES: dict[str, dict] = {
     "exponential after warm-up": {
         "schedule": ("exponential",), "gamma": (0.7,), "warmup_epochs": (1.25,),
     },
+    "warm-up rounded to a step": {"warmup_epochs": (0.3,)},
+    "warm-up rounded to two": {"warmup_epochs": (0.45,), "schedule": ("cosine",)},
+    "warm-up past the end": {"warmup_epochs": (9.0,)},
     "another for each layer": {
-        "schedule": ("cosine", "step"), "milestones": (3,), "gamma": (0.1, 0.2),
-        "warmup_epochs": (0.5, 1.0),
+        "schedule": ("cosine", "step", "exponential"), "milestones": (3,), "gamma": (0.1, 0.2, 0.6),
+        "warmup_epochs": (0.5, 1.0, 0.0), "hidden": (5, 4), "learning_rate": (0.02, 0.3, 0.0),
     },
 }  # fmt: skip
 PER_EPOCH = 4  # steps; the experiments below have 8 epochs
@@ -106,8 +110,15 @@ def _optimizer(where: tuple[str, str], experiment: Experiment, steps: int) -> It
                 )  # fmt: skip
         counted = [np.array(side.steps, np.int64) for side in (jax, torch)]
         yield bitwise((*where, f"step {step + 1} schedules' counts"), *counted)
-        names = [np.array(sorted(map(sorted, side.buffers))) for side in (jax, torch)]
-        yield bitwise((*where, f"step {step + 1} buffers' names"), *names)
+        wanted = [
+            sorted(f"{name}.{buffer}" for name, held in layer.items() for buffer in held)
+            for layer in kept
+        ]
+        for who, side in (("jax", jax), ("torch", torch)):
+            names = [sorted(layer) for layer in side.buffers]
+            same = np.array(names == wanted)
+            yield bitwise((*where, f"step {step + 1} {who} keeps the buffers' names"), same,
+                          np.array(True))  # fmt: skip
 
 
 def _random_grads(draw: np.random.Generator, weights: sides.Layers, step: int) -> sides.Layers:
@@ -134,9 +145,8 @@ def schedules(quick: bool = False) -> Iterator[Comparison]:
     """Every layer's learning rate at every step of a run."""
     del quick
     for (name, settings), precision in itertools.product(SCHEDULES.items(), ("float32", "float64")):
-        experiment = Experiment(
-            hidden=(5,), learning_rate=(0.02, 0.3), epochs=8, precision=precision, **settings
-        )
+        asked = {"hidden": (5,), "learning_rate": (0.02, 0.3), **settings}
+        experiment = Experiment(epochs=8, precision=precision, **asked)
         unit, steps = UNIT[precision], experiment.epochs * PER_EPOCH
         jax = sides.jax_rates(experiment, PER_EPOCH, steps)
         torch = sides.torch_rates(experiment, PER_EPOCH, steps)

@@ -1,11 +1,13 @@
 """From a pixel to the network's input, and from a seed to the first epoch's batches."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 
 import numpy as np
 
 import torchref.data
+from jaxmlp import preprocessing as preprocessing_of_jax
 from jaxmlp.data import Dataset
 from jaxmlp.experiment import Experiment
 from jaxmlp.torch_rng import TorchGenerator, batch_order, initial_weights
@@ -29,11 +31,32 @@ def preprocessing(quick: bool = False) -> Iterator[Comparison]:
             pipeline = _torchvision_inputs(experiment, every)
             check = f"256 pixel values, {kind}, torchvision's transforms"
             yield bitwise(("preprocessing", check, f"× {scale:g}"), jax, pipeline)
+    yield from _statistics()
+    flat = every.train_images.copy()
+    flat[:, 1] = 77
+    for kind in kinds[:2]:
+        experiment = Experiment(preprocessing=kind, input_scale=255.0)
+        constant = dataclasses.replace(every, train_images=flat)
+        arguments = (experiment, constant, np.arange(len(flat)))
+        inputs = [side(*arguments)[0] for side in (sides.jax_inputs, sides.torch_inputs)]
+        yield bitwise(("preprocessing", f"a constant channel, {kind}", "inputs"), *inputs)
     for kind in kinds:
         experiment = Experiment(
             hidden=(5,), preprocessing=kind, input_scale=255.0, batch_size=8, seed=5
         )
         yield from _first_epoch(experiment, problems.tiny())
+
+
+def _statistics() -> Iterator[Comparison]:
+    """Of more images than either side takes at a time."""
+    draw = np.random.default_rng(1)
+    images = draw.integers(0, 256, (50_001, 3, 1, 1), np.uint8)
+    images[:1000] //= 2  # the first and the last are unlike the others
+    images[-1] = 255
+    jax = preprocessing_of_jax.channel_statistics(images)
+    torch = torchref.data.channel_statistics(images)
+    for name, mine, other in zip(("means", "deviations"), jax, torch, strict=True):
+        yield bitwise(("preprocessing", "statistics of 50 001 images", name), mine, np.array(other))
 
 
 def _every_pixel() -> Dataset:

@@ -33,6 +33,8 @@ def seeds(quick: bool = False) -> Iterator[Comparison]:
         for epoch in range(len(jax)):
             where = ("seeds", "batch order, 3 epochs", f"seed {seed} epoch {epoch + 1}")
             yield bitwise(where, jax[epoch], torch[epoch])
+    jax, torch = _orders(2**31 + 3, images=50_000, batch=250)
+    yield bitwise(("seeds", "batch order, 3 epochs", "50 000 images"), jax, torch)
     for precision, seed in itertools.product(("float32", "float64"), chosen[:5]):
         experiment = Experiment(
             hidden=(5,), bias=True, init_scale=(1 / 255, 3.7), precision=precision
