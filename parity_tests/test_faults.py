@@ -25,21 +25,30 @@ def test_without_a_fault_the_quick_levels_notice_nothing():
         require(level(True))
 
 
-@pytest.mark.parametrize("fault", faults.FAULTS, ids=lambda fault: fault.name)
-def test_a_planted_fault_is_noticed_ten_bounds_away(fault, record_property):
-    caught = faults.notice(fault)
-    record_property("level", caught.level)
-    assert caught.level, f"{fault.name}: no level noticed it"
+ROWS = [(level, fault) for level, planted in faults.FAULTS.items() for fault in planted]
+
+
+@pytest.mark.parametrize(("level", "fault"), ROWS, ids=lambda value: getattr(value, "name", value))
+def test_a_planted_fault_is_noticed_at_its_level_ten_bounds_away(level, fault):
+    caught = faults.notice(fault, [level])
+    assert caught.level, f"{fault.name}: not noticed"
     assert caught.margin >= faults.MARGIN, caught.comparison
 
 
 def test_a_fault_leaves_no_trace():
-    fault = faults.FAULTS[0]
+    fault = faults.FAULTS["seeds"][0]
     assert faults.notice(fault).level == "seeds"
     require(levels.seeds(True))
 
 
 def test_an_edit_that_no_longer_applies_is_an_error():
-    stale = faults.FAULTS[0]._replace(old="no such code")
+    stale = faults.FAULTS["seeds"][0]._replace(old="no such code")
     with pytest.raises(ValueError, match="stands 0 times"), faults.planted(stale):
         pass
+
+
+def test_a_fault_that_breaks_a_side_altogether_is_told_as_a_crash():
+    fault = faults.FAULTS["seeds"][0]._replace(new="undefined * (math")
+    caught = faults.notice(fault)
+    assert caught.level == "seeds"
+    assert faults.past(caught) == "crash"

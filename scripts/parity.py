@@ -154,7 +154,7 @@ def plant(values: argparse.Namespace, header: dict[str, str]) -> bool:
     from parity_tests import faults
 
     caught = []
-    for fault in faults.FAULTS:
+    for fault in itertools.chain.from_iterable(faults.FAULTS.values()):
         caught.append(faults.notice(fault))
         print(faults.row(caught[-1]), flush=True)
     print(f"\n{faults.count(caught)}")

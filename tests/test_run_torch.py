@@ -216,7 +216,7 @@ def test_parity_prints_a_table_and_writes_it(command):
 def test_parity_fails_when_a_side_is_wrong(command):
     from parity_tests import faults
 
-    with faults.planted(next(f for f in faults.FAULTS if f.name == "sum for mean")):
+    with faults.planted(next(f for f in faults.FAULTS["forward"] if f.name == "sum for mean")):
         status, out, _ = command(parity, "--quick", "forward", "--out", "p")
     assert status == 1
     assert "FAILED forward: 60-5-6-7" in out
@@ -242,13 +242,14 @@ def test_bad_input_to_parity_is_one_line(command, arguments, words):
 def test_parity_plants_faults_and_tells_who_noticed(command, monkeypatch):
     from parity_tests import faults
 
-    monkeypatch.setattr(faults, "FAULTS", [f for f in faults.FAULTS if "sum for mean" in f.name])
+    chosen = [fault for fault in faults.FAULTS["forward"] if fault.name == "sum for mean"]
+    monkeypatch.setattr(faults, "FAULTS", {"forward": chosen})
     status, out, _ = command(parity, "--faults", "--out", "p")
     assert status == 0
     assert "1 of 1 faults caught" in out
     assert "| sum for mean | jaxmlp.train | forward |" in Path("p/parity.md").read_text()
-    harmless = faults.FAULTS[0]._replace(new=faults.FAULTS[0].old)
-    monkeypatch.setattr(faults, "FAULTS", [harmless])
+    harmless = chosen[0]._replace(new=chosen[0].old)
+    monkeypatch.setattr(faults, "FAULTS", {"forward": [harmless]})
     status, out, _ = command(parity, "--faults", "--out", "p")
     assert status == 1
     assert "0 of 1 faults caught" in out
