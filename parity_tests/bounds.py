@@ -98,7 +98,9 @@ class Bounded:
         )._rounded(2 * LIBRARY)  # fmt: skip
 
     def cos(self) -> "Bounded":
-        return Bounded(np.cos(self.value), self.error, self.unit)._rounded(2 * LIBRARY)
+        """Where something of size 1 is added to it: in units of 1."""
+        error = self.error + 2 * LIBRARY * self.unit
+        return Bounded(np.cos(self.value), error, self.unit)
 
     def sign(self) -> "Bounded":
         """Certain where the value is, or where it is exactly 0 without error."""

@@ -291,14 +291,15 @@ def planted(fault: Fault) -> Iterator[None]:
 
 
 def notice(fault: Fault, levels: Iterable[str] = LEVELS) -> Caught:
-    """The first of the levels that notices the fault, and the worst comparison of the check."""
+    """The first of the levels that notices the fault, and the worst comparison until it is clear."""
     with planted(fault):
         for level in levels:
             failed: list[Comparison] = []
             try:
                 with np.errstate(all="ignore"):
                     for found in LEVELS[level](True):
-                        if failed and found.check != failed[0].check:
+                        far = max((one.share for one in failed), default=0.0) >= MARGIN
+                        if far and found.check != failed[-1].check:
                             break
                         failed += [] if found.passed else [found]
             except Exception as error:  # the fault broke a side altogether

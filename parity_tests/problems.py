@@ -86,7 +86,7 @@ def networks(quick: bool) -> Iterator[Problem]:
         depth = len(hidden) + 1
         if quick and (depth != 3 or (precision == "float64" and not bias)):
             continue
-        samples = 40 if precision == "float32" else 5
+        samples = 30 if precision == "float32" else 5
         for scale in (1.0, 255.0):
             experiment = Experiment(
                 hidden=hidden, bias=bias, input_scale=scale, batch_size=12, seed=3,
@@ -102,7 +102,7 @@ def networks(quick: bool) -> Iterator[Problem]:
     source, dataset = real_shape()
     for case in question.CASES:
         experiment = Experiment(**question.settings(case), seed=1)
-        yield Problem(f"{case}, 3072-300-10, {source}", experiment, dataset, 4)
+        yield Problem(f"{case}, 3072-300-10, {source}", experiment, dataset, 2)
     experiment = Experiment(**question.settings("baseline"), precision="float64", bias=True)
     yield Problem(f"baseline with bias, float64, {source}", experiment, dataset)
 

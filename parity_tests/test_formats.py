@@ -67,6 +67,22 @@ def test_torchvision_pipeline_gives_the_batches_of_the_arrays(root, content, pre
         assert torch.equal(labels, other_labels)
 
 
+def test_the_first_images_of_torchvision_are_the_first_of_the_arrays(root, content):
+    import torch
+
+    experiment = Experiment(batch_size=1, epochs=1, seed=4, train_size=3)
+    whole = run_torch.load(arguments(root), lambda text: None)
+    dataset = data.first(whole, 3)
+    batches = [
+        list(run_torch.TorchRun(experiment, dataset, place, device="cpu").loaders[0])
+        for place in (root, None)
+    ]
+    assert len(batches[0]) == 3
+    for (images, labels), (others, other_labels) in zip(*batches, strict=True):
+        assert torch.equal(images, others)
+        assert torch.equal(labels, other_labels)
+
+
 def test_torchvision_shuffles_as_torch_rng_does(root, content):
     import torch
 

@@ -189,6 +189,25 @@ def test_a_torchvision_that_does_not_load_is_one_line_with_the_remedy(command, m
         assert err.count("\n") == 1
 
 
+def test_a_precision_means_the_same_products_on_both_sides(monkeypatch):
+    import torch
+
+    from jaxmlp import devices
+    from jaxmlp.experiment import Experiment
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    meant = {"float32": "highest", "float64": "highest", "tf32": "high", "bfloat16": "medium"}
+    for kind, products in meant.items():
+        dtype = run_torch.set_precision(Experiment(precision=kind))
+        assert torch.get_float32_matmul_precision() == products
+        assert dtype == (torch.float64 if kind == "float64" else torch.float32)
+    torch.set_float32_matmul_precision("highest")
+    assert devices.MATMUL == {
+        "float32": "highest", "float64": "highest", "tf32": "tensorfloat32",
+        "bfloat16": "bfloat16",
+    }  # fmt: skip
+
+
 def test_a_constant_channel_cannot_be_standardised(command, tmp_path, tiny_npz):
     arrays = dict(np.load(tiny_npz))
     arrays["train_images"][..., 1] = 9
