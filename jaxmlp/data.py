@@ -53,6 +53,10 @@ class Dataset:
     sha256: str
     classes: int
 
+    def widths(self, hidden: tuple[int, ...]) -> tuple[int, ...]:
+        """Of a network with these hidden layers: the input, every hidden layer, the classes."""
+        return (self.train_images[0].size, *hidden, self.classes)
+
 
 class _NowhereError(Exception):
     """CIFAR-10 is in none of the places tried."""

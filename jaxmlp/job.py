@@ -14,16 +14,6 @@ from jaxmlp.data import Dataset
 from jaxmlp.experiment import Experiment
 
 
-class Epoch(Protocol):
-    """One finished epoch."""
-
-    @property
-    def params(self) -> list[dict[str, Any]]: ...
-
-    @property
-    def seconds(self) -> float: ...
-
-
 class Trainer(Protocol):
     """A run, ready to train: jaxmlp.train.Run, or run_torch.py's."""
 

@@ -162,15 +162,13 @@ def build(
     """
     arrays = flatten(params)
     finite = all(bool(np.isfinite(array).all()) for array in arrays.values())
-    features = math.prod(dataset.train_images.shape[1:])
-    widths = (features, *experiment.hidden, dataset.classes)
     result = {
         "schema": SCHEMA,
         "framework": framework,
         "case": case,
         "finished": len(rows) == experiment.epochs,
         "experiment": experiment.to_json(),
-        "layers": layers(experiment, widths),
+        "layers": layers(experiment, dataset.widths(experiment.hidden)),
         "data": data_section(dataset),
         "environment": environment,
         "epochs": rows,
@@ -188,8 +186,8 @@ def build(
 
 def params_size(experiment: Experiment, dataset: Dataset) -> int:
     """Bytes of params.npz, to reserve."""
-    widths = (math.prod(dataset.train_images.shape[1:]), *experiment.hidden, dataset.classes)
-    weights = sum((width + 1) * after for width, after in itertools.pairwise(widths))
+    pairs = itertools.pairwise(dataset.widths(experiment.hidden))
+    weights = sum((width + 1) * after for width, after in pairs)
     return 8 * weights
 
 

@@ -208,8 +208,7 @@ class Run:
         self.experiment = experiment
         self.train_size = len(dataset.train_labels)
         self.steps_per_epoch = experiment.steps_per_epoch(self.train_size)
-        features = int(np.prod(dataset.train_images.shape[1:]))
-        self.widths = (features, *experiment.hidden, dataset.classes)
+        self.widths = dataset.widths(experiment.hidden)
         with devices.precision(experiment):
             start = time.perf_counter()
             self.images = jax.block_until_ready(put_images(experiment, dataset))

@@ -61,8 +61,8 @@ def torch_dtype(experiment: Experiment) -> torch.dtype:
     return torch.float64 if experiment.precision == "float64" else torch.float32
 
 
-def widths(experiment: Experiment, dataset: Dataset) -> tuple[int, ...]:
-    return (dataset.train_images[0].size, *experiment.hidden, dataset.classes)
+def _shape(weights: Layers) -> tuple[int, ...]:
+    return (len(weights[0]["kernel"]), *(layer["kernel"].shape[1] for layer in weights))
 
 
 def _host(tree: Any) -> Any:
@@ -101,8 +101,7 @@ def jax_scaled_weights(experiment: Experiment, weights: Layers) -> Layers:
 
 def torch_model(experiment: Experiment, weights: Layers) -> torchref.model.MLP:
     """A model that holds these weights."""
-    shape = (len(weights[0]["kernel"]), *(layer["kernel"].shape[1] for layer in weights))
-    made = torchref.model.MLP(shape, experiment.bias, torch_dtype(experiment))
+    made = torchref.model.MLP(_shape(weights), experiment.bias, torch_dtype(experiment))
     torchref.model.set_weights(made, weights)
     return made.to(torch_device)
 
@@ -172,10 +171,6 @@ def torch_forward(
     with torch.no_grad():
         logits, hidden = torch_model(experiment, weights)(tensor_of(inputs))
     return [numpy_of(layer) for layer in hidden], numpy_of(logits)
-
-
-def _shape(weights: Layers) -> tuple[int, ...]:
-    return (len(weights[0]["kernel"]), *(layer["kernel"].shape[1] for layer in weights))
 
 
 def jax_squared_error(apply, params, inputs, targets):

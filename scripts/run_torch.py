@@ -1,6 +1,7 @@
 """The same run in PyTorch, with the same flags and record: `python scripts/run_torch.py`."""
 
 import argparse
+import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -63,7 +64,7 @@ class TorchRun:
                 f"{normalization[1].index(0)} of {dataset.name} is constant: choose center"
             )
         torch.manual_seed(experiment.seed)
-        widths = (dataset.train_images[0].size, *experiment.hidden, dataset.classes)
+        widths = dataset.widths(experiment.hidden)
         self.model = model.MLP(widths, experiment.bias, dtype)
         model.scale_weights(self.model, experiment.per_layer("init_scale"))
         self.model.to(self.device)
@@ -184,7 +185,7 @@ def load(values: argparse.Namespace, warn: Callable[[str], None]) -> Dataset:
         DataError: PyTorch or torchvision does not load, or the files are not there.
     """
     try:
-        import torch  # noqa: F401
+        importlib.import_module("torch")
     except ImportError as error:
         raise DataError(f"PyTorch does not load ({error}); {INSTALL}") from error
     if values.data != "torchvision":
@@ -200,8 +201,8 @@ def load(values: argparse.Namespace, warn: Callable[[str], None]) -> Dataset:
         raise DataError(f"torchvision does not load ({error}); {INSTALL}") from error
     except Exception as error:  # absent, damaged or unreadable files; pickle raises anything
         raise DataError(
-            f"{root} holds no intact cifar-10-batches-py ({error}); unpack the official "
-            "cifar-10-python.tar.gz there, or give --data-dir DIR"
+            f"{root} holds no intact cifar-10-batches-py, as torchvision knows it; unpack the "
+            "official cifar-10-python.tar.gz there, or give --data-dir DIR"
         ) from error
     arrays = {}
     for split, images in zip(("train", "test"), sets, strict=True):

@@ -24,5 +24,3 @@ LEVELS: dict[str, Callable[[bool], Iterator[Comparison]]] = {
     "trajectories": trajectories,
     "runs": runs,
 }
-
-__all__ = ["LEVELS", *LEVELS]

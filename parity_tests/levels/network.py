@@ -41,7 +41,7 @@ def _level(level: str, tensors_of, quick: bool) -> Iterator[Comparison]:
 def _samples(problem: problems.Problem) -> Iterator[tuple]:
     """For both sides the same: scaled initial weights, a batch of inputs, its labels."""
     experiment, dataset = problem.experiment, problem.dataset
-    dtype, widths = sides.numpy_dtype(experiment), sides.widths(experiment, dataset)
+    dtype, widths = sides.numpy_dtype(experiment), dataset.widths(experiment.hidden)
     size = experiment.batch_size
     batches = len(dataset.train_labels) // size
     for number in range(problem.samples):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jaxmlp.experiment import Experiment
+from jaxmlp.experiment import OPTIMIZER_OPTIONS, Experiment
 from parity_tests import sides, truth
 from parity_tests.bounds import UNIT, Bounded, constant, exact
 from parity_tests.comparison import Comparison, bitwise, derived
@@ -50,7 +50,6 @@ SCHEDULES: dict[str, dict] = {
 QUICK = ("sgd", "adamw, beta2 = 0.9999", "rmsprop, momentum")  # in float32
 PER_EPOCH = 4  # steps; the experiments below have 8 epochs
 CHANGE = sides.Change(step=5, factor=3.7)
-OPTION_NAMES = ("momentum", "dampening", "nesterov", "beta1", "beta2", "alpha")
 
 
 def optimizers(quick: bool = False) -> Iterator[Comparison]:
@@ -83,7 +82,7 @@ def _optimizer(where: tuple[str, str], experiment: Experiment, steps: int) -> It
     grads = [_random_grads(draw, weights, step) for step in range(steps)]
     arguments = (experiment, weights, grads, PER_EPOCH, CHANGE)
     runs = zip(sides.jax_optimizer(*arguments), sides.torch_optimizer(*arguments), strict=True)
-    options = {name: getattr(experiment, name) for name in OPTION_NAMES}
+    options = {name: getattr(experiment, name) for name in (*OPTIMIZER_OPTIONS, "nesterov")}
     true = [{name: exact(w, unit) for name, w in layer.items()} for layer in weights]
     kept: list[dict] = [{name: {} for name in layer} for layer in weights]
     for step, (jax, torch) in enumerate(runs):

@@ -82,7 +82,7 @@ def _torchvision_inputs(experiment: Experiment, dataset: Dataset) -> np.ndarray:
 
 def _first_epoch(experiment: Experiment, dataset: Dataset) -> Iterator[Comparison]:
     """Inputs and labels of every batch, each side's from the seed on."""
-    widths, count = sides.widths(experiment, dataset), len(dataset.train_labels)
+    widths, count = dataset.widths(experiment.hidden), len(dataset.train_labels)
     generator = TorchGenerator(experiment.seed)
     initial_weights(generator, widths, experiment.bias)
     order = next(batch_order(generator, count, experiment.batch_size))

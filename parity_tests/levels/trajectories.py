@@ -54,7 +54,7 @@ def _relative(mine: np.ndarray, other: np.ndarray) -> np.ndarray:
         mine, other = (a.reshape(len(a), -1).astype(np.float64) for a in (mine, other))
         distance = np.linalg.norm(mine - other, axis=1)
         relative = distance / np.linalg.norm(other, axis=1)
-    return np.where(np.array_equal(mine, other, equal_nan=True) | (distance == 0), 0.0, relative)
+    return np.where(distance == 0, 0.0, relative)
 
 
 def _stable(problem: problems.Problem, steps: int) -> Iterator[Comparison]:
