@@ -17,6 +17,8 @@ OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
     "adagrad": {"learning_rate": (1e-2,), "eps": (1e-10,)},
     "lion": {"learning_rate": (1e-4,), "beta1": 0.9, "beta2": 0.99},
 }
+TENSORS = ("kernel", "bias")  # of a layer; these settings can differ between the two:
+PER_TENSOR = ("init_scale", "learning_rate", "weight_decay", "eps")
 OPTIMIZER_OPTIONS = ("momentum", "dampening", "beta1", "beta2", "alpha", "eps")
 DECOUPLED = ("adamw", "lion")  # these shrink the weight itself; all others add decay * weight
 SCHEDULES = ("constant", "cosine", "step", "exponential")
@@ -109,6 +111,22 @@ class Experiment:
         None, "optimizer", "adam, adamw, rmsprop, adagrad; added outside the root as in PyTorch",
         per_layer=True, kind=float, rule=POSITIVE,
     )  # fmt: skip
+    bias_init_scale: tuple[float, ...] | None = _setting(
+        None, "biases", "the biases' own init_scale (default: as the weights')", per_layer=True,
+        kind=float, rule=POSITIVE,
+    )  # fmt: skip
+    bias_learning_rate: tuple[float, ...] | None = _setting(
+        None, "biases", "the biases' own learning_rate (default: as the weights')",
+        per_layer=True, kind=float, rule=NOT_NEGATIVE,
+    )  # fmt: skip
+    bias_weight_decay: tuple[float, ...] | None = _setting(
+        None, "biases", "the biases' own weight_decay (default: as the weights')",
+        per_layer=True, kind=float, rule=NOT_NEGATIVE,
+    )  # fmt: skip
+    bias_eps: tuple[float, ...] | None = _setting(
+        None, "biases", "the biases' own eps (default: as the weights')", per_layer=True,
+        kind=float, rule=POSITIVE,
+    )  # fmt: skip
     schedule: tuple[str, ...] = _setting(
         ("constant",), "schedule", "what the rate does after its warm-up", per_layer=True,
         kind=str, choices=SCHEDULES,
@@ -141,6 +159,7 @@ class Experiment:
             value = _validated(setting, getattr(self, setting.name))
             object.__setattr__(self, setting.name, value)
         self._resolve_optimizer()
+        self._resolve_biases()
         for setting in dataclasses.fields(self):
             if setting.metadata.get("per_layer") and getattr(self, setting.name) is not None:
                 self._check_count(setting.name, getattr(self, setting.name))
@@ -158,6 +177,26 @@ class Experiment:
                     f"{name} does not apply to the optimizer {self.optimizer}; "
                     f"leave it out, or choose one that has it: {having}"
                 )
+
+    def _resolve_biases(self) -> None:
+        """Settings of the biases that say what the weights' say are stored as None."""
+        for name in PER_TENSOR:
+            own = getattr(self, f"bias_{name}")
+            if own is None:
+                continue
+            if not self.bias:
+                raise ValueError(
+                    f"bias_{name} {_plain(own)}: the network has no biases; leave it out, or give "
+                    "them with bias"
+                )
+            if getattr(self, name) is None:
+                raise ValueError(
+                    f"bias_{name} does not apply to the optimizer {self.optimizer}; leave it out"
+                )
+            if len(own) in (1, self.layers) and self.per_layer(f"bias_{name}") == self.per_layer(
+                name
+            ):
+                object.__setattr__(self, f"bias_{name}", None)
 
     def _check_count(self, name: str, values: tuple[Any, ...]) -> None:
         if len(values) not in (1, self.layers):
@@ -200,9 +239,19 @@ class Experiment:
         return len(self.hidden) + 1
 
     def per_layer(self, name: str) -> tuple[Any, ...]:
-        """The per-layer setting `name`, one value per layer, first layer first."""
+        """The per-layer setting `name`, one value per layer, first layer first.
+
+        The biases' settings (`bias_learning_rate`, ...) are the weights' where they are not given.
+        """
         values = getattr(self, name)
+        if values is None and name.startswith("bias_"):
+            return self.per_layer(name.removeprefix("bias_"))
         return values * self.layers if len(values) == 1 else values
+
+    def per_tensor(self, name: str) -> dict[str, tuple[float, ...]]:
+        """A setting of PER_TENSOR per layer, for each kind of tensor that a layer has."""
+        values = {"kernel": self.per_layer(name)}
+        return {**values, "bias": self.per_layer(f"bias_{name}")} if self.bias else values
 
     def steps_per_epoch(self, images: int) -> int:
         """Batches in an epoch over `images` training images.

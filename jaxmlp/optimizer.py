@@ -1,4 +1,4 @@
-"""Optimizers with torch's semantics and schedules: one optax chain per layer."""
+"""Optimizers with torch's semantics and schedules: one optax chain per tensor of each layer."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from jaxmlp.experiment import DECOUPLED, Experiment
 
 
 class LayerRates(NamedTuple):
-    """One layer's traced settings; scalars (in a stack of layers or runs: arrays)."""
+    """The traced settings of a layer's kernel or bias; scalars (in a stack of layers: arrays)."""
 
     learning_rate: Float[Array, ""]
     weight_decay: Float[Array, ""]
@@ -168,10 +168,10 @@ def scheduled_rate(
     return lambda count: rate * jnp.asarray(factor(count.astype(rate.dtype)), rate.dtype)
 
 
-def layer_optimizer(
+def tensor_optimizer(
     experiment: Experiment, layer: int, rates: LayerRates, steps_per_epoch: int
 ) -> optax.GradientTransformation:
-    """The whole chain of one layer: decay, direction, scheduled learning rate."""
+    """The whole chain of one tensor of a layer: decay, direction, scheduled learning rate."""
     decay = optax.add_decayed_weights(rates.weight_decay)
     step = direction(experiment, rates.eps)
     links = (step, decay) if experiment.optimizer in DECOUPLED else (decay, step)
@@ -181,21 +181,33 @@ def layer_optimizer(
 
 
 def optimizer(
-    experiment: Experiment, rates: list[LayerRates], steps_per_epoch: int
+    experiment: Experiment, rates: list[dict[str, LayerRates]], steps_per_epoch: int
 ) -> optax.GradientTransformation:
-    """The layers' chains side by side, over a list of layers: layer i meets chain i alone."""
+    """The tensors' chains side by side, over a list of layers: each tensor meets its own alone."""
     chains = [
-        layer_optimizer(experiment, layer, layer_rates, steps_per_epoch)
-        for layer, layer_rates in enumerate(rates)
+        {
+            name: tensor_optimizer(experiment, layer, of_tensor, steps_per_epoch)
+            for name, of_tensor in of_layer.items()
+        }
+        for layer, of_layer in enumerate(rates)
     ]
 
     def init(params):
-        return [chain.init(layer) for chain, layer in zip(chains, params, strict=True)]
+        return [
+            {name: chain.init(layer[name]) for name, chain in of_layer.items()}
+            for of_layer, layer in zip(chains, params, strict=True)
+        ]
 
     def update(updates, state, params=None):
         assert params is not None
         layers: Any = zip(chains, updates, state, params, strict=True)
-        stepped = [chain.update(g, s, p) for chain, g, s, p in layers]
-        return [update for update, _ in stepped], [state for _, state in stepped]
+        stepped = [
+            {name: chain.update(g[name], s[name], p[name]) for name, chain in of_layer.items()}
+            for of_layer, g, s, p in layers
+        ]
+        return tuple(
+            [{name: pair[part] for name, pair in layer.items()} for layer in stepped]
+            for part in (0, 1)
+        )
 
     return optax.GradientTransformation(init, update)

@@ -15,7 +15,8 @@ those of its batch before the update; numbers that are not finite are the string
     finished      false if the run was interrupted: `epochs` holds what was finished
     experiment    Experiment.to_json()
     layers        per layer: name, fan_in, fan_out, init_bound (of the uniform default
-                  initialisation), and each per-layer setting, resolved
+                  initialisation), and each per-layer setting, resolved; with biases also
+                  bias_init_scale, bias_learning_rate, bias_weight_decay, bias_eps
     data          name, source, sha256 of all arrays, train_size, test_size, classes, and shape
                   (channels, height, width)
     environment   versions, operating system, device, and what steers the compiler
@@ -53,12 +54,11 @@ from jaxtyping import Float, Int
 
 from jaxmlp import report, verdict
 from jaxmlp.data import Dataset
-from jaxmlp.experiment import Experiment
+from jaxmlp.experiment import PER_TENSOR, Experiment
 from jaxmlp.torch_rng import init_bound
 
 SCHEMA = 1
-PER_LAYER = ("init_scale", "learning_rate", "weight_decay", "eps", "schedule", "warmup_epochs",
-             "gamma")  # fmt: skip
+PER_LAYER = (*PER_TENSOR, "schedule", "warmup_epochs", "gamma")
 STEERING = ("XLA_FLAGS", "JAX_PLATFORMS", "OMP_NUM_THREADS", "NVIDIA_TF32_OVERRIDE")
 RESERVE = 4 << 20  # bytes for figures, result.json and steps.npz of a usual run; measured: 1 MB
 
@@ -72,8 +72,9 @@ def layers(experiment: Experiment, widths: tuple[int, ...]) -> list[dict[str, An
             "fan_out": widths[i + 1],
             "init_bound": init_bound(widths[i]),
             **{
-                name: experiment.per_layer(name)[i]
-                for name in PER_LAYER
+                prefix + name: experiment.per_layer(prefix + name)[i]
+                for prefix, names in (("", PER_LAYER), ("bias_", PER_TENSOR * experiment.bias))
+                for name in names
                 if getattr(experiment, name) is not None
             },
         }

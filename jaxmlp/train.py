@@ -13,22 +13,25 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmlp import devices, record
 from jaxmlp.data import Dataset
-from jaxmlp.experiment import Experiment
+from jaxmlp.experiment import PER_TENSOR, Experiment
 from jaxmlp.model import Apply, Params, mlp
 from jaxmlp.optimizer import LayerRates, optimizer
 from jaxmlp.preprocessing import Images, preprocess, put_images
 from jaxmlp.torch_rng import TorchGenerator, batch_order, initial_weights
 
-TRACED = ("input_scale", "init_scale", "learning_rate", "weight_decay", "eps", "seed")
+TRACED = ("input_scale", *PER_TENSOR, *(f"bias_{name}" for name in PER_TENSOR), "seed")
 EVALUATION_BATCH = 500  # test images at a time: bounds memory, and fills the matrix product
 
 
 class Hyperparameters(NamedTuple):
-    """What a compiled program takes as arrays: other values need no other program."""
+    """What a compiled program takes as arrays: other values need no other program.
+
+    The dicts hold what belongs to the kernels, and with biases to them, one value per layer.
+    """
 
     input_scale: Float[Array, ""]
-    init_scale: Float[Array, " layers"]
-    rates: LayerRates  # of arrays, one value per layer
+    init_scale: dict[str, Float[Array, " layers"]]
+    rates: dict[str, LayerRates]
 
 
 class State(NamedTuple):
@@ -72,15 +75,20 @@ def program(experiment: Experiment) -> Experiment:
 def hyperparameters(experiment: Experiment) -> Hyperparameters:
     """The experiment's traced settings as arrays of its precision."""
     dtype = devices.dtype(experiment)
-    eps = experiment.per_layer("eps") if experiment.eps else (0.0,) * experiment.layers
+    init_scale = experiment.per_tensor("init_scale")
+    no_eps = dict.fromkeys(init_scale, (0.0,) * experiment.layers)
+    rates = (
+        experiment.per_tensor("learning_rate"),
+        experiment.per_tensor("weight_decay"),
+        experiment.per_tensor("eps") if experiment.eps else no_eps,
+    )
     return Hyperparameters(
         jnp.asarray(experiment.input_scale, dtype),
-        jnp.asarray(experiment.per_layer("init_scale"), dtype),
-        LayerRates(
-            jnp.asarray(experiment.per_layer("learning_rate"), dtype),
-            jnp.asarray(experiment.per_layer("weight_decay"), dtype),
-            jnp.asarray(eps, dtype),
-        ),
+        {name: jnp.asarray(values, dtype) for name, values in init_scale.items()},
+        {
+            name: LayerRates(*(jnp.asarray(values[name], dtype) for values in rates))
+            for name in init_scale
+        },
     )
 
 
@@ -89,7 +97,7 @@ def initial_state(
 ) -> State:
     """The default initial weights times each layer's init scale, and a fresh optimizer state."""
     params = [
-        jax.tree.map(lambda w, layer=layer: hyper.init_scale[layer] * w, weight)
+        {name: hyper.init_scale[name][layer] * w for name, w in weight.items()}
         for layer, weight in enumerate(weights)
     ]
     return State(params, layer_chains(experiment, hyper, steps_per_epoch).init(params))
@@ -100,7 +108,8 @@ def layer_chains(
 ) -> optax.GradientTransformation:
     """The layers' optimizers at the traced rates."""
     rates = [
-        LayerRates(*(value[layer] for value in hyper.rates)) for layer in range(experiment.layers)
+        {name: LayerRates(*(value[layer] for value in of)) for name, of in hyper.rates.items()}
+        for layer in range(experiment.layers)
     ]
     return optimizer(experiment, rates, steps_per_epoch)
 

@@ -130,6 +130,7 @@ def closed_loops(steps: int) -> Iterator[Problem]:
         experiment = Experiment(
             optimizer=optimizer, hidden=(20, 15), bias=True, batch_size=50, epochs=steps // 20,
             preprocessing="standardize", input_scale=3.0, init_scale=(0.5, 2.0, 1.0), seed=6,
+            bias_init_scale=(1.5, 0.3, 0.7),
             schedule=("cosine", "exponential", "step"), gamma=(0.1, 0.9, 0.5), milestones=(2, 5),
             warmup_epochs=(1.0, 0.0, 0.5), precision="float64", **settings,
         )  # fmt: skip
@@ -150,7 +151,8 @@ def commands() -> Iterator[Problem]:
             "schedule": ("cosine", "exponential", "step"), "milestones": (1,),
             "warmup_epochs": (0.22, 1 / 17, 0.0), "gamma": (0.1, 0.7, 0.3),
             "weight_decay": (0.0, 1e-3, 1e-2), "learning_rate": (0.05, 0.02, 0.01),
-            "init_scale": (1, 0.5, 2), "seed": 2**32 - 1,
+            "init_scale": (1, 0.5, 2), "bias_init_scale": (0.25, 3, 1), "seed": 2**32 - 1,
+            "bias_learning_rate": (0.01, 0.04, 0.02), "bias_weight_decay": (0.05, 0.0, 1e-4),
         },
         "adamw, centred, a rate of 0": {
             "hidden": (9,), "preprocessing": "center", "optimizer": "adamw",

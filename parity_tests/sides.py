@@ -108,7 +108,7 @@ def torch_model(experiment: Experiment, weights: Layers) -> torchref.model.MLP:
 
 def torch_scaled_weights(experiment: Experiment, weights: Layers) -> Layers:
     made = torch_model(experiment, weights)
-    torchref.model.scale_weights(made, experiment.per_layer("init_scale"))
+    torchref.model.scale_weights(made, experiment.per_tensor("init_scale"))
     return torchref.model.get_weights(made)
 
 
@@ -246,7 +246,10 @@ def jax_optimizer(
     """The state after each of the given gradients."""
     with devices.precision(experiment):
         hyper = train.hyperparameters(experiment)
-        faster = hyper.rates._replace(learning_rate=hyper.rates.learning_rate * change.factor)
+        faster = {
+            name: rates._replace(learning_rate=rates.learning_rate * change.factor)
+            for name, rates in hyper.rates.items()
+        }
         changed = hyper._replace(rates=faster)
         state = train.layer_chains(experiment, hyper, per_epoch).init(weights)
         params, compiled = weights, _jax_update(train.program(experiment), per_epoch)
@@ -259,15 +262,14 @@ def jax_optimizer(
 def jax_stepped(params: Any, opt_state: Any) -> Stepped:
     """The host's view of parameters and optax's state."""
     buffers, steps = [], []
-    for chain in _host(opt_state):
-        links = list(_links(chain))
+    for layer in _host(opt_state):
+        links = [(key, link) for key, chain in sorted(layer.items()) for link in _links(chain)]
         buffers.append({
-            f"{key}.{name}": value
-            for link in links
+            f"{key}.{name}": getattr(link, field)
+            for key, link in links
             for field, name in BUFFERS.get(type(link).__name__, {}).items()
-            for key, value in getattr(link, field).items()
         })  # fmt: skip
-        steps += [link.count for link in links if isinstance(link, optax.ScaleByScheduleState)]
+        steps += [link.count for _, link in links if isinstance(link, optax.ScaleByScheduleState)]
     return Stepped(_host(params), buffers, steps)
 
 
@@ -318,7 +320,11 @@ def torch_stepped(made: torchref.model.MLP, optimizers: list, schedulers: list) 
             for name, value in stepped.state[parameter].items()
             if name != "step" and value is not None
         })  # fmt: skip
-    steps = [scheduler.last_epoch for scheduler in schedulers]
+    steps = [
+        scheduler.last_epoch
+        for layer, scheduler in zip(made.layers, schedulers, strict=True)
+        for _ in layer.parameters()
+    ]
     return Stepped(torchref.model.get_weights(made), buffers, steps)
 
 
@@ -329,7 +335,7 @@ def jax_rates(experiment: Experiment, per_epoch: int, steps: int) -> np.ndarray:
         counts = jax.numpy.arange(steps, dtype=jax.numpy.int32)
         columns = [
             jax.jit(jax.vmap(optimizer.scheduled_rate(experiment, layer, rate, per_epoch)))(counts)
-            for layer, rate in enumerate(hyper.rates.learning_rate)
+            for layer, rate in enumerate(hyper.rates["kernel"].learning_rate)
         ]
         return np.stack(_host(columns), axis=1).astype(numpy_dtype(experiment))
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxmlp import array_cache, job, record
 from jaxmlp.data import DataError, Dataset
-from jaxmlp.experiment import OPTIMIZER_OPTIONS, Experiment
+from jaxmlp.experiment import OPTIMIZER_OPTIONS, PER_TENSOR, Experiment
 
 DESCRIPTION = (
     "Train the question's MLP in PyTorch, the reference, and leave the record that run_jax.py "
@@ -66,7 +66,7 @@ class TorchRun:
         torch.manual_seed(experiment.seed)
         widths = dataset.widths(experiment.hidden)
         self.model = model.MLP(widths, experiment.bias, dtype)
-        model.scale_weights(self.model, experiment.per_layer("init_scale"))
+        model.scale_weights(self.model, experiment.per_tensor("init_scale"))
         self.model.to(self.device)
         self.optimizers, self.schedulers = optimizers(experiment, self.model, steps_per_epoch)
         if torchvision_root:
@@ -146,15 +146,27 @@ def optimizers(experiment: Experiment, model, steps_per_epoch: int) -> tuple[lis
 
     options = {name: getattr(experiment, name) for name in OPTIMIZER_OPTIONS}
     options["nesterov"] = experiment.nesterov
-    names = ("learning_rate", "weight_decay", "eps", "schedule", "warmup_epochs", "gamma")
+    own = {
+        name: experiment.per_tensor(name)
+        for name in PER_TENSOR[1:]
+        if getattr(experiment, name) is not None
+    }
     made, schedulers = [], []
     for i, layer in enumerate(model.layers):
-        settings = train.LayerSettings(**{
-            name: experiment.per_layer(name)[i]
-            for name in names
-            if getattr(experiment, name) is not None
-        })  # fmt: skip
-        made.append(train.layer_optimizer(experiment.optimizer, layer, settings, options))
+        tensors = {
+            tensor: train.TensorSettings(
+                **{name: values[tensor][i] for name, values in own.items()}
+            )
+            for tensor in own["learning_rate"]
+        }
+        settings = train.LayerSettings(
+            tensors,
+            **{
+                name: experiment.per_layer(name)[i]
+                for name in ("schedule", "warmup_epochs", "gamma")
+            },
+        )
+        made.append(train.layer_optimizer(experiment.optimizer, layer, tensors, options))
         schedulers.append(train.layer_scheduler(
             made[-1], settings, experiment.milestones, experiment.epochs, steps_per_epoch
         ))  # fmt: skip

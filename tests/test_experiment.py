@@ -38,6 +38,10 @@ BAD = [  # settings, words that the one-line error must have: value, rule, remed
     ({"beta1": 0.9}, ("beta1 does not apply", "sgd", "adam, adamw, lion")),
     ({"eps": (1e-8,)}, ("eps does not apply", "sgd")),
     ({"optimizer": "lion", "nesterov": True}, ("nesterov does not apply", "lion")),
+    ({"bias_learning_rate": (0.1,)}, ("bias_learning_rate 0.1", "no biases", "leave it out")),
+    ({"bias": True, "bias_eps": (1e-6,)}, ("bias_eps does not apply", "sgd", "leave it out")),
+    ({"bias": True, "bias_init_scale": (1, 2, 3)}, ("bias_init_scale has 3 values", "2 layers")),
+    ({"bias": True, "bias_init_scale": (1, -2)}, ("bias_init_scale -2", "positive")),
     ({"nesterov": True, "momentum": 0.0}, ("nesterov", "momentum above 0")),
     ({"nesterov": True, "dampening": 0.5}, ("nesterov", "no dampening")),
     ({"dampening": 0.5, "momentum": 0.0}, ("dampening 0.5", "momentum")),
@@ -55,6 +59,15 @@ BAD = [  # settings, words that the one-line error must have: value, rule, remed
     ({"precision": "float16"}, ("precision 'float16'", "choose from float32")),
     ({"preprocessing": "zca"}, ("preprocessing 'zca'", "choose from unit")),
 ]
+
+
+def test_biases_follow_the_weights_unless_told_otherwise():
+    own = Experiment(bias=True, learning_rate=(0.1, 0.2), bias_learning_rate=(0.3,))
+    assert own.per_tensor("learning_rate") == {"kernel": (0.1, 0.2), "bias": (0.3, 0.3)}
+    assert own.per_tensor("weight_decay") == {"kernel": (1e-4, 1e-4), "bias": (1e-4, 1e-4)}
+    assert Experiment().per_tensor("init_scale") == {"kernel": (1.0, 1.0)}
+    same = Experiment(bias=True, learning_rate=(0.1,), bias_learning_rate=(0.1, 0.1))
+    assert same == Experiment(bias=True, learning_rate=(0.1,))
 
 
 @pytest.mark.parametrize(("settings", "words"), BAD, ids=lambda value: str(value)[:40])

@@ -73,10 +73,11 @@ TABLE = {
 }
 
 
-def rates_of(experiment: Experiment) -> list[LayerRates]:
+def rates_of(experiment: Experiment) -> list[dict[str, LayerRates]]:
     eps = experiment.per_layer("eps") if experiment.eps else (0.0, 0.0)
     columns = (experiment.per_layer("learning_rate"), experiment.per_layer("weight_decay"), eps)
-    return [LayerRates(*map(np.float32, row)) for row in zip(*columns, strict=True)]
+    rows = zip(*columns, strict=True)
+    return [{"kernel": LayerRates(*map(np.float32, row))} for row in rows]
 
 
 @pytest.mark.parametrize("name", TABLE)

@@ -30,12 +30,12 @@ class MLP(nn.Module):
         return self.layers[-1](activations), hidden
 
 
-def scale_weights(model: MLP, factors: tuple[float, ...]) -> None:
-    """Multiplies each layer's parameters by its factor."""
+def scale_weights(model: MLP, factors: dict[str, tuple[float, ...]]) -> None:
+    """Multiplies each layer's kernel, and its bias, by a factor of its own."""
     with torch.no_grad():
-        for layer, factor in zip(model.layers, factors, strict=True):
-            for parameter in layer.parameters():
-                parameter.mul_(factor)
+        for i, layer in enumerate(model.layers):
+            for name, parameter in named(layer):
+                parameter.mul_(factors[name][i])
 
 
 def get_weights(model: MLP) -> Layers:

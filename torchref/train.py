@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
-from torchref.model import MLP
+from torchref.model import MLP, named
 
 
 class Lion(torch.optim.Optimizer):
@@ -35,19 +35,26 @@ class Lion(torch.optim.Optimizer):
 
 
 @dataclass(frozen=True)
-class LayerSettings:
-    """One layer's own settings; the schedule's times are in epochs."""
+class TensorSettings:
+    """What a layer's weight and its bias can have of their own."""
 
     learning_rate: float
     weight_decay: float
     eps: float = 1e-8
+
+
+@dataclass(frozen=True)
+class LayerSettings:
+    """One layer's own settings; the schedule's times are in epochs."""
+
+    tensors: dict[str, TensorSettings]  # by names as `named` gives them
     schedule: str = "constant"
     warmup_epochs: float = 0.0
     gamma: float = 0.1
 
 
 def layer_optimizer(
-    name: str, layer: nn.Module, settings: LayerSettings, options: dict[str, Any]
+    name: str, layer: nn.Module, tensors: dict[str, TensorSettings], options: dict[str, Any]
 ) -> torch.optim.Optimizer:
     """One layer's optimizer; weight decay is coupled but for adamw and lion.
 
@@ -55,28 +62,35 @@ def layer_optimizer(
         name: sgd, adam, adamw, rmsprop, adagrad or lion.
         options: those of the optimizer among momentum, dampening, nesterov, beta1, beta2, alpha.
     """
-    group: dict[str, Any] = {
-        "params": layer.parameters(),
-        "lr": settings.learning_rate,
-        "weight_decay": settings.weight_decay,
-    }
+    groups: list[dict[str, Any]] = [
+        {
+            "params": [parameter],
+            "lr": tensors[tensor].learning_rate,
+            "weight_decay": tensors[tensor].weight_decay,
+            "eps": tensors[tensor].eps,  # of no meaning to SGD and Lion
+        }
+        for tensor, parameter in named(layer)
+    ]
+    rate, decay = groups[0]["lr"], groups[0]["weight_decay"]
     match name:
         case "sgd":
             return torch.optim.SGD(
-                **group, momentum=options["momentum"], dampening=options["dampening"],
+                groups, rate, momentum=options["momentum"], dampening=options["dampening"],
                 nesterov=options["nesterov"],
             )  # fmt: skip
         case "adam" | "adamw":
             kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
-            return kind(**group, betas=(options["beta1"], options["beta2"]), eps=settings.eps)
+            return kind(groups, rate, betas=(options["beta1"], options["beta2"]))
         case "rmsprop":
             return torch.optim.RMSprop(
-                **group, alpha=options["alpha"], eps=settings.eps, momentum=options["momentum"]
+                groups, rate, alpha=options["alpha"], momentum=options["momentum"]
             )
         case "adagrad":
-            return torch.optim.Adagrad(**group, eps=settings.eps)
+            return torch.optim.Adagrad(groups, rate)
         case "lion":
-            return Lion(**group, betas=(options["beta1"], options["beta2"]))
+            return Lion(
+                groups, rate, betas=(options["beta1"], options["beta2"]), weight_decay=decay
+            )
     raise ValueError(f"optimizer {name!r} is not known")
 
 

@@ -55,7 +55,8 @@ CHANGE = sides.Change(step=5, factor=3.7)
 def optimizers(quick: bool = False) -> Iterator[Comparison]:
     """Parameters and every state buffer after every step, from the same gradients.
 
-    Rates and decays differ between the layers; in mid-run all rates change.
+    Rates and decays differ between the layers, and between weights and biases;
+    in mid-run all rates change.
     """
     rows = [(name, dtype, False) for name in OPTIMIZERS for dtype in ("float32", "float64")]
     rows = [(*row[:2], True) for row in rows if row[1] == "float64"] + rows
@@ -64,11 +65,12 @@ def optimizers(quick: bool = False) -> Iterator[Comparison]:
             continue
         settings = dict(OPTIMIZERS[name])
         if settings.get("optimizer", "sgd") not in ("sgd", "lion"):
-            settings["eps"] = (1e-3, 1e-5)
+            settings |= {"eps": (1e-3, 1e-5), "bias_eps": (1e-4, 1e-6)}
         if scheduled:
             settings |= {"schedule": ("exponential",), "gamma": (0.7,), "warmup_epochs": (1.5,)}
         experiment = Experiment(
             hidden=(5,), bias=True, learning_rate=(0.02, 0.3), weight_decay=(0.1, 0.003), epochs=8,
+            bias_learning_rate=(0.05, 0.007), bias_weight_decay=(0.02, 0.0),
             precision=precision, **settings,
         )  # fmt: skip
         check = f"{name}, {precision}" + ", scheduled" * scheduled
@@ -88,13 +90,13 @@ def _optimizer(where: tuple[str, str], experiment: Experiment, steps: int) -> It
     for step, (jax, torch) in enumerate(runs):
         for i, name in ((i, name) for i, layer in enumerate(weights) for name in layer):
             rate = _rate(experiment, i, step) * constant(
-                experiment.per_layer("learning_rate")[i] * (
+                experiment.per_tensor("learning_rate")[name][i] * (
                     1.0 if step < CHANGE.step else CHANGE.factor
                 ), unit,
             )  # fmt: skip
             settings = truth.Settings(
-                experiment.optimizer, experiment.per_layer("weight_decay")[i],
-                experiment.per_layer("eps")[i] if experiment.eps else 0.0, options,
+                experiment.optimizer, experiment.per_tensor("weight_decay")[name][i],
+                experiment.per_tensor("eps")[name][i] if experiment.eps else 0.0, options,
             )  # fmt: skip
             true[i][name], kept[i][name] = truth.optimizer_step(
                 settings, true[i][name], grads[step][i][name], kept[i][name], rate, step + 1

@@ -37,7 +37,11 @@ def seeds(quick: bool = False) -> Iterator[Comparison]:
     yield bitwise(("seeds", "batch order, 3 epochs", "50 000 images"), jax, torch)
     for precision, seed in itertools.product(("float32", "float64"), chosen[:5]):
         experiment = Experiment(
-            hidden=(5,), bias=True, init_scale=(1 / 255, 3.7), precision=precision
+            hidden=(5,),
+            bias=True,
+            init_scale=(1 / 255, 3.7),
+            bias_init_scale=(0.3, 11.0),
+            precision=precision,
         )
         dtype = sides.numpy_dtype(experiment)
         weights = sides.torch_weights(seed, (7, 5, 3), True, dtype)
