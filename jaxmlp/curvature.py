@@ -1,0 +1,192 @@
+"""Sharpness at initialisation: the largest eigenvalue of D^½ H D^½, and the optimizer's limit on it.
+
+H is the Hessian of the training loss, D the learning rates times the optimizer's preconditioner.
+Gradient descent is stable along an eigenvector while the eigenvalue stays below a limit that the
+momentum decides (Cohen et al. 2021, arXiv 2103.00065; for adaptive optimizers 2022, 2207.14484).
+Unlike the plain sharpness of H this number belongs to the run: it is the same for every experiment
+that is the same run (rescaling.py).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+from jaxmlp import devices
+from jaxmlp.experiment import Experiment
+from jaxmlp.model import Params, mlp
+from jaxmlp.optimizer import direction
+from jaxmlp.preprocessing import Images, preprocess
+from jaxmlp.train import Hyperparameters, loss_function
+
+SAMPLE = 1000  # images; measured: 5000 move the question's S by less than 3 %
+TOLERANCE = 1e-3  # relative, of the eigenvalue
+LANCZOS = 8  # vectors that ARPACK keeps; measured: converges in as many products as with 20
+PRODUCTS = 300  # Hessian-vector products at most
+
+
+class Sharpness(NamedTuple):
+    """Dimensionless; above `limit` the first steps overshoot along the eigenvector."""
+
+    value: float  # NaN where the Hessian is not finite or no eigenvalue was found
+    limit: float
+    images: int  # of the sample
+
+    @property
+    def ratio(self) -> float:
+        return self.value / self.limit
+
+
+def stability_limit(experiment: Experiment) -> float:
+    """The largest eigenvalue of D^½ H D^½ at which the optimizer's iteration does not grow.
+
+    Along an eigenvector the optimizer is a linear filter from gradient to step; growth sets in
+    where its frequency response at the Nyquist frequency, times the eigenvalue, reaches 2.
+    Adagrad's and RMSprop's preconditioners are taken as fixed.
+    """
+    asked: Any = experiment
+    match experiment.optimizer:
+        case "sgd" if experiment.nesterov:
+            response = (1 + 2 * asked.momentum) / (1 + asked.momentum)
+        case "sgd":
+            response = (1 - asked.dampening) / (1 + asked.momentum)
+        case "rmsprop":
+            response = 1 / (1 + asked.momentum)
+        case "adam" | "adamw":
+            response = (1 - asked.beta1) / (1 + asked.beta1)
+        case "lion":  # the step mixes the gradient with an average that decays at another rate
+            average = (1 - asked.beta2) / (1 + asked.beta2)
+            response = 1 - asked.beta1 - asked.beta1 * average
+        case _:
+            response = 1.0
+    return 2 / response if response > 0 else float("inf")
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def root_rates(
+    experiment: Experiment,
+    widths: tuple[int, ...],
+    params: Params,
+    hyper: Hyperparameters,
+    batches: Int[Array, "steps batch"],
+    images: Images,
+) -> Params:
+    """D^½: the root of each parameter's learning rate times its preconditioner.
+
+    The preconditioner is what the optimizer's first step makes of a gradient, |u(g)| / |g|, at the
+    root mean square of the batches' gradients; 0 where no batch has a gradient. 1 for SGD.
+    """
+    if experiment.optimizer == "sgd":
+        squares = jax.tree.map(jnp.ones_like, params)
+    else:
+        grad = jax.grad(_loss(experiment, widths, hyper, images))
+        squares = jax.lax.map(lambda batch: jax.tree.map(jnp.square, grad(params, batch)), batches)
+        squares = jax.tree.map(lambda square: jnp.mean(square, axis=0), squares)
+
+    def root(square, rate, eps):
+        if experiment.optimizer == "sgd":
+            return jnp.sqrt(rate) * square
+        grads = jnp.sqrt(square)
+        chain = direction(experiment, eps)
+        step, _ = chain.update(grads, chain.init(grads))
+        found = jnp.where(grads > 0, jnp.abs(step) / jnp.where(grads > 0, grads, 1), 0)
+        return jnp.sqrt(rate * found)
+
+    return [
+        {
+            name: root(square, hyper.rates[name].learning_rate[i], hyper.rates[name].eps[i])
+            for name, square in layer.items()
+        }
+        for i, layer in enumerate(squares)
+    ]
+
+
+def _loss(
+    experiment: Experiment, widths: tuple[int, ...], hyper: Hyperparameters, images: Images
+) -> Callable[[Params, Int[Array, " batch"]], Float[Array, ""]]:
+    apply = mlp(widths, experiment.bias, devices.dtype(experiment))
+
+    def loss(params, indices):
+        pixels, labels = images.train_images[indices], images.train_labels[indices]
+        inputs = preprocess(experiment, pixels, images, hyper.input_scale)
+        return loss_function(apply, params, inputs, labels)[0]
+
+    return loss
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def hessian_product(
+    experiment: Experiment,
+    widths: tuple[int, ...],
+    params: Params,
+    root: Params,
+    hyper: Hyperparameters,
+    batches: Int[Array, "steps batch"],
+    images: Images,
+    vector: Float[Array, " parameters"],
+) -> Float[Array, " parameters"]:
+    """D^½ H D^½ · vector, H the mean over the batches; parameters in `ravel_pytree`'s order."""
+    tangent = jax.tree.map(jnp.multiply, root, ravel_pytree(params)[1](vector))
+    grad = jax.grad(_loss(experiment, widths, hyper, images))
+    products = jax.lax.map(
+        lambda batch: jax.jvp(lambda p: grad(p, batch), (params,), (tangent,))[1], batches
+    )
+    mean = jax.tree.map(lambda product: jnp.mean(product, axis=0), products)
+    return ravel_pytree(jax.tree.map(jnp.multiply, root, mean))[0]
+
+
+def sharpness(
+    experiment: Experiment,
+    widths: tuple[int, ...],
+    params: Params,
+    hyper: Hyperparameters,
+    batches: Int[np.ndarray, "steps batch"],
+    images: Images,
+    tolerance: float = TOLERANCE,
+) -> Sharpness:
+    """S of these parameters on these batches, by Lanczos on Hessian-vector products.
+
+    Args:
+        experiment: only its static part is looked at (`train.program`).
+        batches: indices of training images; `sample` gives the run's own first ones.
+    """
+    root = root_rates(experiment, widths, params, hyper, batches, images)
+    flat, _ = ravel_pytree(params)
+    size, dtype = flat.size, np.dtype(flat.dtype)
+    found = Sharpness(float("nan"), stability_limit(experiment), batches.size)
+
+    def product(vector):
+        result = np.asarray(
+            hessian_product(experiment, widths, params, root, hyper, batches, images,
+                            jnp.asarray(vector.reshape(-1), dtype))
+        )  # fmt: skip
+        if not np.isfinite(result).all():
+            raise FloatingPointError
+        return result
+
+    start = np.random.default_rng(0).normal(size=size).astype(dtype)
+    operator: Any = LinearOperator((size, size), matvec=product, dtype=dtype)  # pyright: ignore
+    try:
+        kept = min(LANCZOS, size - 1)
+        values = eigsh(
+            operator, k=1, which="LA", v0=start, ncv=kept, tol=tolerance,
+            maxiter=PRODUCTS // (kept // 2), return_eigenvectors=False,
+        )  # fmt: skip
+    except (FloatingPointError, ArpackNoConvergence):
+        return found
+    return found._replace(value=float(values[0]))
+
+
+def sample(order: Int[np.ndarray, "steps batch"], images: int = SAMPLE):
+    """The run's first batches with no more than `images` images; of a larger batch its beginning.
+
+    Args:
+        order: the index array of the first epoch.
+    """
+    return order[: max(1, images // order.shape[1]), :images]
