@@ -1,4 +1,4 @@
-"""Sharpness at initialisation: the largest eigenvalue of D^½ H D^½, and the optimizer's limit on it.
+"""Sharpness at initialisation: the largest eigenvalue of D^½ H D^½, and the optimizer's limit.
 
 H is the Hessian of the training loss, D the learning rates times the optimizer's preconditioner.
 Gradient descent is stable along an eigenvector while the eigenvalue stays below a limit that the
