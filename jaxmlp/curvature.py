@@ -26,7 +26,7 @@ from jaxmlp.preprocessing import Images, preprocess
 from jaxmlp.train import Hyperparameters, loss_function
 
 SAMPLE = 1000  # images; measured: 5000 move the question's S by less than 3 %
-TOLERANCE = 1e-3  # relative, of the eigenvalue
+TOLERANCE = 1e-2  # of the residual, relative; the eigenvalue is closer, by its square
 LANCZOS = 8  # vectors that ARPACK keeps; measured: converges in as many products as with 20
 PRODUCTS = 300  # Hessian-vector products at most
 
@@ -94,7 +94,7 @@ def root_rates(
             return jnp.sqrt(rate) * square
         grads = jnp.sqrt(square)
         chain = direction(experiment, eps)
-        step, _ = chain.update(grads, chain.init(grads))
+        step: Any = chain.update(grads, chain.init(grads))[0]
         found = jnp.where(grads > 0, jnp.abs(step) / jnp.where(grads > 0, grads, 1), 0)
         return jnp.sqrt(rate * found)
 
@@ -172,10 +172,11 @@ def sharpness(
 
     start = np.random.default_rng(0).normal(size=size).astype(dtype)
     operator: Any = LinearOperator((size, size), matvec=product, dtype=dtype)  # pyright: ignore
+    close: Any = tolerance  # scipy's stub calls it an int
     try:
         kept = min(LANCZOS, size - 1)
         values = eigsh(
-            operator, k=1, which="LA", v0=start, ncv=kept, tol=tolerance,
+            operator, k=1, which="LA", v0=start, ncv=kept, tol=close,
             maxiter=PRODUCTS // (kept // 2), return_eigenvectors=False,
         )  # fmt: skip
     except (FloatingPointError, ArpackNoConvergence):

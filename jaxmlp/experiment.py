@@ -243,7 +243,7 @@ class Experiment:
 
         The biases' settings (`bias_learning_rate`, ...) are the weights' where they are not given.
         """
-        values = getattr(self, name)
+        values: Any = getattr(self, name)
         if values is None and name.startswith("bias_"):
             return self.per_layer(name.removeprefix("bias_"))
         return values * self.layers if len(values) == 1 else values

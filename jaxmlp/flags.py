@@ -122,8 +122,8 @@ def experiment(values: argparse.Namespace) -> tuple[str, Experiment]:
     return values.case, Experiment(**{**settings, **given})
 
 
-def add_run_flags(flags: Parser) -> None:
-    """Where a run's data come from and where its record goes."""
+def add_data_flags(flags: Parser) -> None:
+    """Where a run's data come from."""
     data = flags.add_argument_group("data")
     data.add_argument(
         "--data", metavar="NAME|PATH", default="auto",
@@ -135,6 +135,11 @@ def add_run_flags(flags: Parser) -> None:
         "--data-dir", metavar="DIR", type=Path,
         help="where TFDS keeps its data (default: TFDS_DATA_DIR, or TFDS's own)",
     )  # fmt: skip
+
+
+def add_run_flags(flags: Parser) -> None:
+    """Where a run's data come from and where its record goes."""
+    add_data_flags(flags)
     output = flags.add_argument_group("output")
     output.add_argument(
         "--out", metavar="DIR", type=Path,

@@ -205,9 +205,10 @@ def optimizer(
             {name: chain.update(g[name], s[name], p[name]) for name, chain in of_layer.items()}
             for of_layer, g, s, p in layers
         ]
-        return tuple(
+        updates, state = (
             [{name: pair[part] for name, pair in layer.items()} for layer in stepped]
             for part in (0, 1)
         )
+        return updates, state
 
     return optax.GradientTransformation(init, update)

@@ -293,9 +293,9 @@ def canonical(experiment: Experiment) -> Canonical:
     def row(mark: str) -> tuple[float, ...] | None:
         return tuple(values[f"{mark}{layer}"] for layer in layers) if f"{mark}1" in values else None
 
-    bias: Any = (row("Rb"), row("κb"), row("δb"), row("εb")) if experiment.bias else None
-    weights: Any = (row("κ"), row("δ"), row("ε"))
-    return Canonical(values["R"], *weights, bias and Biases(*bias))
+    own: Any = (row("κ"), row("δ"), row("ε"))
+    of_biases: Any = (row("Rb"), row("κb"), row("δb"), row("εb"))
+    return Canonical(values["R"], *own, bias=Biases(*of_biases) if experiment.bias else None)
 
 
 # ---- difference

@@ -205,55 +205,78 @@ def evaluate(experiment, apply, params: Params, hyper: Hyperparameters, images: 
     )
 
 
-class Run:
-    """A compiled run, ready to train: the program, its inputs, and how long it took to get there.
+class Start(NamedTuple):
+    """A run before its first step, on the device."""
+
+    widths: tuple[int, ...]  # of the input, every hidden layer, and the classes
+    train_size: int
+    steps_per_epoch: int
+    images: Images
+    hyper: Hyperparameters
+    state: State
+    order: Iterator[Int[np.ndarray, "steps batch"]]  # the epochs' batches, without end
+
+
+_initialise = jax.jit(initial_state, static_argnums=(0, 3))
+
+
+def start(experiment: Experiment, dataset: Dataset) -> Start:
+    """The run's images, weights, optimizer state and order of batches.
 
     Raises:
         ValueError: the batch size does not divide the training images, or the device cannot
             compute in the experiment's precision.
     """
+    train_size, widths = len(dataset.train_labels), dataset.widths(experiment.hidden)
+    steps_per_epoch = experiment.steps_per_epoch(train_size)
+    with devices.precision(experiment):
+        images = jax.block_until_ready(put_images(experiment, dataset))
+        hyper = hyperparameters(experiment)
+        generator = TorchGenerator(experiment.seed)
+        dtype = np.dtype(devices.dtype(experiment)).type
+        weights = initial_weights(generator, widths, experiment.bias, dtype)
+        state = _initialise(program(experiment), weights, hyper, steps_per_epoch)
+    order = batch_order(generator, train_size, experiment.batch_size)
+    return Start(widths, train_size, steps_per_epoch, images, hyper, state, order)
+
+
+class Run:
+    """A compiled run, ready to train: the program, its inputs, and how long it took to get there.
+
+    Raises:
+        ValueError: as `start`.
+    """
 
     def __init__(self, experiment: Experiment, dataset: Dataset) -> None:
-        self.experiment = experiment
-        self.train_size = len(dataset.train_labels)
-        self.steps_per_epoch = experiment.steps_per_epoch(self.train_size)
-        self.widths = dataset.widths(experiment.hidden)
+        began = time.perf_counter()
+        self.experiment, self.start = experiment, start(experiment, dataset)
+        self.train_size, self.state = self.start.train_size, self.start.state
+        self.setup_seconds = time.perf_counter() - began
+        began = time.perf_counter()
         with devices.precision(experiment):
-            start = time.perf_counter()
-            self.images = jax.block_until_ready(put_images(experiment, dataset))
-            self.hyper = hyperparameters(experiment)
-            self.generator = TorchGenerator(experiment.seed)
-            dtype = np.dtype(devices.dtype(experiment)).type
-            weights = initial_weights(self.generator, self.widths, experiment.bias, dtype)
-            self.setup_seconds = time.perf_counter() - start
-            start = time.perf_counter()
-            self._compile(weights)
-            self.compile_seconds = time.perf_counter() - start
-
-    def _compile(self, weights: Params) -> None:
-        static = program(self.experiment)
-        initialise = jax.jit(initial_state, static_argnums=(0, 3))
-        self.state = initialise(static, weights, self.hyper, self.steps_per_epoch)
-        indices = np.zeros((self.steps_per_epoch, self.experiment.batch_size), np.int32)
-        epoch = jax.jit(run_epoch, static_argnums=(0, 1), donate_argnums=2)
-        lowered = epoch.lower(static, self.widths, self.state, self.hyper, indices, self.images)
-        self.compiled = lowered.compile()
+            indices = np.zeros((self.start.steps_per_epoch, experiment.batch_size), np.int32)
+            epoch = jax.jit(run_epoch, static_argnums=(0, 1), donate_argnums=2)
+            lowered = epoch.lower(
+                program(experiment), self.start.widths, self.state, self.start.hyper, indices,
+                self.start.images,
+            )  # fmt: skip
+            self.compiled = lowered.compile()
+        self.compile_seconds = time.perf_counter() - began
 
     def epochs(self) -> Iterator[EpochResult]:
         """Trains, yielding after each epoch. Can be iterated once: the state moves on."""
-        order = batch_order(self.generator, self.train_size, self.experiment.batch_size)
         for _ in range(self.experiment.epochs):
-            start = time.perf_counter()
+            began = time.perf_counter()
             with devices.precision(self.experiment):
                 self.state, steps, test = self.compiled(
-                    self.state, self.hyper, next(order), self.images
+                    self.state, self.start.hyper, next(self.start.order), self.start.images
                 )
                 steps, test = jax.device_get((steps, test))  # waits
-            yield EpochResult(steps, test, self.state.params, time.perf_counter() - start)
+            yield EpochResult(steps, test, self.state.params, time.perf_counter() - began)
 
     def row(self, epoch: int, result: EpochResult) -> dict[str, Any]:
         """The record's entry for one epoch."""
-        test, test_size = result.test, len(self.images.test_labels)
+        test, test_size = result.test, len(self.start.images.test_labels)
         return record.epoch_row(
             epoch,
             np.asarray(result.steps.loss),

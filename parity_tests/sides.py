@@ -388,12 +388,11 @@ def _jax_scan(experiment: Experiment, shape: tuple[int, ...], per_epoch: int) ->
 def jax_trajectory(experiment: Experiment, dataset: Dataset, epochs: int) -> Iterator[Trace]:
     """A run from its seed on, an epoch at a time."""
     with devices.precision(experiment):
-        run = train.Run(experiment, dataset)
-        order = torch_rng.batch_order(run.generator, run.train_size, experiment.batch_size)
+        run = train.start(experiment, dataset)
         scan = _jax_scan(train.program(experiment), run.widths, run.steps_per_epoch)
         state = run.state
         for _ in range(epochs):
-            state, (states, metrics) = scan(state, run.hyper, next(order), run.images)
+            state, (states, metrics) = scan(state, run.hyper, next(run.order), run.images)
             yield Trace(_host(metrics._asdict()), _named(jax_stepped(*states)))
 
 

@@ -50,7 +50,7 @@ def timed(work: Callable[[], object], steps: int) -> float:
 
 def operands(run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     draw = np.random.default_rng(0)
-    batch, (features, width, *_) = run.experiment.batch_size, run.widths
+    batch, (features, width, *_) = run.experiment.batch_size, run.start.widths
     shapes = ((batch, features), (features, width), (batch, width))
     inputs, kernel, grads = (draw.standard_normal(shape, np.float32) for shape in shapes)
     return inputs, kernel, grads
@@ -120,7 +120,7 @@ def torch_ways(arguments: list[str]) -> dict[str, Contender]:
 def whole_run(run: Run) -> Contender:
     """An epoch of the run, its evaluation on the test set included, per training step."""
     results = run.epochs()
-    return lambda: timed(lambda: next(results), run.steps_per_epoch)
+    return lambda: timed(lambda: next(results), run.start.steps_per_epoch)
 
 
 def first_epoch(arguments: list[str]) -> tuple[float, float]:

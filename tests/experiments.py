@@ -8,10 +8,10 @@ DECADE = st.floats(-1.5, 1.5)
 
 
 @st.composite
-def experiments(draw: st.DrawFn, optimizers=tuple(OPTIMIZER_DEFAULTS), biases=st.booleans()):
+def experiments(draw: st.DrawFn, optimizers=tuple(OPTIMIZER_DEFAULTS)):
     """Depth 1 to 4, every optimizer, biases with settings of their own, everything per layer."""
     hidden = draw(st.sampled_from([(), (5,), (5, 6), (5, 6, 4)]))
-    optimizer, bias = draw(st.sampled_from(optimizers)), draw(biases)
+    optimizer, bias = draw(st.sampled_from(optimizers)), draw(st.booleans())
     default = OPTIMIZER_DEFAULTS[optimizer]
 
     def per_layer(centre: float) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import subprocess
 import sys
 
@@ -234,16 +235,9 @@ def test_a_decay_that_only_one_has_is_said():
 # ---- repair
 
 
-def ratios(found: rescaling.Repair) -> dict[str, float]:
-    return {knob: float(factor) for knob, factor in found.factors.items()}
-
-
 def test_global_knobs_rate_over_255_inits_over_its_root_decay_times_255():
     found = repair(SCALED, BASELINE, ["learning_rate", "init_scale", "weight_decay"])
-    assert ratios(found) == {
-        "learning_rate": 1 / 255, "init_scale": float(rescaling.surd(1 / 1) / 255**0.5),
-        "weight_decay": 255,
-    } or found.factors["init_scale"] ** 2 == rescaling.surd(1) / 255  # fmt: skip
+    assert found.factors["init_scale"] ** 2 == rescaling.surd(1) / 255
     assert found.factors["learning_rate"] == rescaling.surd(1) / 255
     assert found.factors["weight_decay"] == 255
     assert found.experiment
@@ -271,9 +265,6 @@ def test_first_layer_knobs_init_over_255_rate_over_its_square_decay_times_its_sq
 def test_rates_alone_and_inits_alone_cannot_repair_it(allow, obstacle):
     found = repair(SCALED, BASELINE, allow)
     assert found.experiment is None
-    pytest.raises(AssertionError, pytest.fail) if not found.obstacles else None
-    import re
-
     assert any(re.search(obstacle, each) for each in found.obstacles)
     enough = repair(SCALED, BASELINE, [*allow, *found.missing])
     assert enough.experiment
@@ -320,7 +311,7 @@ def test_a_repair_touches_nothing_but_the_allowed_knobs(experiment, data):
     assert difference(found.experiment, experiment).same
     for name, before in numbers(scaled).items():
         after = numbers(found.experiment)[name]
-        tensor, _, setting = name.rpartition(" ")
+        setting = name.split()[-1]
         for layer, (a, b) in enumerate(zip(before, after, strict=True)):
             if a != b:
                 touching = {setting, f"{setting}:{layer + 1}", f"bias_{setting}",

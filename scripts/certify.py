@@ -1,0 +1,167 @@
+"""Proves that a run and its transport are one run: trains both side by side and compares the bits.
+
+`python scripts/certify.py --to 256` trains the baseline and both its repairs for inputs × 256.
+"""
+
+import argparse
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from jaxmlp import flags, job, rescaling
+from jaxmlp.certificate import Certificate, Epoch
+from jaxmlp.data import Dataset
+from jaxmlp.experiment import Experiment
+
+FRAMEWORKS = {"jax": ("jax",), "torch": ("torch",), "both": ("jax", "torch")}
+SCHEMES = {scheme: (scheme,) for scheme in rescaling.SCHEMES} | {"both": rescaling.SCHEMES}
+
+
+def torch_epochs(experiment: Experiment, moved: Experiment, dataset: Dataset) -> Iterator[Epoch]:
+    """The same as certificate.certify, with torchref."""
+    import torch
+    from run_torch import TorchRun
+
+    from jaxmlp.certificate import factors
+    from jaxmlp.torch_rng import TorchGenerator, batch_order, initial_weights
+    from torchref import model, train
+
+    scales = factors(experiment, moved)
+    runs = [TorchRun(experiment, dataset), TorchRun(moved, dataset)]
+    images = [run.loaders[0].dataset for run in runs]
+    generator = TorchGenerator(experiment.seed)
+    initial_weights(generator, dataset.widths(experiment.hidden), experiment.bias)
+    order = batch_order(generator, runs[0].train_size, experiment.batch_size)
+    columns = [
+        [(name, parameter.detach()) for layer in run.model.layers
+         for name, parameter in model.named(layer)] for run in runs
+    ]  # fmt: skip
+    layers = [i for i, layer in enumerate(runs[0].model.layers) for _ in model.named(layer)]
+
+    def apart() -> tuple[int, float]:
+        largest, distance = 0, 0.0
+        for layer, (name, before), (_, after) in zip(layers, *columns, strict=True):
+            expected = before * scales[name][layer]
+            if not torch.equal(expected, after):
+                largest = max(largest, int(ulps(expected.numpy(), after.numpy()).max()))
+                relative = torch.linalg.norm(after - expected) / torch.linalg.norm(expected)
+                distance = max(distance, float(relative))
+        return largest, distance
+
+    for _ in range(experiment.epochs):
+        losses, found = [], []
+        for indices in next(order):
+            steps = [
+                train.train_step(run.model, run.optimizers, run.schedulers, *of[indices])
+                for run, of in zip(runs, images, strict=True)
+            ]
+            losses.append([step.loss.numpy() for step in steps])
+            found.append(apart())
+        pair = np.array(losses).T
+        weight, distance = map(np.array, zip(*found, strict=True))
+        tests = [train.evaluate(run.model, run.loaders[1]) for run in runs]
+        first, second = (test.correct / len(dataset.test_labels) for test in tests)
+        yield Epoch(pair, ulps(*pair), weight, distance, (first, second))
+
+
+def ulps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """How many floats lie between a and b, one end included; 0 for two NaN."""
+    unsigned = np.uint64 if a.dtype == np.float64 else np.uint32
+    sign = unsigned(1 << (8 * a.dtype.itemsize - 1))
+
+    def ordered(value):
+        raw = np.ascontiguousarray(value).view(unsigned)
+        return np.where(raw & sign, ~raw, raw | sign)
+
+    first, second = ordered(a), ordered(b)
+    apart = np.where(first > second, first - second, second - first)
+    return np.where(np.isnan(a) & np.isnan(b), unsigned(0), apart)
+
+
+def report(found: Certificate) -> str:
+    """The certificate in words."""
+    first, second = found.accuracies
+    if found.identical:
+        return (
+            f"IDENTICAL in every bit: {found.steps:,} losses, and {found.parameters:,} rescaled "
+            f"parameters after each step; test accuracy {first:.2%} and {second:.2%}"
+        )
+    where = []
+    if found.weight_step is not None:
+        where.append(f"step {found.weight_step} (weights)")
+    if found.loss_step is not None:
+        where.append(f"step {found.loss_step} (losses)")
+    bit = max(found.first_ulps.bit_length() - 1, 0)
+    return (
+        f"part at {' and '.join(where)}, by {found.first_distance:.1e} (bit {bit} from the last at "
+        f"most); then losses at most {found.loss_distance:.1e} apart, weights "
+        f"{found.weight_distance:.1e} after {found.steps:,} steps; "
+        f"test accuracy {first:.2%} and {second:.2%}"
+    )
+
+
+def certify(
+    framework: str, experiment: Experiment, moved: Experiment, dataset: Dataset,
+    show: Callable[[str], None] = lambda text: None,
+) -> Certificate:  # fmt: skip
+    """The certificate of two experiments on one side."""
+    from jaxmlp import certificate
+
+    pair = certificate.certify if framework == "jax" else torch_epochs
+    epochs: list[Epoch] = []
+    for epoch in pair(experiment, moved, dataset):
+        epochs.append(epoch)
+        show(f"epoch {len(epochs)}: {epoch.loss_ulps.max()} ulps in the losses, "
+             f"{epoch.weight_ulps.max()} in the weights")  # fmt: skip
+    widths = dataset.widths(experiment.hidden)
+    parameters = sum((a + experiment.bias) * b for a, b in itertools.pairwise(widths))
+    return certificate.summary(epochs, parameters)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = flags.parser(__doc__)
+    flags.add_data_flags(parser)
+    own = parser.add_argument_group("certificate")
+    own.add_argument("--to", type=float, default=256.0, metavar="S",
+                     help="the other run's input scale (default: 256, a power of two)")  # fmt: skip
+    own.add_argument("--scheme", choices=SCHEMES, default="both",
+                     help="where the weights make up for it (default: both)")  # fmt: skip
+    own.add_argument("--framework", choices=FRAMEWORKS, default="jax", help="(default: jax)")
+    values = parser.parse_args(arguments)
+    try:
+        case, experiment = flags.experiment(values)
+        moved = {
+            scheme: rescaling.transport(experiment, values.to, scheme=scheme)
+            for scheme in SCHEMES[values.scheme]
+        }
+    except ValueError as error:
+        flags.fail(error, flags.INPUT)
+    with flags.one_line_errors():
+        run(values, case, experiment, moved)
+
+
+def run(
+    values: argparse.Namespace, case: str, experiment: Experiment, moved: dict[str, Experiment]
+) -> None:
+    from jaxmlp import data, devices
+
+    if "jax" in FRAMEWORKS[values.framework]:
+        devices.use_compilation_cache()
+    dataset = job.load(values, lambda text: print(text, file=sys.stderr))
+    if experiment.train_size:
+        dataset = data.first(dataset, experiment.train_size)
+    print(f"{case}, inputs × {experiment.input_scale:g} against × {values.to:g}: {dataset.source}, "
+          f"{experiment.epochs} epochs, {experiment.precision}")  # fmt: skip
+    for framework in FRAMEWORKS[values.framework]:
+        for scheme, other in moved.items():
+            began = time.perf_counter()
+            found = certify(framework, experiment, other, dataset)
+            seconds = time.perf_counter() - began
+            print(f"{framework:5} {scheme:11} {report(found)} ({seconds:.0f} s)", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
