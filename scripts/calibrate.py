@@ -1,0 +1,257 @@
+"""Fits and checks the forecasts: random experiments, what was foretold, how they really went.
+
+`--family N` generates the experiments from the seed N. With `--fit` the models' weights are fitted
+to them and printed; without it the built-in models are judged: confusion matrices, and a figure of
+how often what was foretold with a probability came true.
+"""
+
+import argparse
+import functools
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+
+from jaxmlp import curvature, devices, flags, forecast, train
+from jaxmlp.data import Dataset
+from jaxmlp.experiment import OPTIMIZER_DEFAULTS, Experiment
+
+EPOCHS = 2  # after which it is clear who lives
+NETWORKS = ((), (100,), (300,), (300,), (300,), (100, 60), (60, 60, 60))
+OPTIMIZERS: tuple[dict[str, Any], ...] = (
+    {}, {}, {}, {"momentum": 0.0}, {"nesterov": True}, {"optimizer": "adam"},
+    {"optimizer": "adamw"}, {"optimizer": "rmsprop"}, {"optimizer": "adagrad"},
+    {"optimizer": "lion"},
+)  # fmt: skip
+MODELS = {  # features; the last is fitted to the experiments that diverge
+    "CURVATURE_ALONE": ("sharpness", "batch_sharpness"),
+    "DIVERGES": ("sharpness", "batch_sharpness", "passed", "margin", "end"),
+    "DIES": ("sharpness", "late", "chance", "dead", "accuracy"),
+}
+RIDGE = 1e-3  # on the weights of standardised features: keeps separable data from infinity
+
+
+def random_experiment(family: int, index: int) -> Experiment:
+    """One experiment of a family: scales over three decades, inits and rates each per layer."""
+    draw = np.random.default_rng([family, index])
+    hidden = NETWORKS[draw.integers(len(NETWORKS))]
+    chosen = OPTIMIZERS[draw.integers(len(OPTIMIZERS))]
+    rate = OPTIMIZER_DEFAULTS[chosen.get("optimizer", "sgd")]["learning_rate"][0]
+
+    def decades(low: float, high: float, size: int | None = None):
+        return 10 ** draw.uniform(low, high, size)
+
+    layers = len(hidden) + 1
+    return Experiment(
+        hidden=hidden,
+        bias=bool(draw.integers(4) == 0),
+        preprocessing=("unit", "unit", "center", "standardize")[draw.integers(4)],
+        batch_size=(250, 250, 100)[draw.integers(3)],
+        input_scale=float(decades(-0.5, 2.5)),
+        init_scale=tuple(decades(-2, 1, layers).tolist()),
+        learning_rate=tuple((rate * decades(-2.5, 0.5, layers)).tolist()),
+        weight_decay=(float(decades(-5, -2)),),
+        seed=int(draw.integers(1000)),
+        epochs=EPOCHS,
+        **chosen,
+    )
+
+
+def measure(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
+    """What can be known before, and how the run went."""
+    static, ready = train.program(experiment), train.start(experiment, dataset)
+    batches = next(ready.order)
+    with devices.precision(experiment):
+        whole, batch = (
+            curvature.sharpness(
+                static, ready.widths, ready.state.params, ready.hyper, chosen, ready.images
+            )
+            for chosen in (curvature.sample(batches), curvature.sample(batches[:1]))
+        )
+    run = train.Run(experiment, dataset)
+    results = list(run.epochs())
+    loss, _, _, dead = (
+        np.concatenate(parts) for parts in zip(*(r.steps for r in results), strict=True)
+    )
+    correct = np.concatenate([result.steps.correct for result in results]) / experiment.batch_size
+    first = slice(0, forecast.REHEARSAL)
+    known = forecast.features(
+        whole.ratio, batch.ratio, loss[first].astype(float),
+        (dead / np.array(experiment.hidden))[first], correct[first], dataset.classes,
+    )  # fmt: skip
+    finite = np.isfinite(loss).all() and np.isfinite(results[-1].test.loss)
+    with np.errstate(all="ignore"):
+        diverges = not finite or bool(loss.max() > 1.5 * loss[0] + 0.5)
+    accuracy = int(results[-1].test.correct) / len(dataset.test_labels)
+    return {
+        "features": known,
+        "diverges": diverges,
+        "dies": diverges and (not finite or accuracy < 2 / dataset.classes),
+        "accuracy": accuracy,
+        "ratio": whole.ratio,
+    }
+
+
+def rows(family: int, count: int, dataset: Dataset, out: Path) -> list[dict[str, Any]]:
+    """The family's measurements; those that `out` already holds are not repeated."""
+    name = {"family": family, "data": dataset.sha256}
+    known = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    have = {row["index"]: row for row in known if row.items() >= name.items()}
+    for index in range(count):
+        if index in have:
+            continue
+        have[index] = {**name, "index": index, **measure(random_experiment(family, index), dataset)}
+        with out.open("a") as file:
+            file.write(json.dumps(have[index]) + "\n")
+        print(f"\r{index + 1} of {count}", end="", file=sys.stderr, flush=True)
+    return [have[index] for index in range(count)]
+
+
+def fit(found: list[dict[str, Any]], names: tuple[str, ...], outcome: str) -> forecast.Model:
+    """Logistic regression by maximum likelihood, with a little ridge on standardised features."""
+    values = np.array([[row["features"][name] for name in names] for row in found])
+    truth = np.array([row[outcome] for row in found])
+    mean, deviation = values.mean(axis=0), values.std(axis=0) + 1e-12
+    inputs = np.column_stack([np.ones(len(values)), (values - mean) / deviation])
+
+    def loss(weights):
+        logits = inputs @ weights
+        likelihood = np.logaddexp(0, np.where(truth, -logits, logits)).mean()
+        return likelihood + RIDGE * (weights[1:] ** 2).sum()
+
+    weights = scipy.optimize.minimize(loss, np.zeros(inputs.shape[1]), method="BFGS").x
+    slopes = weights[1:] / deviation
+    return forecast.Model(
+        float(weights[0] - slopes @ mean), dict(zip(names, map(float, slopes), strict=True))
+    )
+
+
+def fit_all(found: list[dict[str, Any]]) -> dict[str, forecast.Model]:
+    diverging = [row for row in found if row["diverges"]]
+    return {
+        "CURVATURE_ALONE": fit(found, MODELS["CURVATURE_ALONE"], "diverges"),
+        "DIVERGES": fit(found, MODELS["DIVERGES"], "diverges"),
+        "DIES": fit(diverging, MODELS["DIES"], "dies"),
+    }
+
+
+def probabilities(found: list[dict[str, Any]], models: dict[str, forecast.Model]):
+    """By what was foretold: the probabilities and what came true."""
+    of = {
+        name: np.array([model.probability(row["features"]) for row in found])
+        for name, model in models.items()
+    }
+    diverges, dies = (np.array([row[name] for row in found]) for name in ("diverges", "dies"))
+    return {
+        "diverges, from curvature alone": (of["CURVATURE_ALONE"], diverges),
+        "diverges": (of["DIVERGES"], diverges),
+        "dies": (of["DIVERGES"] * of["DIES"], dies),
+    }
+
+
+def judge(found: list[dict[str, Any]], models: dict[str, forecast.Model]) -> str:
+    """Confusion matrices, balanced accuracies, and how well the probabilities are calibrated."""
+    ratio = np.array([math.inf if math.isnan(r["ratio"]) else r["ratio"] for r in found])
+    diverges = np.array([row["diverges"] for row in found])
+    lines = [confusion("diverges, by S / limit > 1", (ratio > 1).astype(float), diverges)]
+    for name, (foretold, truth) in probabilities(found, models).items():
+        brier = float(np.mean((foretold - truth) ** 2))
+        bins = "; ".join(
+            f"{mean:.2f} → {share:.2f} ({count})"
+            for mean, share, _, count in reliability(foretold, truth)
+        )
+        lines += [confusion(name, foretold, truth), f"  Brier score {brier:.3f}; foretold → came "
+                  f"true (experiments): {bins}"]  # fmt: skip
+    return "\n".join(lines)
+
+
+def confusion(name: str, foretold: np.ndarray, truth: np.ndarray) -> str:
+    said = foretold >= 0.5
+    yes, no = int((said & truth).sum()), int((~said & ~truth).sum())
+    missed, alarm = int((~said & truth).sum()), int((said & ~truth).sum())
+    balanced = (yes / max(yes + missed, 1) + no / max(no + alarm, 1)) / 2
+    return (
+        f"{name}: {yes} foretold and true, {missed} missed, {alarm} false alarms, {no} rightly "
+        f"not; balanced accuracy {balanced:.1%}, accuracy {(yes + no) / len(truth):.1%}"
+    )
+
+
+def reliability(foretold: np.ndarray, truth: np.ndarray):
+    """Per bin of probability: mean, share that came true, its 95 % interval (Wilson), count."""
+    edges = np.array([0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0])
+    which = np.clip(np.digitize(foretold, edges) - 1, 0, len(edges) - 2)
+    for index in range(len(edges) - 1):
+        own = truth[which == index]
+        if len(own):
+            count, share, z = len(own), float(own.mean()), 1.96
+            centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+            half = z / (1 + z**2 / count) * math.sqrt(
+                share * (1 - share) / count + z**2 / (4 * count**2)
+            )  # fmt: skip
+            low, high = max(0.0, centre - half), min(1.0, centre + half)
+            yield float(foretold[which == index].mean()), share, (low, high), count
+
+
+def draw(found: list[dict[str, Any]], models: dict[str, forecast.Model], out: Path) -> None:
+    """The reliability figure."""
+    from matplotlib.figure import Figure
+
+    shown = probabilities(found, models)
+    figure = Figure(figsize=(4 * len(shown), 4), layout="constrained")
+    for axes, (name, pair) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
+        axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+        for mean, share, (low, high), count in reliability(*pair):
+            axes.plot([mean, mean], [low, high], color="tab:blue")
+            axes.plot(mean, share, "o", color="tab:blue")
+            axes.annotate(
+                f"{count}", (mean, share), (4, -10), textcoords="offset points", fontsize=8
+            )
+        axes.set(title=f"{name} ({len(found)} experiments)", xlabel="probability foretold",
+                 ylabel="share that came true, 95 % interval", xlim=(-0.05, 1.05),
+                 ylim=(-0.05, 1.05))  # fmt: skip
+    figure.savefig(out, dpi=110)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = flags.Parser(__doc__ or "")
+    flags.add_data_flags(parser)
+    parser.add_argument("--family", type=int, required=True, help="seed of the experiments")
+    parser.add_argument("--experiments", type=int, default=300, help="(default: 300)")
+    parser.add_argument("--fit", action="store_true", help="fit the models and print them")
+    parser.add_argument("--out", type=Path, default=Path("runs/calibration"), metavar="DIR",
+                        help="measurements and figure (default: runs/calibration)")  # fmt: skip
+    values = parser.parse_args(arguments)
+    if values.family < 0 or values.experiments < 10:
+        flags.fail("--family must be at least 0 and --experiments at least 10", flags.INPUT)
+    with flags.one_line_errors():
+        run(values)
+
+
+def run(values: argparse.Namespace) -> None:
+    from jaxmlp import job
+
+    devices.use_compilation_cache()
+    dataset = job.load(values, functools.partial(print, file=sys.stderr))
+    values.out.mkdir(parents=True, exist_ok=True)
+    found = rows(values.family, values.experiments, dataset, values.out / f"{values.family}.jsonl")
+    models = {name: getattr(forecast, name) for name in MODELS}
+    if values.fit:
+        models = fit_all(found)
+        for name, model in models.items():
+            rounded = {feature: round(weight, 3) for feature, weight in model.weights.items()}
+            print(f"{name} = Model({model.intercept:.3f}, {rounded})")
+    dies, diverges = (sum(row[name] for row in found) for name in ("dies", "diverges"))
+    print(f"{len(found)} experiments of family {values.family}, {dataset.source}, {EPOCHS} epochs: "
+          f"{diverges} diverge, {dies} of them die")  # fmt: skip
+    print(judge(found, models))
+    figure = values.out / f"{values.family}.png"
+    draw(found, models, figure)
+    print(f"written: {figure}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
