@@ -152,3 +152,26 @@ def add_run_flags(flags: Parser) -> None:
         "--json", action="store_true",
         help="print the record to standard output, all else to standard error",
     )  # fmt: skip
+
+
+def add_forecast_flag(flags: Parser) -> None:
+    flags.add_argument(
+        "--no-forecast", action="store_true",
+        help="start at once: no look at the curvature, no rehearsal of the first steps",
+    )  # fmt: skip
+
+
+def as_flags(experiment: Experiment) -> list[str]:
+    """The flags that ask for `experiment`: what differs from the defaults, exactly."""
+    default = Experiment(optimizer=experiment.optimizer)
+    words = []
+    for setting in dataclasses.fields(Experiment):
+        value = getattr(experiment, setting.name)
+        usual = "sgd" if setting.name == "optimizer" else getattr(default, setting.name)
+        if value in (usual, None):
+            continue
+        words.append("--" + setting.name.replace("_", "-"))
+        if isinstance(value, bool):
+            continue
+        words += [str(item) for item in (value if isinstance(value, tuple) else (value,))]
+    return words

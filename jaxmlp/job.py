@@ -36,6 +36,7 @@ class Framework(NamedTuple):
     device: Callable[[], str]
     trainer: Callable[[argparse.Namespace, Experiment, Dataset], Trainer]
     load: Callable[[argparse.Namespace, Callable[[str], None]], Dataset]
+    forecast: Callable[[Experiment, Dataset], dict[str, Any]] | None = None
 
 
 def load(values: argparse.Namespace, warn: Callable[[str], None]) -> Dataset:
@@ -49,6 +50,8 @@ def main(description: str, framework: Framework, arguments: list[str] | None = N
     """Parses the flags, trains, writes the record, prints how it ended."""
     parser = flags.parser(description)
     flags.add_run_flags(parser)
+    if framework.forecast:
+        flags.add_forecast_flag(parser)
     values = parser.parse_args(arguments)
     try:
         case, experiment = flags.experiment(values)
@@ -99,12 +102,16 @@ def train(
     dataset: Dataset,
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The finished record, and the files of its directory."""
-    from jaxmlp import record, terminal
+    from jaxmlp import explanation, record, terminal
 
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     device = framework.device()
     images = f"{len(dataset.train_labels):,} training images"
     console.print(f"{case}: {dataset.source}, {images}", soft_wrap=True)
+    stability = None
+    if framework.forecast and not values.no_forecast:
+        stability = framework.forecast(experiment, dataset)
+        console.print(f"forecast: {explanation.stability(stability)}", soft_wrap=True)
     trainer = framework.trainer(values, experiment, dataset)
     ready = f"compiled for {device} in {trainer.compile_seconds:.1f} s"
     console.print(ready if trainer.compile_seconds else f"{framework.name} on {device}")
@@ -131,6 +138,7 @@ def train(
         rows=[row for row, _ in results],
         steps=trainer.steps([epoch for _, epoch in results]),
         params=results[-1][1].params,
+        stability=stability,
         timings=times,
     )
 

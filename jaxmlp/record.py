@@ -30,6 +30,14 @@ those of its batch before the update; numbers that are not finite are the string
                   all_dead_step per hidden layer (the same for all its units),
                   first_nonfinite_step (or null)
     verdict       the outcome in words
+    canonical     which run it is, whatever its input scale (rescaling.canonical): learning_rate
+                  (R), and per layer init_scale (κ), decay (δ), eps, with biases their own; null
+                  with a learning rate of 0
+    explanation   the same in words, beside the run with unscaled inputs and default settings
+    stability     what was foretold before the first step (forecast.py): sharpness (S on a sample
+                  of `images` training images), batch_sharpness (on the first batch), limit, ratio
+                  (S / limit), rehearsed_steps, the probabilities `diverges` and `dies`, and
+                  verdict (stable, catapult, fatal); null where nothing was foretold
     timings       the one part that differs between two runs of one experiment: started (UTC),
                   setup, compile, train and epoch seconds, images per second (median epoch)
 """
@@ -52,7 +60,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxmlp import report, verdict
+from jaxmlp import explanation, report, verdict
 from jaxmlp.data import Dataset
 from jaxmlp.experiment import PER_TENSOR, Experiment
 from jaxmlp.torch_rng import init_bound
@@ -152,6 +160,7 @@ def build(
     rows: list[dict[str, Any]],
     steps: dict[str, np.ndarray],
     params: list[dict[str, Any]],
+    stability: dict[str, Any] | None,
     timings: dict[str, Any],
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The record, and every file of the run's directory with its content.
@@ -160,6 +169,7 @@ def build(
         rows: of the finished epochs, at least one.
         steps: as steps.npz holds them.
         params: a layer each, kernel (fan_in, fan_out) and bias.
+        stability: the forecast, if one was made.
     """
     arrays = flatten(params)
     finite = all(bool(np.isfinite(array).all()) for array in arrays.values())
@@ -176,6 +186,9 @@ def build(
         "outcome": verdict.outcome(dataset.classes, steps, rows, finite),
     }
     result["verdict"] = verdict.in_words(result, steps)
+    result["canonical"] = explanation.canonical_section(experiment)
+    result["explanation"] = explanation.identity(experiment, explanation.baseline(experiment))
+    result["stability"] = stability
     result["timings"] = timings
     return result, {
         "steps.npz": archive(steps),

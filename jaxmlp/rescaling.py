@@ -48,18 +48,19 @@ RULES: dict[str, Rule] = {
     "adagrad": Rule(1, -2, -1),
     "lion": Rule(1, -1, decoupled=True),
     "amsgrad": Rule(1, -2, -1),
-    "radam": Rule(1, -2, -1),
     "adabelief": Rule(1, -2, -1),
     "yogi": Rule(1, -2, -1),
     "signsgd": Rule(1, -1, decoupled=True),
     "lars": Rule(0, -2, -1),
-    "lamb": Rule(0, 0, -1, decoupled=True),
+    "lamb": Rule(0, -1, -1, decoupled=True),
     "muon": Rule(1, -1, -1, decoupled=True),
     "novograd": Rule(1, -1, -1, decoupled=True),
 }
 UNMOVABLE = {
+    "radam": "its first steps follow the plain momentum and the others its direction, which scale "
+    "differently; choose adam, with a warm-up",
     "adadelta": "its one eps stands beside the squared gradients and beside the squared steps, "
-    "which scale in opposite ways; choose another optimizer"
+    "which scale in opposite ways; choose another optimizer",
 }
 
 

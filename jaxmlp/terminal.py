@@ -90,6 +90,7 @@ def conclude(console: Console, result: dict[str, Any], out: Path) -> None:
         done, asked = len(result["epochs"]), result["experiment"]["epochs"]
         console.print(f"\nInterrupted after {done} of {asked} epochs; these are kept.")
     console.print(f"\n{result['verdict']}", style="bold", highlight=False)
+    console.print(result["explanation"], highlight=False, markup=False)
     console.print(table(result))
     console.print(
         f"set-up {times['setup_seconds']:.1f} s, compilation {times['compile_seconds']:.1f} s, "

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from typing import Any
 
 from jaxmlp import job
 from jaxmlp.data import Dataset
@@ -25,8 +26,14 @@ def trainer(values: argparse.Namespace, experiment: Experiment, dataset: Dataset
     return Run(experiment, dataset)
 
 
+def forecast(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
+    from jaxmlp.forecast import forecast
+
+    return forecast(experiment, dataset).to_json()
+
+
 JAX = job.Framework(
-    "jax", ("jax", "jaxlib", "flax", "optax", "numpy"), device, trainer, job.load
+    "jax", ("jax", "jaxlib", "flax", "optax", "numpy"), device, trainer, job.load, forecast
 )  # fmt: skip
 
 

@@ -1,0 +1,210 @@
+"""In words: which run a run really is, whether it will live, and what would repair it."""
+
+import dataclasses
+import math
+from typing import Any
+
+from jaxmlp import flags, question, rescaling
+from jaxmlp.experiment import PER_TENSOR, Experiment
+
+SETTINGS = (*PER_TENSOR, *(f"bias_{name}" for name in PER_TENSOR))
+# What the question's owner tried with the inputs times 255, and what the law says to it.
+ATTEMPTS = {
+    "scaled": (
+        "nothing else changed",
+        "effective rate 255 times, start 16 times too large. Pixels are never negative, so a step "
+        "moves a unit's sum the same way on every image; a step this long throws it so far below 0 "
+        "that no image reaches it again, and without input it gets no gradient: dead for good.",
+    ),
+    "scaled-lr": (
+        "both rates ÷ 255",
+        "the effective rate is right again, the start still 16 times too large: the first steps "
+        "overshoot and kill three units in four; the rest train. No learning rate can mend it: "
+        "rates never alter κ1·κ2 = s × both init scales, which is 255 instead of 1.",
+    ),
+    "scaled-lr-init": (
+        "both rates and both inits ÷ 255",
+        "κ1·κ2 is 1/255 now: the baseline started 16 times too small, which costs a short plateau "
+        "and no more. It worked by overshooting to the harmless side; exact is √255 = 16 for each "
+        "init, and decay × 255.",
+    ),
+    "scaled-lr-init1": (
+        "both rates ÷ 255, first init ÷ 255",
+        "κ1·κ2 is 1, as it should be, but split unevenly: first layer 16 times too small, second "
+        "16 times too large and too steep for the rate. Exact with this init: first rate ÷ 255², "
+        "second rate left alone.",
+    ),
+    "scaled-lr1-init1": (
+        "first rate ÷ 255, first init ÷ 255",
+        "the first-layer repair but for its rate: gradients of the first layer grow by 255 and its "
+        "weights shrink by 255, so its rate needs ÷ 255². It got ÷ 255: effective rate 16 times "
+        "too large.",
+    ),
+    "scaled-lr1": (
+        "first rate ÷ 255",
+        "the same rate, and the first layer also starts 64 times too large.",
+    ),
+    "scaled-lrsq-init1": (
+        "both rates ÷ 255², first init ÷ 255",
+        "for the first layer exactly right. The second needed no change and got a rate 65025 times "
+        "too small: it hardly moves, and the first layer learns around it.",
+    ),
+}
+SAME_AS = (
+    "Inputs × 255 are the same as inputs × 1 with first-layer weights × 255 and a first-layer "
+    "learning rate × 255²: the first layer's outputs and its gradients both grow by 255."
+)
+BOTH_LAYERS = (
+    "Why both layers seemed to need it: with one learning rate for all layers, the only exact "
+    "repair shares the change evenly, ÷ √255 for each init. With a rate per layer, changing the "
+    "first layer alone is enough."
+)
+
+
+def baseline(experiment: Experiment) -> Experiment:
+    """The same experiment with unscaled inputs and default scales, rates and decays."""
+    default = Experiment(optimizer=experiment.optimizer)
+    changed: dict[str, Any] = {name: getattr(default, name) for name in SETTINGS}
+    return dataclasses.replace(experiment, input_scale=1.0, **changed)
+
+
+def target(experiment: Experiment, against: Experiment) -> Experiment:
+    """`against`'s scales, rates and decays with everything else as in `experiment`.
+
+    Raises:
+        ValueError: the network or the optimizer is another one.
+    """
+    for name in ("hidden", "bias", "optimizer"):
+        mine, other = getattr(experiment, name), getattr(against, name)
+        if mine != other:
+            raise ValueError(
+                f"{name} is {mine} here and {other} there; runs of different networks or "
+                "optimizers cannot be turned into each other"
+            )
+    moved = {name: getattr(against, name) for name in ("input_scale", *SETTINGS)}
+    return dataclasses.replace(experiment, **moved)
+
+
+def canonical_section(experiment: Experiment) -> dict[str, Any] | None:
+    """The record's section `canonical`; None for a network with a frozen layer."""
+    try:
+        form = rescaling.canonical(experiment)._asdict()
+    except ValueError:
+        return None
+    bias = form.pop("bias")
+    return {**form, "bias": bias and bias._asdict()}
+
+
+def identity(experiment: Experiment, against: Experiment) -> str:
+    """What the run is, beside another."""
+    try:
+        found = rescaling.difference(experiment, against)
+        form = rescaling.canonical(experiment)
+    except ValueError as error:
+        return f"No canonical form: {error}."
+    if found.same:
+        return "It is the same run, step for step."
+    scales = [f"{value:.3g}" for value in form.init_scale]
+    start = scales[0] if len(set(scales)) == 1 else " and ".join(scales)
+    what = "is" if experiment.input_scale == 1 else "is, step for step,"
+    return (
+        f"It {what} the run with inputs × 1, learning rate {form.learning_rate:.3g} for every "
+        f"layer and initial weights × {start}: {rescaling.in_words(found, experiment.layers)}."
+    )
+
+
+def stability(known: dict[str, Any]) -> str:
+    """The verdict before training, from the record's section `stability`."""
+    ratio, dies, diverges = known["ratio"], known["dies"], known["diverges"]
+    said = {
+        "fatal": f"Fatal: it will most likely die (probability {_percent(dies)})",
+        "catapult": (
+            f"Catapult: the loss will shoot up (probability {_percent(diverges)}) and the network "
+            f"most likely survives, battered (dies: {_percent(dies)})"
+        ),
+        "stable": f"Stable: it will most likely train undisturbed (diverges: {_percent(diverges)})",
+    }[known["verdict"]]
+    if math.isnan(ratio):
+        return f"{said}. The curvature at the start is not finite."
+    return (
+        f"{said}. Curvature times rates at the start: S = {known['sharpness']:.3g}, {ratio:.2g} "
+        f"times the limit of {known['limit']:.3g}."
+    )
+
+
+def _percent(probability: float) -> str:
+    if 0 < probability < 0.01:
+        return "below 1 %"
+    return "above 99 %" if 0.99 < probability < 1 else f"{probability:.0%}".replace("%", " %")
+
+
+def repairs(experiment: Experiment, to: Experiment) -> list[tuple[str, str]]:
+    """Label and text: the exact repairs, and what the commonest knobs alone can do."""
+    if rescaling.difference(experiment, to).same:
+        return [("none needed", "it is the same run")]
+    scale = experiment.input_scale
+    rows = []
+    for scheme, label in (("first-layer", "first layer alone"), ("uniform", "all layers alike")):
+        moved = rescaling.transport(to, scale, scheme=scheme)
+        rows.append((label, " ".join(_moved_flags(moved))))
+    for label, knobs in (
+        ("learning rates alone", [f"learning_rate:{i + 1}" for i in range(experiment.layers)]),
+        ("initial scales alone", [f"init_scale:{i + 1}" for i in range(experiment.layers)]),
+    ):
+        found = rescaling.repair(experiment, to, knobs)
+        if found.experiment:
+            factors = ", ".join(
+                f"{knob} × {float(factor):.4g}" for knob, factor in found.factors.items()
+            )
+            rows.append((label, f"possible: {factors}"))
+        else:
+            missing = ", ".join(found.missing)
+            rows.append((label, f"impossible: {found.obstacles[0]}. Missing: {missing}."))
+    return rows
+
+
+def _moved_flags(experiment: Experiment) -> list[str]:
+    """The flags of what a transport moves."""
+    names = {name.replace("_", "-") for name in ("input_scale", *SETTINGS)}
+    words, moved = [], False
+    for word in flags.as_flags(experiment):
+        moved = word[2:] in names if word.startswith("--") else moved
+        words += [word] * moved
+    return words
+
+
+def table(experiment: Experiment, against: Experiment) -> list[tuple[str, str, str, str]]:
+    """Rows of name, this run's, the other's, and their ratio; empty if nothing can be compared."""
+    try:
+        mine, other = (rescaling.exact_invariants(each) for each in (experiment, against))
+    except ValueError:
+        return []
+    rows = []
+    for name in sorted(mine, key=lambda each: list(LABELS).index(each.rstrip("0123456789"))):
+        mark = name.rstrip("0123456789")
+        layer = name[len(mark) :]
+        label = f"{name}  {LABELS[mark]}" + (f", layer {layer}" if layer else "")
+        a, b = float(mine[name]), float(other[name])
+        ratio = "1" if a == b else f"{a / b:.4g}" if b else "–"
+        rows.append((label, f"{a:.4g}", f"{b:.4g}", ratio))
+    return rows
+
+
+LABELS = {
+    "R": "effective learning rate",
+    "κ": "effective initial scale",
+    "δ": "decay per step",
+    "ε": "effective eps",
+    "Rb": "effective learning rate of biases",
+    "κb": "effective initial scale of biases",
+    "δb": "decay per step of biases",
+    "εb": "effective eps of biases",
+}
+
+
+def attempts(experiment: Experiment) -> list[tuple[str, str]]:
+    """What was tried and why it went as it did, if the run is one of the question's at × 255."""
+    case = question.name(experiment)
+    if case == "custom" or experiment.input_scale != question.SCALE:
+        return []
+    return list(ATTEMPTS.values())
