@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import scipy.optimize
 
@@ -107,6 +108,8 @@ def rows(family: int, count: int, dataset: Dataset, out: Path) -> list[dict[str,
         have[index] = {**name, "index": index, **measure(random_experiment(family, index), dataset)}
         with out.open("a") as file:
             file.write(json.dumps(have[index]) + "\n")
+        if index % 50 == 49:  # every program holds memory maps, and those are few
+            jax.clear_caches()
         print(f"\r{index + 1} of {count}", end="", file=sys.stderr, flush=True)
     return [have[index] for index in range(count)]
 

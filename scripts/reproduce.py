@@ -1,0 +1,272 @@
+"""The whole question in one command: every case with several seeds, the tables and the figures.
+
+The cases of the question, the claims of its answers (more epochs, centred and standardised inputs,
+wider and deeper networks), and learning rates at several input scales. All runs of one network are
+one compiled program. Finished runs are kept in --out and not repeated.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import reproduce_figures
+import scipy.stats
+
+from jaxmlp import data, flags, question, record, rescaling, verdict
+from jaxmlp.experiment import Experiment
+
+FRAMEWORKS = {"jax": ("jax",), "torch": ("torch",), "both": ("jax", "torch")}
+STEPS_KEPT = 200  # of every run, for the figure of the first steps
+SCALES, RATES = (1.0, 16.0, 255.0), np.geomspace(0.02 / 64, 0.02 * 8, 10)  # of the collapse
+COLLAPSE_EPOCHS = 2
+Results = dict[str, dict[str, Any]]  # by framework, name, seed, length and data
+
+
+def cases(epochs: int) -> dict[str, Experiment]:
+    return {case: Experiment(**question.settings(case), epochs=epochs) for case in question.CASES}
+
+
+def claims(epochs: int) -> dict[str, Experiment]:
+    """What the question's answers say, as experiments."""
+    s = question.SCALE
+    scaled_lr = question.settings("scaled-lr")
+    changes: dict[str, dict[str, Any]] = {
+        "scaled-lr, 3 × the epochs": {**scaled_lr, "epochs": 3 * epochs},
+        "baseline, 3 × the epochs": {"epochs": 3 * epochs},
+        "baseline, inputs centred": {"preprocessing": "center"},
+        "baseline, inputs standardised": {"preprocessing": "standardize"},
+        "scaled, inputs centred": {"preprocessing": "center", "input_scale": s},
+        "scaled-lr, inputs centred": {**scaled_lr, "preprocessing": "center"},
+        "baseline, 1000 units": {"hidden": (1000,)},
+        "baseline, 300-300-300 units": {"hidden": (300, 300, 300)},
+        "standardised, 1000-1000 units": {"hidden": (1000, 1000), "preprocessing": "standardize"},
+    }
+    return {
+        name: Experiment(**{"epochs": epochs, **settings}) for name, settings in changes.items()
+    }
+
+
+def collapse() -> dict[str, Experiment]:
+    """Learning rates at several input scales, each started as the baseline is (κ = 1)."""
+    found = {}
+    for scale, rate in itertools.product(SCALES, RATES):
+        same_start = rescaling.transport(Experiment(epochs=COLLAPSE_EPOCHS), scale)
+        change = rate / question.RATE
+        experiment = dataclasses.replace(
+            same_start, learning_rate=(same_start.per_layer("learning_rate")[0] * change,)
+        )
+        found[f"rate {rate:.3g} at × {scale:g}"] = experiment
+    return found
+
+
+def one(framework: str, experiment: Experiment, dataset: data.Dataset) -> dict[str, Any]:
+    """What is kept of one run."""
+    if framework == "jax":
+        from jaxmlp.train import Run as Start
+    else:
+        from run_torch import TorchRun as Start
+    run: Any = Start(experiment, dataset)
+    results = list(run.epochs())
+    rows, steps = [run.row(i + 1, result) for i, result in enumerate(results)], run.steps(results)
+    final = record.flatten(results[-1].params).values()
+    finite = all(bool(np.isfinite(array).all()) for array in final)
+    ended = verdict.outcome(dataset.classes, steps, rows, finite)
+    return {
+        "outcome": ended["outcome"],
+        "test_accuracy": [row["test_accuracy"] for row in rows],
+        "train_loss": rows[-1]["train_loss"],
+        "dead": max(rows[-1]["dead"], default=0.0),
+        "loss": [float(value) for value in steps["loss"][:STEPS_KEPT]],
+    }
+
+
+def foretold(experiment: Experiment, dataset: data.Dataset) -> dict[str, Any]:
+    from jaxmlp.forecast import forecast
+
+    return forecast(experiment, dataset).to_json()
+
+
+class Runs:
+    """All runs, kept in a file as they finish."""
+
+    def __init__(self, dataset: data.Dataset, path: Path) -> None:
+        self.dataset, self.path = dataset, path
+        self.kept: Results = json.loads(path.read_text()) if path.exists() else {}
+
+    def get(self, framework: str, name: str, experiment: Experiment) -> dict[str, Any]:
+        """The run, and with JAX what was foretold of it; from the file if it is there."""
+        key = f"{framework} {name}, seed {experiment.seed}, {experiment.sha256[:10]}, " + (
+            f"{self.dataset.name} {self.dataset.sha256[:8]}"
+        )
+        if key not in self.kept:
+            before = {}
+            if framework == "jax":
+                before = {"foretold": foretold(experiment, self.dataset)}
+            self.kept[key] = {**one(framework, experiment, self.dataset), **before}
+            result = self.kept[key]
+            print(f"{key}: {result['outcome']}, {result['test_accuracy'][-1]:.4f}", flush=True)
+            partial = self.path.with_suffix(".partial")
+            partial.write_text(record.encode(self.kept))
+            partial.replace(self.path)
+        return self.kept[key]
+
+    def seeds(
+        self, framework: str, name: str, experiment: Experiment, count: int
+    ) -> list[dict[str, Any]]:
+        seeded = [dataclasses.replace(experiment, seed=seed) for seed in range(count)]
+        return [self.get(framework, name, each) for each in seeded]
+
+
+# ---- tables
+
+
+def counted(kinds: list[str]) -> str:
+    names = {name: kinds.count(name) for name in dict.fromkeys(kinds)}
+    return next(iter(names)) if len(names) == 1 else ", ".join(f"{n} {c}" for n, c in names.items())
+
+
+def last(runs: list[dict[str, Any]]) -> np.ndarray:
+    return np.array([run["test_accuracy"][-1] for run in runs])
+
+
+def spread(values: np.ndarray) -> str:
+    deviation = values.std(ddof=1) if len(values) > 1 else 0.0
+    return f"{values.mean():.3f} ± {deviation:.3f}"
+
+
+def case_table(experiments: dict[str, Experiment], runs: dict[str, list[dict[str, Any]]]) -> str:
+    """The question's cases as Markdown: what each is, what was foretold, what happened."""
+    base = rescaling.canonical(experiments["baseline"])
+    lines = [
+        "| case | what was changed | R | κ₁ | κ₂ | S ÷ limit | foretold | outcome | test accuracy "
+        "| dead units |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for case, own in runs.items():
+        form = rescaling.canonical(experiments[case])
+        numbers = [form.learning_rate / base.learning_rate, *form.init_scale]
+        before = [run["foretold"] for run in own if "foretold" in run]
+        ratio = f"{statistics.median(float(f['ratio']) for f in before):.2g}" if before else "–"
+        lines.append(
+            f"| {case} | {question.CASES[case]} | {' | '.join(f'{n:.3g}' for n in numbers)} "
+            f"| {ratio} | {counted([f['verdict'] for f in before]) if before else '–'} "
+            f"| {counted([run['outcome'] for run in own])} | {spread(last(own))} "
+            f"| {statistics.mean(run['dead'] for run in own):.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def claim_table(runs: dict[str, list[dict[str, Any]]]) -> str:
+    lines = ["| what was tried | outcome | test accuracy | best epoch's | dead units |",
+             "|---|---|---|---|---|"]  # fmt: skip
+    for name, own in runs.items():
+        best = np.array([max(run["test_accuracy"]) for run in own])
+        lines.append(
+            f"| {name} | {counted([run['outcome'] for run in own])} | {spread(last(own))} "
+            f"| {spread(best)} | {statistics.mean(run['dead'] for run in own):.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def comparison(runs: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
+    """JAX less PyTorch, seed by seed, with the 95 % interval of the mean (Student's t)."""
+    lines = ["| case | JAX | PyTorch | JAX − PyTorch, 95 % interval | outcomes alike |",
+             "|---|---|---|---|---|"]  # fmt: skip
+    for case in runs["jax"]:
+        sides = [runs[framework][case] for framework in FRAMEWORKS["both"]]
+        differences, count = last(sides[0]) - last(sides[1]), len(sides[0])
+        interval = "–"
+        if count > 1:
+            error = differences.std(ddof=1) / np.sqrt(count)
+            interval = f"{scipy.stats.t.ppf(0.975, count - 1) * error:.4f}"
+        same = sum(a["outcome"] == b["outcome"] for a, b in zip(*sides, strict=True))
+        lines.append(
+            f"| {case} | {last(sides[0]).mean():.4f} | {last(sides[1]).mean():.4f} "
+            f"| {differences.mean():+.4f} ± {interval} | {same} of {count} |"
+        )
+    return "\n".join(lines)
+
+
+# ---- the command
+
+
+def plane(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Initial scales κ of both layers, and the R at which S reaches its limit: S = R · λmax."""
+    from jaxmlp import curvature, devices, train
+
+    scales = np.geomspace(1 / 40, 200, 25)
+    critical = []
+    for scale in scales:
+        experiment = Experiment(init_scale=(float(scale),))
+        ready = train.start(experiment, dataset)
+        with devices.precision(experiment):
+            found = curvature.sharpness(
+                train.program(experiment), ready.widths, ready.state.params, ready.hyper,
+                curvature.sample(next(ready.order)), ready.images,
+            )  # fmt: skip
+        critical.append(question.RATE / found.ratio)
+    return scales, np.array(critical)
+
+
+def run(values: argparse.Namespace) -> None:
+    from jaxmlp import devices, job
+
+    frameworks = FRAMEWORKS[values.framework]
+    dataset = job.load(values, lambda text: print(text, file=sys.stderr))
+    values.out.mkdir(parents=True, exist_ok=True)
+    runs = Runs(dataset, values.out / "runs.json")
+    devices.use_compilation_cache()
+    experiments = cases(values.epochs)
+    found = {
+        framework: {
+            case: runs.seeds(framework, case, experiment, values.seeds)
+            for case, experiment in experiments.items()
+        }
+        for framework in frameworks
+    }
+    pages = [f"{dataset.source}; {values.seeds} seeds, {values.epochs} epochs."]
+    pages += [f"{name}:\n\n{case_table(experiments, own)}" for name, own in found.items()]
+    if len(frameworks) == 2:
+        pages.append(comparison(found))
+    first = found[frameworks[0]]
+    figures = reproduce_figures.of_cases(first, dataset.name)
+    if "jax" in frameworks and not values.cases_only:
+        asked = claims(values.epochs)
+        tried = {name: runs.seeds("jax", name, e, values.seeds) for name, e in asked.items()}
+        pages.append(claim_table({"baseline": first["baseline"], **tried}))
+        rates = {name: (e, runs.get("jax", name, e)) for name, e in collapse().items()}
+        figures |= reproduce_figures.of_rates(list(rates.values()), dataset.name)
+        points = {case: (rescaling.canonical(experiments[case]), first[case]) for case in first}
+        figures |= reproduce_figures.of_plane(*plane(dataset), points, dataset.name)
+    text = "\n\n".join(pages) + "\n"
+    (values.out / "tables.md").write_text(text)
+    for name, content in figures.items():
+        (values.out / name).write_bytes(content)
+    print(f"\n{text}\nwritten: {values.out}/tables.md, {', '.join(figures)}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = flags.Parser(__doc__ or "")
+    flags.add_data_flags(parser)
+    parser.add_argument("--framework", choices=FRAMEWORKS, default="jax", help="(default: jax)")
+    parser.add_argument("--seeds", type=int, default=5, help="(default: 5)")
+    parser.add_argument("--epochs", type=int, default=20, help="of a case (default: 20)")
+    parser.add_argument("--cases-only", action="store_true",
+                        help="not the claims, the rates and the plane")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), metavar="DIR",
+                        help="runs, tables and figures (default: runs/reproduce)")  # fmt: skip
+    values = parser.parse_args(arguments)
+    if values.seeds < 1 or values.epochs < 1:
+        flags.fail("--seeds and --epochs must be at least 1", flags.INPUT)
+    with flags.one_line_errors():
+        run(values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

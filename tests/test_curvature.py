@@ -1,0 +1,200 @@
+"""Sharpness: against a dense eigendecomposition, against PyTorch, and under every transport."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from jaxmlp import curvature, devices, rescaling, train
+from jaxmlp.experiment import Experiment
+
+SMALL = Experiment(hidden=(5, 6), batch_size=4, preprocessing="center", precision="float64",
+                   input_scale=3.0, learning_rate=(0.1, 0.02, 0.3))  # fmt: skip
+OPTIMIZERS: dict[str, dict] = {
+    "sgd": {"learning_rate": (0.1, 0.02, 0.3)},
+    "adam": {"optimizer": "adam", "eps": (1e-3,)},
+    "rmsprop": {"optimizer": "rmsprop", "eps": (1e-3,)},
+    "adagrad": {"optimizer": "adagrad", "eps": (1e-3,)},
+    "lion": {"optimizer": "lion"},
+}
+
+
+def of(experiment: Experiment, dataset, tolerance: float = 1e-12) -> curvature.Sharpness:
+    ready = train.start(experiment, dataset)
+    with devices.precision(experiment):
+        return curvature.sharpness(
+            train.program(experiment), ready.widths, ready.state.params, ready.hyper,
+            next(ready.order), ready.images, tolerance,
+        )  # fmt: skip
+
+
+def dense(experiment: Experiment, dataset) -> float:
+    """λmax(D^½ H D^½) by writing everything down: H of the mean loss, D from its definition."""
+    ready = train.start(experiment, dataset)
+    batches = next(ready.order)
+    with devices.precision(experiment):
+        flat, unravel = ravel_pytree(ready.state.params)
+        loss = curvature._loss(train.program(experiment), ready.widths, ready.hyper, ready.images)
+        hessian = jax.hessian(lambda v: loss(unravel(v), batches.ravel()))(flat)
+        grads = np.stack(
+            [ravel_pytree(jax.grad(loss)(ready.state.params, batch))[0] for batch in batches]
+        )
+        rms = np.sqrt((grads**2).mean(axis=0))
+        rates, eps = (
+            np.asarray(ravel_pytree([
+                {name: jnp.full_like(w, getattr(ready.hyper.rates[name], what)[i])
+                 for name, w in layer.items()}
+                for i, layer in enumerate(ready.state.params)
+            ])[0])
+            for what in ("learning_rate", "eps")
+        )  # fmt: skip
+    with np.errstate(divide="ignore"):
+        factor = {
+            "sgd": np.ones_like(rms),
+            "adam": 1 / (rms + eps),
+            "rmsprop": 1 / (np.sqrt(0.01) * rms + eps),
+            "adagrad": 1 / (rms + eps),
+            "lion": 1 / rms,
+        }[experiment.optimizer]
+    root = np.sqrt(rates * np.where((rms == 0) & (experiment.optimizer != "sgd"), 0, factor))
+    return float(np.linalg.eigvalsh(root[:, None] * np.asarray(hessian) * root).max())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("bias", [False, True])
+def test_it_is_the_largest_eigenvalue_of_the_dense_matrix(name, bias, tiny_dataset):
+    experiment = Experiment(**{**_plain(SMALL), **OPTIMIZERS[name], "bias": bias})
+    assert of(experiment, tiny_dataset).value == pytest.approx(dense(experiment, tiny_dataset),
+                                                               rel=1e-6)  # fmt: skip
+
+
+def _plain(experiment: Experiment) -> dict:
+    names = ("hidden", "batch_size", "preprocessing", "precision", "input_scale")
+    return {name: getattr(experiment, name) for name in names}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_it_belongs_to_the_run_whatever_the_input_scale(name, tiny_dataset):
+    experiment = Experiment(**{**_plain(SMALL), **OPTIMIZERS[name], "bias": True})
+    for moved in (
+        rescaling.transport(experiment, 255.0),
+        rescaling.transport(experiment, 0.1, scheme="first-layer"),
+        rescaling.transport(experiment, factors=[2.0, 0.3, 5.0]),
+    ):
+        assert of(moved, tiny_dataset).value == pytest.approx(
+            of(experiment, tiny_dataset).value, rel=1e-9
+        )
+    scaled = dataclasses.replace(experiment, input_scale=255.0)
+    assert of(scaled, tiny_dataset).value > 5 * of(experiment, tiny_dataset).value
+
+
+def test_the_products_are_pytorchs(tiny_dataset):
+    import torch
+
+    from torchref import model as reference
+
+    ready = train.start(SMALL, tiny_dataset)
+    batches = next(ready.order)
+    with devices.precision(SMALL):
+        params = ready.state.params
+        static = train.program(SMALL)
+        arguments = (static, ready.widths, params)
+        root = curvature.root_rates(*arguments, ready.hyper, batches, ready.images)
+        flat, unravel = ravel_pytree(params)
+        vector = np.random.default_rng(0).normal(size=flat.size)
+        ours = curvature.hessian_product(
+            *arguments, root, ready.hyper, batches, ready.images, jnp.asarray(vector)
+        )
+        layers = jax.tree.map(np.asarray, (params, unravel(jnp.asarray(vector)), unravel(ours)))
+        inputs = np.array(
+            curvature.preprocess(static, ready.images.train_images[batches.ravel()], ready.images,
+                                 ready.hyper.input_scale)
+        )  # fmt: skip
+    net = reference.MLP(ready.widths, False, torch.float64)
+    reference.set_weights(net, layers[0])
+    labels = torch.from_numpy(np.array(tiny_dataset.train_labels)[batches.ravel()]).long()
+    weights = tuple(net.parameters())
+    roots = [rate**0.5 for rate in SMALL.per_layer("learning_rate")]
+
+    def loss(*values):
+        named = dict(zip((name for name, _ in net.named_parameters()), values, strict=True))
+        logits, _ = torch.func.functional_call(net, named, (torch.from_numpy(inputs),))
+        return torch.nn.functional.cross_entropy(logits, labels)
+
+    direction = tuple(
+        root * torch.from_numpy(layer["kernel"].T.copy())
+        for root, layer in zip(roots, layers[1], strict=True)
+    )
+    _, products = torch.autograd.functional.hvp(loss, weights, direction)
+    for root, product, mine in zip(roots, products, layers[2], strict=True):
+        theirs = root * product.numpy().T
+        np.testing.assert_allclose(
+            mine["kernel"], theirs, rtol=1e-10, atol=1e-12 * abs(theirs).max()
+        )
+
+
+LIMITS = [  # from the linear recurrences worked out by hand
+    ({"momentum": 0.0}, 2.0),
+    ({}, 3.8),
+    ({"nesterov": True}, 2 * 1.9 / 2.8),
+    ({"dampening": 0.5}, 3.8 / 0.5),
+    ({"optimizer": "adam"}, 38.0),
+    ({"optimizer": "rmsprop"}, 2.0),
+    ({"optimizer": "rmsprop", "momentum": 0.5}, 3.0),
+    ({"optimizer": "adagrad"}, 2.0),
+]
+
+
+@pytest.mark.parametrize(("settings", "limit"), LIMITS)
+def test_the_limits_are_the_literatures(settings, limit):
+    assert curvature.stability_limit(Experiment(**settings)) == pytest.approx(limit)
+
+
+def iterate(experiment: Experiment, curved: float) -> float:
+    """How far the optimizer's own linear part takes x from 1 on curved·x²/2 in 400 steps."""
+    asked = experiment
+    x = 1.0
+    buffer = None
+    average = 0.0
+    for _ in range(400):
+        g = curved * x
+        if experiment.optimizer == "lion":
+            step = asked.beta1 * average + (1 - asked.beta1) * g
+            average = asked.beta2 * average + (1 - asked.beta2) * g
+        elif experiment.optimizer == "adam":
+            average = asked.beta1 * average + (1 - asked.beta1) * g
+            step = average
+        else:
+            mu, damp = asked.momentum, asked.dampening
+            buffer = g if buffer is None else mu * buffer + (1 - damp) * g
+            step = g + mu * buffer if asked.nesterov else buffer
+        x -= step
+    return abs(x)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"nesterov": True}, {"dampening": 0.3}, {"optimizer": "adam"}, {"optimizer": "lion"},
+     {"optimizer": "lion", "beta1": 0.5, "beta2": 0.7}],
+)  # fmt: skip
+def test_below_the_limit_the_iteration_shrinks_above_it_grows(settings):
+    experiment = Experiment(**settings)
+    limit = curvature.stability_limit(experiment)
+    assert iterate(experiment, 0.95 * limit) < 1 < iterate(experiment, 1.05 * limit)
+
+
+def test_an_overflown_hessian_has_no_sharpness(tiny_dataset):
+    huge = dataclasses.replace(SMALL, precision="float32", input_scale=3e38)
+    found = of(huge, tiny_dataset, 1e-2)
+    assert np.isnan(found.value)
+    assert np.isnan(found.ratio)
+
+
+def test_the_sample_is_the_runs_first_images():
+    order = np.arange(1200).reshape(4, 300)
+    assert curvature.sample(order).shape == (3, 300)
+    assert curvature.sample(order, 300).tolist() == [list(range(300))]
+    assert curvature.sample(np.arange(5000).reshape(1, 5000)).shape == (1, 1000)
