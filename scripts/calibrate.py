@@ -85,8 +85,10 @@ def measure(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
         (dead / np.array(experiment.hidden))[first], correct[first], dataset.classes,
     )  # fmt: skip
     finite = np.isfinite(loss).all() and np.isfinite(results[-1].test.loss)
+    silent = results[-1].test.silent / len(dataset.test_labels)
     with np.errstate(all="ignore"):
-        diverges = not finite or bool(loss.max() > 1.5 * loss[0] + 0.5)
+        passed = bool(loss.max() > 1.5 * loss[0] + 0.5)
+    diverges = not finite or passed or bool((silent > 0.5).any())
     accuracy = int(results[-1].test.correct) / len(dataset.test_labels)
     return {
         "features": known,

@@ -1,0 +1,235 @@
+"""The forecast before the first step; the explanation in words; both in records."""
+
+import json
+import math
+import subprocess
+import sys
+
+import calibrate
+import explain
+import numpy as np
+import pytest
+import run_jax
+import run_torch
+
+from jaxmlp import explanation, forecast, question, rescaling, train
+from jaxmlp.experiment import Experiment
+
+TINY = {"hidden": (5,), "batch_size": 4, "epochs": 6, "preprocessing": "center"}
+
+
+def test_the_rehearsal_is_the_runs_own_beginning(tiny_dataset):
+    experiment = Experiment(**TINY, learning_rate=(0.1,))
+    found = forecast.forecast(experiment, tiny_dataset)
+    run = train.Run(experiment, tiny_dataset)
+    steps = run.steps(list(run.epochs()))
+    np.testing.assert_array_equal(found.loss.astype(np.float32), steps["loss"])
+    np.testing.assert_array_equal(found.dead, steps["dead"])
+    assert len(found.loss) == 6 * 6  # no longer than the run
+
+
+def test_what_blows_up_is_foretold_and_what_trains_too(tiny_dataset):
+    calm = forecast.forecast(Experiment(**TINY, learning_rate=(1e-3,)), tiny_dataset)
+    wild = forecast.forecast(Experiment(**TINY, learning_rate=(1e4,)), tiny_dataset)
+    assert calm.verdict == "stable"
+    assert calm.diverges < 0.1
+    assert wild.diverges > 0.9
+    assert wild.sharpness.ratio > 100 > 1 > calm.sharpness.ratio
+
+
+def test_the_verdict_belongs_to_the_run_whatever_the_input_scale(tiny_dataset):
+    experiment = Experiment(**TINY, learning_rate=(0.3,), bias=True)
+    one = forecast.forecast(experiment, tiny_dataset).to_json()
+    other = forecast.forecast(rescaling.transport(experiment, 256.0), tiny_dataset).to_json()
+    assert one.pop("verdict") == other.pop("verdict")
+    assert one == pytest.approx(other, rel=1e-3)  # Lanczos starts in another direction
+
+
+def test_a_run_without_finite_numbers_has_a_forecast(tiny_dataset):
+    found = forecast.forecast(Experiment(**TINY, input_scale=1e38, init_scale=(1e3,)), tiny_dataset)
+    assert found.diverges > 0.9
+    assert "not finite" in explanation.stability(found.to_json())
+
+
+def test_a_network_that_dies_in_its_first_step_is_foretold_though_the_loss_falls(tiny_dataset):
+    found = forecast.forecast(Experiment(**TINY, input_scale=1e20), tiny_dataset)
+    assert found.loss.max() == found.loss[0]
+    assert found.dead[1:].min() == 1
+    assert found.verdict == "fatal"
+
+
+def known(**changes: float) -> dict[str, float]:
+    calm = forecast.features(
+        0.1, 0.1, np.linspace(2.3, 1.9, 100), np.full((100, 1), 0.1), np.full(100, 0.3), 10
+    )
+    return {**calm, **changes}
+
+
+def test_more_trouble_seen_means_more_trouble_foretold():
+    base = forecast.DIVERGES.probability(known())
+    for more in ({"sharpness": 3.0}, {"margin": 1.0, "passed": 1.0}, {"end": 2.0}):
+        assert forecast.DIVERGES.probability(known(**more)) > base
+    base = forecast.DIES.probability(known())
+    for more in ({"dead": 1.0}, {"accuracy": 0.0}, {"chance": -3.0}):
+        assert forecast.DIES.probability(known(**more)) > base
+
+
+def test_features_stay_within_the_range_that_was_seen():
+    loss = np.array([2.3, 1e20, np.inf, np.nan] * 25)
+    found = forecast.features(math.nan, math.inf, loss, np.ones((100, 2)), np.zeros(100), 10)
+    assert all(math.isfinite(value) and abs(value) <= 6 for value in found.values())
+    assert found["sharpness"] == found["batch_sharpness"] == 6
+
+
+# ---- calibration
+
+
+def test_a_family_is_the_same_each_time_and_its_members_differ():
+    first = [calibrate.random_experiment(1, index) for index in range(20)]
+    assert first == [calibrate.random_experiment(1, index) for index in range(20)]
+    assert len(set(first)) == 20
+    assert first[0] != calibrate.random_experiment(2, 0)
+
+
+def test_the_fit_finds_the_probabilities_that_made_the_data():
+    draw = np.random.default_rng(0)
+    values = draw.normal(size=(4000, 2))
+    truth = draw.random(4000) < 1 / (1 + np.exp(-(0.5 + 2 * values[:, 0] - values[:, 1])))
+    found = [
+        {"features": {"a": a, "b": b}, "diverges": bool(t)}
+        for (a, b), t in zip(values, truth, strict=True)
+    ]
+    model = calibrate.fit(found, ("a", "b"), "diverges")
+    # the weights' standard errors are below 0.08; three of them, and the ridge
+    assert model.intercept == pytest.approx(0.5, abs=0.25)
+    assert model.weights == pytest.approx({"a": 2.0, "b": -1.0}, abs=0.25)
+    foretold = np.array([model.probability(row["features"]) for row in found])
+    for _, share, (low, high), _ in calibrate.reliability(foretold, truth):
+        assert low <= share <= high
+    assert "balanced accuracy" in calibrate.confusion("it", foretold, truth)
+
+
+def test_confusions_are_counted():
+    text = calibrate.confusion("it", np.array([0.9, 0.9, 0.1, 0.1, 0.1]),
+                               np.array([True, False, True, False, False]))  # fmt: skip
+    assert "1 foretold and true, 1 missed, 1 false alarms, 2 rightly not" in text
+    assert "balanced accuracy 58.3%" in text
+
+
+def test_measurements_are_kept_and_not_repeated(tiny_npz, tmp_path, monkeypatch, capsys):
+    def tiny(family: int, index: int) -> Experiment:
+        rate = 10.0 ** ((index % 5) - 2)
+        return Experiment(hidden=(5,), batch_size=4, learning_rate=(rate,), epochs=2, seed=index)
+
+    monkeypatch.setattr(calibrate, "random_experiment", tiny)
+    command = ["--family", "3", "--experiments", "10", "--data", str(tiny_npz),
+               "--out", str(tmp_path)]  # fmt: skip
+    calibrate.main(command)
+    first = capsys.readouterr().out
+    assert "10 experiments of family 3" in first
+    assert (tmp_path / "3.png").is_file()
+    monkeypatch.setattr(calibrate, "measure", None)
+    calibrate.main(command)
+    assert capsys.readouterr().out == first
+
+
+# ---- explanation
+
+
+@pytest.mark.parametrize("case", [case for case in question.CASES if case != "baseline"])
+def test_explain_says_of_every_case_what_it_is(case, capsys):
+    explain.main(["--case", case, "--no-forecast"])
+    shown = " ".join(capsys.readouterr().out.split())
+    if case.startswith("repair"):
+        assert "It is the same run, step for step." in shown
+        assert "none needed" in shown
+        return
+    experiment = Experiment(**question.settings(case))
+    words = rescaling.in_words(rescaling.difference(experiment, Experiment()), 2)
+    assert words in shown
+    assert "learning rates alone impossible" in shown or "initial scales alone" in shown
+    assert all(reason.split(".")[0][:40] in shown for _, reason in explanation.ATTEMPTS.values())
+    assert "Why both layers seemed to need it" in shown
+
+
+def test_the_flags_that_it_prints_are_the_repairs(capsys):
+    for _, text in explanation.repairs(Experiment(input_scale=255.0), Experiment())[:2]:
+        explain.main([*text.split(), "--no-forecast"])
+        assert "It is the same run, step for step." in capsys.readouterr().out
+
+
+def test_every_attempt_of_the_question_is_explained():
+    cases = {case for case in question.CASES if not case.startswith(("baseline", "repair"))}
+    assert set(explanation.ATTEMPTS) == cases
+
+
+def test_explain_needs_neither_jax_nor_data_without_a_forecast():
+    code = (
+        "import sys, explain; explain.main(['--input-scale', '9', '--no-forecast']); "
+        "assert not {'jax', 'tensorflow_datasets', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd="scripts", capture_output=True)
+
+
+def test_a_record_is_explained_and_compared(tiny_npz, tmp_path, capsys):
+    flags = ["--data", str(tiny_npz), "--hidden", "5", "--batch-size", "4", "--epochs", "1"]
+    run_jax.main([*flags, "--out", str(tmp_path / "plain")])
+    run_torch.main([*flags, "--input-scale", "9", "--out", str(tmp_path / "scaled")])
+    capsys.readouterr()
+    explain.main([str(tmp_path / "scaled"), "--data", str(tiny_npz), "--json",
+                  "--against", str(tmp_path / "plain")])  # fmt: skip
+    found = json.loads(capsys.readouterr().out)
+    assert "effective learning rate 9 times too large" in found["identity"]
+    assert found["stability"]["verdict"] in ("stable", "catapult", "fatal")
+    plain, scaled = (
+        json.loads((tmp_path / name / "result.json").read_text()) for name in ("plain", "scaled")
+    )
+    assert found["canonical"] == scaled["canonical"]
+    assert scaled["stability"] is None  # PyTorch's runs load no JAX
+    assert plain["stability"]["rehearsed_steps"] == 6
+    assert plain["explanation"] == "It is the same run, step for step."
+    explain.main([str(tmp_path / "scaled"), "--no-forecast", "--against", str(tmp_path / "plain")])
+    assert "first layer alone" in capsys.readouterr().out
+
+
+BAD = [
+    (["nowhere"], "no record of a run"),
+    (["--against", "nowhere"], "no record of a run"),
+    (["pyproject.toml"], "no record of a run"),
+    (["--input-scale", "-1"], "input_scale -1.0"),
+    (["nowhere", "--epochs", "3"], "give one of the two"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD)
+def test_bad_input_is_one_line(arguments, words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        explain.main([*arguments, "--no-forecast"])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--learning-rate", "0.1", "0"], "No canonical form: layer 2 has learning rate 0"),
+        (["--hidden", "--input-scale", "7"], "effective learning rate 49 times too large"),
+        (["--optimizer", "lion", "--bias", "--input-scale", "4"], "biases start"),
+        (["--weight-decay", "0", "--input-scale", "2"], "decay per step absent"),
+    ],
+)
+def test_other_runs_are_explained_too(flags, words, capsys):
+    explain.main([*flags, "--no-forecast"])
+    assert words in " ".join(capsys.readouterr().out.split())
+
+
+def test_networks_that_differ_are_not_compared(tiny_npz, tmp_path, capsys):
+    run_jax.main(["--data", str(tiny_npz), "--hidden", "5", "--batch-size", "4", "--epochs", "1",
+                  "--no-forecast", "--out", str(tmp_path / "five")])  # fmt: skip
+    capsys.readouterr()
+    explain.main(["--no-forecast", "--against", str(tmp_path / "five"), "--hidden", "6"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "hidden (6,) instead of (5,)" in shown
+    assert "first layer alone" not in shown
