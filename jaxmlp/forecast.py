@@ -130,8 +130,10 @@ def forecast(experiment: Experiment, dataset: Dataset) -> Forecast:
     dead = metrics.dead / np.array(experiment.hidden)
     correct = metrics.correct / experiment.batch_size
     known = features(whole.ratio, batch.ratio, loss, dead, correct, dataset.classes)
-    diverges = DIVERGES.probability(known)
-    return Forecast(whole, batch, loss, dead, diverges, diverges * DIES.probability(known))
+    diverges, dies = DIVERGES.probability(known), DIES.probability(known)
+    if not np.isfinite(loss).all():  # it has happened
+        diverges = dies = 1.0
+    return Forecast(whole, batch, loss, dead, diverges, diverges * dies)
 
 
 def features(
