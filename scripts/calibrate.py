@@ -90,10 +90,14 @@ def measure(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
         passed = bool(loss.max() > 1.5 * loss[0] + 0.5)
     diverges = not finite or passed or bool((silent > 0.5).any())
     accuracy = int(results[-1].test.correct) / len(dataset.test_labels)
+    with np.errstate(all="ignore"):
+        early, late = (float(np.mean(half)) for half in np.array_split(loss, 2))
+        rising = late > 2 * early and late > 10 * loss[0]
+    lost = bool(experiment.hidden) and accuracy < 2 / dataset.classes  # a linear model has no units
     return {
         "features": known,
         "diverges": diverges,
-        "dies": diverges and (not finite or accuracy < 2 / dataset.classes),
+        "dies": diverges and (not finite or bool(rising) or lost),
         "accuracy": accuracy,
         "ratio": whole.ratio,
     }
