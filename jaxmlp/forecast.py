@@ -48,14 +48,11 @@ class Model(NamedTuple):
 
 # Fitted to 400 random experiments on CIFAR-10 by
 # scripts/calibrate.py --family 1 --experiments 400 --fit
-CURVATURE_ALONE = Model(-0.880, {"sharpness": 1.044, "batch_sharpness": -0.113})
-DIVERGES = Model(
-    -4.483,
-    {"sharpness": 0.198, "batch_sharpness": 0.122, "passed": 6.62, "margin": 1.103, "end": 0.1},
-)
+CURVATURE_ALONE = Model(-0.982, {"sharpness": 0.785})  # for comparison: no rehearsal
+DIVERGES = Model(-3.877, {"sharpness": 0.187, "passed": 6.647, "margin": 1.045, "end": 0.161})
 DIES = Model(  # given that it diverges
-    1.603,
-    {"sharpness": 0.227, "late": 1.262, "chance": -0.981, "dead": 1.67, "accuracy": -9.905},
+    -0.494,
+    {"sharpness": 0.184, "late": 2.774, "chance": -0.467, "dead": 3.227, "accuracy": -7.413},
 )
 
 
@@ -63,7 +60,6 @@ class Forecast(NamedTuple):
     """What is known of a run before its first step."""
 
     sharpness: Sharpness  # on a sample of 1000 images
-    batch_sharpness: Sharpness  # on the first batch alone: a batch sees more curvature
     loss: Float[np.ndarray, " steps"]  # of the rehearsal's steps
     dead: Float[np.ndarray, "steps hidden"]  # fraction of each hidden layer's units
     diverges: float  # probabilities
@@ -79,7 +75,6 @@ class Forecast(NamedTuple):
         """The record's section `stability`."""
         return {
             "sharpness": self.sharpness.value,
-            "batch_sharpness": self.batch_sharpness.value,
             "limit": self.sharpness.limit,
             "ratio": self.sharpness.ratio,
             "images": self.sharpness.images,
@@ -117,10 +112,8 @@ def forecast(experiment: Experiment, dataset: Dataset) -> Forecast:
     repeats = -(-length // len(batches))  # of an epoch that is shorter than the rehearsal
     first = np.concatenate([batches, *(next(ready.order) for _ in range(repeats - 1))])[:length]
     with devices.precision(experiment):
-        arguments = (static, ready.widths, ready.state.params, ready.hyper)
-        whole, batch = (
-            sharpness(*arguments, chosen, ready.images)
-            for chosen in (sample(batches), sample(batches[:1]))
+        found = sharpness(
+            static, ready.widths, ready.state.params, ready.hyper, sample(batches), ready.images
         )
         metrics = rehearse(
             static, ready.widths, ready.state, ready.hyper, first, ready.images,
@@ -130,16 +123,15 @@ def forecast(experiment: Experiment, dataset: Dataset) -> Forecast:
     loss = np.asarray(metrics.loss, np.float64)
     dead = metrics.dead / np.array(experiment.hidden)
     correct = metrics.correct / experiment.batch_size
-    known = features(whole.ratio, batch.ratio, loss, dead, correct, dataset.classes)
+    known = features(found.ratio, loss, dead, correct, dataset.classes)
     diverges, dies = DIVERGES.probability(known), DIES.probability(known)
     if not np.isfinite(loss).all():  # it has happened
         diverges = dies = 1.0
-    return Forecast(whole, batch, loss, dead, diverges, diverges * dies)
+    return Forecast(found, loss, dead, diverges, diverges * dies)
 
 
 def features(
     ratio: float,
-    batch_ratio: float,
     loss: Float[np.ndarray, " steps"],
     dead: Float[np.ndarray, "steps hidden"],
     correct: Float[np.ndarray, " steps"],
@@ -148,7 +140,7 @@ def features(
     """What the logistic models look at; logarithms, each kept within the range that was seen.
 
     Args:
-        ratio: sharpness over its limit, on the sample and on the first batch.
+        ratio: sharpness over its limit.
         correct: fraction of each batch, before the step.
     """
     loss = np.where(np.isfinite(loss), np.minimum(loss, HUGE), HUGE)
@@ -160,7 +152,6 @@ def features(
     collapsed = float(dead[-LAST:].mean(axis=0).max(initial=0.0))
     return {
         "sharpness": _log(ratio, 6),
-        "batch_sharpness": _log(batch_ratio, 6),
         "passed": float(margin > 0 or collapsed >= GONE),
         "margin": max(-2.0, min(3.0, margin)),
         "end": _log(end / loss[0], 3),

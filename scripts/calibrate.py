@@ -29,8 +29,8 @@ OPTIMIZERS: tuple[dict[str, Any], ...] = (
     {"optimizer": "lion"},
 )  # fmt: skip
 MODELS = {  # features; the last is fitted to the experiments that diverge
-    "CURVATURE_ALONE": ("sharpness", "batch_sharpness"),
-    "DIVERGES": ("sharpness", "batch_sharpness", "passed", "margin", "end"),
+    "CURVATURE_ALONE": ("sharpness",),
+    "DIVERGES": ("sharpness", "passed", "margin", "end"),
     "DIES": ("sharpness", "late", "chance", "dead", "accuracy"),
 }
 RIDGE = 1e-3  # on the weights of standardised features: keeps separable data from infinity
@@ -67,12 +67,10 @@ def measure(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
     static, ready = train.program(experiment), train.start(experiment, dataset)
     batches = next(ready.order)
     with devices.precision(experiment):
-        whole, batch = (
-            curvature.sharpness(
-                static, ready.widths, ready.state.params, ready.hyper, chosen, ready.images
-            )
-            for chosen in (curvature.sample(batches), curvature.sample(batches[:1]))
-        )
+        sharpness = curvature.sharpness(
+            static, ready.widths, ready.state.params, ready.hyper, curvature.sample(batches),
+            ready.images,
+        )  # fmt: skip
     run = train.Run(experiment, dataset)
     results = list(run.epochs())
     loss, _, _, dead = (
@@ -81,7 +79,7 @@ def measure(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
     correct = np.concatenate([result.steps.correct for result in results]) / experiment.batch_size
     first = slice(0, forecast.REHEARSAL)
     known = forecast.features(
-        whole.ratio, batch.ratio, loss[first].astype(float),
+        sharpness.ratio, loss[first].astype(float),
         (dead / np.array(experiment.hidden))[first], correct[first], dataset.classes,
     )  # fmt: skip
     finite = np.isfinite(loss).all() and np.isfinite(results[-1].test.loss)
@@ -99,7 +97,7 @@ def measure(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
         "diverges": diverges,
         "dies": diverges and (not finite or bool(rising) or lost),
         "accuracy": accuracy,
-        "ratio": whole.ratio,
+        "ratio": sharpness.ratio,
     }
 
 

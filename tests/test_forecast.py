@@ -53,7 +53,7 @@ def test_a_run_without_finite_numbers_has_a_forecast(tiny_dataset):
 
 def known(**changes: float) -> dict[str, float]:
     calm = forecast.features(
-        0.1, 0.1, np.linspace(2.3, 1.9, 100), np.full((100, 1), 0.1), np.full(100, 0.3), 10
+        0.1, np.linspace(2.3, 1.9, 100), np.full((100, 1), 0.1), np.full(100, 0.3), 10
     )
     return {**calm, **changes}
 
@@ -70,7 +70,7 @@ def test_more_trouble_seen_means_more_trouble_foretold():
 def test_a_layer_without_active_units_counts_as_diverged_though_the_loss_falls():
     falls = np.geomspace(50, 2.31, 100)
     alive, dead = (
-        forecast.features(9.0, 9.0, falls, np.full((100, 1), share), np.full(100, 0.1), 10)
+        forecast.features(9.0, falls, np.full((100, 1), share), np.full(100, 0.1), 10)
         for share in (0.5, 1.0)
     )
     assert forecast.DIVERGES.probability(dead) > 0.5 > forecast.DIVERGES.probability(alive)
@@ -78,9 +78,9 @@ def test_a_layer_without_active_units_counts_as_diverged_though_the_loss_falls()
 
 def test_features_stay_within_the_range_that_was_seen():
     loss = np.array([2.3, 1e20, np.inf, np.nan] * 25)
-    found = forecast.features(math.nan, math.inf, loss, np.ones((100, 2)), np.zeros(100), 10)
+    found = forecast.features(math.nan, loss, np.ones((100, 2)), np.zeros(100), 10)
     assert all(math.isfinite(value) and abs(value) <= 6 for value in found.values())
-    assert found["sharpness"] == found["batch_sharpness"] == 6
+    assert found["sharpness"] == 6
 
 
 # ---- calibration
