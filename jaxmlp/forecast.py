@@ -7,7 +7,7 @@ how well they do on another.
 
     diverges   the loss becomes non-finite or passes 1.5 times its first value + 0.5, or a hidden
                layer ends without an active unit on most test images
-    dies       it diverges and does not come back: after two epochs it is non-finite or the loss
+    dies       it diverges and does not come back: after six epochs it is non-finite or the loss
                still rises, or the network has lost so many units that its test accuracy is below
                twice that of guessing
 

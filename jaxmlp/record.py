@@ -35,8 +35,9 @@ those of its batch before the update; numbers that are not finite are the string
                   with a learning rate of 0
     explanation   the same in words, beside the run with unscaled inputs and default settings
     stability     what was foretold before the first step (forecast.py): sharpness (S on a sample
-                  of `images` training images), limit, ratio (S / limit), rehearsed_steps, the probabilities `diverges` and `dies`, and
-                  verdict (stable, catapult, fatal); null where nothing was foretold
+                  of `images` training images), limit, ratio (S / limit), rehearsed_steps, the
+                  probabilities `diverges` and `dies`, and verdict (stable, catapult, fatal); null
+                  where nothing was foretold
     timings       the one part that differs between two runs of one experiment: started (UTC),
                   setup, compile, train and epoch seconds, images per second (median epoch)
 """

@@ -21,7 +21,8 @@ from jaxmlp import curvature, devices, flags, forecast, train
 from jaxmlp.data import Dataset
 from jaxmlp.experiment import OPTIMIZER_DEFAULTS, Experiment
 
-EPOCHS = 2  # after which it is clear who lives
+CALM = 2  # epochs; what has not diverged by then is counted as stable
+EPOCHS = 6  # for what has: some networks take that long to come back
 NETWORKS = ((), (100,), (300,), (300,), (300,), (100, 60), (60, 60, 60))
 OPTIMIZERS: tuple[dict[str, Any], ...] = (
     {}, {}, {}, {"momentum": 0.0}, {"nesterov": True}, {"optimizer": "adam"},
@@ -71,33 +72,44 @@ def measure(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
             static, ready.widths, ready.state.params, ready.hyper, curvature.sample(batches),
             ready.images,
         )  # fmt: skip
-    run = train.Run(experiment, dataset)
-    results = list(run.epochs())
+    results: list[train.EpochResult] = []
+    for result in train.Run(experiment, dataset).epochs():
+        results.append(result)
+        found = course(experiment, results, dataset)
+        if len(results) >= CALM and not (found["diverges"] and found["finite"]):
+            break  # its fate is known
     loss, _, _, dead = (
         np.concatenate(parts) for parts in zip(*(r.steps for r in results), strict=True)
     )
     correct = np.concatenate([result.steps.correct for result in results]) / experiment.batch_size
     first = slice(0, forecast.REHEARSAL)
     known = forecast.features(
-        sharpness.ratio, loss[first].astype(float),
-        (dead / np.array(experiment.hidden))[first], correct[first], dataset.classes,
+        sharpness.ratio, loss[first].astype(float), (dead / np.array(experiment.hidden))[first],
+        correct[first], dataset.classes,
     )  # fmt: skip
-    finite = np.isfinite(loss).all() and np.isfinite(results[-1].test.loss)
-    silent = results[-1].test.silent / len(dataset.test_labels)
-    with np.errstate(all="ignore"):
-        passed = bool(loss.max() > 1.5 * loss[0] + 0.5)
-    diverges = not finite or passed or bool((silent > 0.5).any())
-    accuracy = int(results[-1].test.correct) / len(dataset.test_labels)
+    return {"features": known, "ratio": sharpness.ratio, **course(experiment, results, dataset)}
+
+
+def course(
+    experiment: Experiment, results: list[train.EpochResult], dataset: Dataset
+) -> dict[str, Any]:
+    """How a run went, by forecast.py's definitions."""
+    loss = np.concatenate([result.steps.loss for result in results]).astype(np.float64)
+    last, images = results[-1].test, len(dataset.test_labels)
+    finite = bool(np.isfinite(loss).all() and np.isfinite(last.loss))
     with np.errstate(all="ignore"):
         early, late = (float(np.mean(half)) for half in np.array_split(loss, 2))
-        rising = late > 2 * early and late > 10 * loss[0]
-    lost = bool(experiment.hidden) and accuracy < 2 / dataset.classes  # a linear model has no units
+        passed = bool(loss.max() > 1.5 * loss[0] + 0.5)
+        rising = bool(late > 2 * early and late > 10 * loss[0])
+    diverges = not finite or passed or bool((last.silent > images / 2).any())
+    accuracies = [int(result.test.correct) / images for result in results]
+    # A linear model has no units to lose.
+    lost = bool(experiment.hidden) and accuracies[-1] < 2 / dataset.classes
     return {
-        "features": known,
+        "finite": finite,
         "diverges": diverges,
-        "dies": diverges and (not finite or bool(rising) or lost),
-        "accuracy": accuracy,
-        "ratio": sharpness.ratio,
+        "dies": diverges and (not finite or rising or lost),
+        "accuracies": accuracies,
     }
 
 
@@ -252,7 +264,7 @@ def run(values: argparse.Namespace) -> None:
             rounded = {feature: round(weight, 3) for feature, weight in model.weights.items()}
             print(f"{name} = Model({model.intercept:.3f}, {rounded})")
     dies, diverges = (sum(row[name] for row in found) for name in ("dies", "diverges"))
-    print(f"{len(found)} experiments of family {values.family}, {dataset.source}, {EPOCHS} epochs: "
+    print(f"{len(found)} experiments of family {values.family}, {dataset.source}: "
           f"{diverges} diverge, {dies} of them die")  # fmt: skip
     print(judge(found, models))
     figure = values.out / f"{values.family}.png"
