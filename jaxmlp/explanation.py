@@ -117,12 +117,12 @@ def stability(known: dict[str, Any]) -> str:
     """The verdict before training, from the record's section `stability`."""
     ratio, dies, diverges = known["ratio"], known["dies"], known["diverges"]
     said = {
-        "fatal": f"Fatal: it will most likely die (probability {_percent(dies)})",
+        "fatal": f"Fatal: it dies with probability {_percent(dies)}",
         "catapult": (
-            f"Catapult: the loss will shoot up (probability {_percent(diverges)}) and the network "
-            f"most likely survives, battered (dies: {_percent(dies)})"
+            f"Catapult: the loss shoots up with probability {_percent(diverges)}, and the network "
+            f"survives it, battered (it dies with probability {_percent(dies)})"
         ),
-        "stable": f"Stable: it will most likely train undisturbed (diverges: {_percent(diverges)})",
+        "stable": f"Stable: it trains undisturbed (diverges with probability {_percent(diverges)})",
     }[known["verdict"]]
     if math.isnan(ratio):
         return f"{said}. The curvature at the start is not finite."

@@ -32,7 +32,7 @@ OPTIMIZERS: tuple[dict[str, Any], ...] = (
 MODELS = {  # features; the last is fitted to the experiments that diverge
     "CURVATURE_ALONE": ("sharpness",),
     "DIVERGES": ("sharpness", "passed", "margin", "end"),
-    "DIES": ("sharpness", "late", "chance", "dead", "accuracy"),
+    "DIES": ("late", "end", "alive", "accuracy"),
 }
 RIDGE = 1e-3  # on the weights of standardised features: keeps separable data from infinity
 
@@ -183,13 +183,14 @@ def judge(found: list[dict[str, Any]], models: dict[str, forecast.Model]) -> str
             f"{mean:.2f} → {share:.2f} ({count})"
             for mean, share, _, count in reliability(foretold, truth)
         )
-        lines += [confusion(name, foretold, truth), f"  Brier score {brier:.3f}; foretold → came "
-                  f"true (experiments): {bins}"]  # fmt: skip
+        threshold = forecast.FATAL if name == "dies" else 0.5
+        lines.append(confusion(name, foretold, truth, threshold))
+        lines.append(f"  Brier score {brier:.3f}; foretold → came true (experiments): {bins}")
     return "\n".join(lines)
 
 
-def confusion(name: str, foretold: np.ndarray, truth: np.ndarray) -> str:
-    said = foretold >= 0.5
+def confusion(name: str, foretold: np.ndarray, truth: np.ndarray, threshold: float = 0.5) -> str:
+    said = foretold >= threshold
     yes, no = int((said & truth).sum()), int((~said & ~truth).sum())
     missed, alarm = int((~said & truth).sum()), int((said & ~truth).sum())
     balanced = (yes / max(yes + missed, 1) + no / max(no + alarm, 1)) / 2

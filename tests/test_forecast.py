@@ -63,7 +63,7 @@ def test_more_trouble_seen_means_more_trouble_foretold():
     for more in ({"sharpness": 3.0}, {"margin": 1.0, "passed": 1.0}, {"end": 2.0}):
         assert forecast.DIVERGES.probability(known(**more)) > base
     base = forecast.DIES.probability(known())
-    for more in ({"dead": 1.0}, {"accuracy": 0.0}, {"chance": -3.0}):
+    for more in ({"alive": -3.0}, {"accuracy": 0.0}, {"late": 2.0, "end": 3.0}):
         assert forecast.DIES.probability(known(**more)) > base
 
 
