@@ -13,7 +13,7 @@ from jaxmlp.data import Dataset
 from jaxmlp.experiment import Experiment
 from jaxmlp.model import Params, mlp
 from jaxmlp.preprocessing import Images
-from jaxmlp.rescaling import surd
+from jaxmlp.surd import surd
 from jaxmlp.train import (
     Evaluation,
     Hyperparameters,
@@ -47,6 +47,7 @@ class Certificate(NamedTuple):
     loss_distance: float  # largest relative distance of two losses
     weight_distance: float  # relative, after the last step
     accuracies: tuple[float, float]
+    nonfinite_step: int | None  # first step, counted from 1, with a loss that is not finite
 
     @property
     def identical(self) -> bool:
@@ -60,7 +61,8 @@ def summary(epochs: list[Epoch], parameters: int) -> Certificate:
         np.concatenate([getattr(epoch, name) for epoch in epochs])
         for name in ("loss_ulps", "weight_ulps")
     )
-    parted = [step for step in (_first(loss), _first(weight)) if step is not None]
+    weight_step = _first(weight)
+    parted = [step for step in (_first(loss), weight_step) if step is not None]
     first = min(parted, default=None)
     apart = np.concatenate([epoch.weight_distance for epoch in epochs])
     with np.errstate(all="ignore"):
@@ -69,17 +71,19 @@ def summary(epochs: list[Epoch], parameters: int) -> Certificate:
         steps=losses.shape[1],
         parameters=parameters,
         loss_step=_first(loss),
-        weight_step=_first(weight),
+        weight_step=weight_step,
         first_ulps=0 if first is None else int(max(loss[first - 1], weight[first - 1])),
-        first_distance=0.0 if _first(weight) is None else float(apart[_first(weight) - 1]),
+        first_distance=0.0 if weight_step is None else float(apart[weight_step - 1]),
         loss_distance=float(np.max(np.where(loss == 0, 0.0, distance))),
         weight_distance=float(apart[-1]),
         accuracies=epochs[-1].accuracies,
+        nonfinite_step=_first(~np.isfinite(losses).all(axis=0)),
     )
 
 
-def _first(ulps: np.ndarray) -> int | None:
-    return int(np.argmax(ulps > 0)) + 1 if (ulps > 0).any() else None
+def _first(steps: Any) -> int | None:
+    """The first step, counted from 1, at which this is not 0."""
+    return int(np.argmax(steps > 0)) + 1 if (steps > 0).any() else None
 
 
 def factors(experiment: Experiment, moved: Experiment) -> dict[str, list[float]]:
@@ -192,4 +196,6 @@ def _largest(expected: Params, found: Params) -> UInt[Array, ""]:
 def _relative(expected: Params, found: Params) -> Float[Array, ""]:
     """Of each tensor relative to itself, the largest."""
     pairs = zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True)
-    return jnp.max(jnp.array([jnp.linalg.norm(b - a) / jnp.linalg.norm(a) for a, b in pairs]))
+    distances = jnp.array([jnp.linalg.norm(b - a) / jnp.linalg.norm(a) for a, b in pairs])
+    same = _largest(expected, found) == 0
+    return jnp.where(same, 0.0, jnp.max(jnp.where(jnp.isnan(distances), jnp.inf, distances)))

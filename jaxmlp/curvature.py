@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from jaxmlp import devices
 from jaxmlp.experiment import Experiment
@@ -46,9 +46,10 @@ class Sharpness(NamedTuple):
 def stability_limit(experiment: Experiment) -> float:
     """The largest eigenvalue of D^½ H D^½ at which the optimizer's iteration does not grow.
 
-    Along an eigenvector the optimizer is a linear filter from gradient to step; growth sets in
-    where its frequency response at the Nyquist frequency, times the eigenvalue, reaches 2.
-    Adagrad's and RMSprop's preconditioners are taken as fixed.
+    Along an eigenvector the optimizer is a linear filter from gradient to step. The iteration grows
+    when a root of its characteristic polynomial leaves the unit circle: at -1, where the filter's
+    response to an alternating gradient, times the eigenvalue, reaches 2; for Lion with beta2 below
+    beta1 as a pair, earlier. Preconditioners are taken as fixed.
     """
     asked: Any = experiment
     match experiment.optimizer:
@@ -65,7 +66,10 @@ def stability_limit(experiment: Experiment) -> float:
             response = 1 - asked.beta1 - asked.beta1 * average
         case _:
             response = 1.0
-    return 2 / response if response > 0 else float("inf")
+    limit = 2 / response if response > 0 else float("inf")
+    if experiment.optimizer == "lion" and asked.beta1 > asked.beta2:
+        return min(limit, (1 - asked.beta2) / (asked.beta1 - asked.beta2))
+    return limit
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -171,15 +175,22 @@ def sharpness(
         return result
 
     start = np.random.default_rng(0).normal(size=size).astype(dtype)
+    if size <= LANCZOS:
+        columns = np.array([product(unit) for unit in np.eye(size, dtype=dtype)])
+        return found._replace(value=float(np.linalg.eigvalsh(columns)[-1]))
+    try:
+        if not product(start).any():  # nothing learns, or the loss is flat
+            return found._replace(value=0.0)
+    except FloatingPointError:
+        return found
     operator: Any = LinearOperator((size, size), matvec=product, dtype=dtype)  # pyright: ignore
     close: Any = tolerance  # scipy's stub calls it an int
     try:
-        kept = min(LANCZOS, size - 1)
         values = eigsh(
-            operator, k=1, which="LA", v0=start, ncv=kept, tol=close,
-            maxiter=PRODUCTS // (kept // 2), return_eigenvectors=False,
+            operator, k=1, which="LA", v0=start, ncv=LANCZOS, tol=close,
+            maxiter=PRODUCTS // (LANCZOS // 2), return_eigenvectors=False,
         )  # fmt: skip
-    except (FloatingPointError, ArpackNoConvergence):
+    except (FloatingPointError, ArpackError):
         return found
     return found._replace(value=float(values[0]))
 

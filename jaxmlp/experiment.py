@@ -37,7 +37,7 @@ NOT_NEGATIVE: Rule = (
     "must be 0 or a positive number that float32 can hold (1.2e-38 to 3.4e38)",
 )
 FRACTION: Rule = (lambda value: 0 <= value < 1, "must lie in [0, 1)")
-COUNT: Rule = (lambda value: value >= 1, "must be at least 1")
+COUNT: Rule = (lambda value: 1 <= value < 2**31, "must be at least 1, and below 2^31")
 
 
 def _setting(default: Any, section: str, help: str, **rules: Any) -> Any:  # noqa: A002
@@ -246,6 +246,7 @@ class Experiment:
         values: Any = getattr(self, name)
         if values is None and name.startswith("bias_"):
             return self.per_layer(name.removeprefix("bias_"))
+        assert values is not None, name
         return values * self.layers if len(values) == 1 else values
 
     def per_tensor(self, name: str) -> dict[str, tuple[float, ...]]:
@@ -329,6 +330,6 @@ def _checked(setting: dataclasses.Field, value: Any) -> Any:
     if not (whole or (rules["kind"] is float and isinstance(value, float))):
         raise ValueError(f"{name} {value!r} must be {wanted}")
     holds, rule = rules["rule"]
-    if not (holds(value) and math.isfinite(value)):
+    if not (holds(value) and (whole or math.isfinite(value))):
         raise ValueError(f"{name} {value!r} {rule}")
     return rules["kind"](value)

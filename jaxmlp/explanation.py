@@ -12,47 +12,49 @@ SETTINGS = (*PER_TENSOR, *(f"bias_{name}" for name in PER_TENSOR))
 ATTEMPTS = {
     "scaled": (
         "nothing else changed",
-        "effective rate 255 times, start 16 times too large. Pixels are never negative, so a step "
-        "moves a unit's sum the same way on every image; a step this long throws it so far below 0 "
-        "that no image reaches it again, and without input it gets no gradient: dead for good.",
+        "Dies: effective rate 255 times, start 16 times too large. Pixels are never negative, so a "
+        "step moves a unit's sum the same way on nearly every image; a step this long throws it so "
+        "far below 0 that no image reaches it again. Without input it gets no gradient: dead for "
+        "good.",
     ),
     "scaled-lr": (
         "both rates ÷ 255",
-        "the effective rate is right again, the start still 16 times too large: the first steps "
-        "overshoot and kill three units in four; the rest train. No learning rate can mend it: "
-        "rates never alter κ1·κ2 = s × both init scales, which is 255 instead of 1.",
+        "Half recovers: the effective rate is right again, the start still 16 times too large. The "
+        "first steps overshoot and kill three units in four; the rest train. No learning rate can "
+        "mend it: rates never alter κ1·κ2 = s × both init scales, which is 255 instead of 1.",
     ),
     "scaled-lr-init": (
         "both rates and both inits ÷ 255",
-        "κ1·κ2 is 1/255 now: the baseline started 16 times too small, which costs a short plateau "
-        "and no more. It worked by overshooting to the harmless side; exact is √255 = 16 for each "
-        "init, and decay × 255.",
+        "Trains: κ1·κ2 is 1/255 now, the baseline started 16 times too small, which costs a short "
+        "plateau and no more. It works by overshooting to the harmless side; exact is ÷ √255 "
+        "(÷ 15.97) for each init, and decay × 255.",
     ),
     "scaled-lr-init1": (
         "both rates ÷ 255, first init ÷ 255",
-        "κ1·κ2 is 1, as it should be, but split unevenly: first layer 16 times too small, second "
-        "16 times too large and too steep for the rate. Exact with this init: first rate ÷ 255², "
-        "second rate left alone.",
+        "Nearly dies: κ1·κ2 is 1, as it should be, but split unevenly: first layer 16 times too "
+        "small, second 16 times too large, and with it the first layer's gradients. Exact with "
+        "this init: first rate ÷ 255², second rate left alone, first decay × 255².",
     ),
     "scaled-lr1-init1": (
         "first rate ÷ 255, first init ÷ 255",
-        "the first-layer repair but for its rate: gradients of the first layer grow by 255 and its "
-        "weights shrink by 255, so its rate needs ÷ 255². It got ÷ 255: effective rate 16 times "
-        "too large.",
+        "Dies: the first layer's gradients grow by 255 and its weights shrink by 255, so its rate "
+        "needs ÷ 255². It got ÷ 255: the effective rate is 16 times too large.",
     ),
     "scaled-lr1": (
         "first rate ÷ 255",
-        "the same rate, and the first layer also starts 64 times too large.",
+        "Nearly dies: the same, and the first layer also starts 64, the second 4 times too large.",
     ),
     "scaled-lrsq-init1": (
         "both rates ÷ 255², first init ÷ 255",
-        "for the first layer exactly right. The second needed no change and got a rate 65025 times "
-        "too small: it hardly moves, and the first layer learns around it.",
+        "Trains: for the first layer, but for its decay, the exact repair. The second needed no "
+        "change and got a rate 65025 times too small: it hardly moves, and the first layer learns "
+        "around it.",
     ),
 }
 SAME_AS = (
     "Inputs × 255 are the same as inputs × 1 with first-layer weights × 255 and a first-layer "
-    "learning rate × 255²: the first layer's outputs and its gradients both grow by 255."
+    "learning rate × 255² (and its decay ÷ 255²): the first layer's outputs and its gradients both "
+    "grow by 255."
 )
 BOTH_LAYERS = (
     "Why both layers seemed to need it: with one learning rate for all layers, the only exact "
@@ -105,11 +107,16 @@ def identity(experiment: Experiment, against: Experiment) -> str:
     if found.same:
         return "It is the same run, step for step."
     scales = [f"{value:.3g}" for value in form.init_scale]
-    start = scales[0] if len(set(scales)) == 1 else " and ".join(scales)
+    start = scales[0] if len(set(scales)) == 1 else ", ".join(scales)
+    decay = [f"{value / form.learning_rate:.3g}" for value in form.decay]
+    shrinks = decay[0] if len(set(decay)) == 1 else ", ".join(decay)
+    more = [*["eps"] * (form.eps is not None), *["biases"] * experiment.bias]
+    rest = f" ({' and '.join(more)} moved along)" if more else ""
     what = "is" if experiment.input_scale == 1 else "is, step for step,"
     return (
         f"It {what} the run with inputs × 1, learning rate {form.learning_rate:.3g} for every "
-        f"layer and initial weights × {start}: {rescaling.in_words(found, experiment.layers)}."
+        f"layer, initial weights × {start} and weight decay {shrinks}{rest}: "
+        f"{rescaling.in_words(found, experiment.layers)}."
     )
 
 
@@ -127,7 +134,7 @@ def stability(known: dict[str, Any]) -> str:
     if math.isnan(ratio):
         return f"{said}. The curvature at the start is not finite."
     return (
-        f"{said}. Curvature times rates at the start: S = {_number(known['sharpness'])}, "
+        f"{said}. Curvature times (full) rates at the start: S = {_number(known['sharpness'])}, "
         f"{_number(ratio)} times the limit of {known['limit']:.3g}."
     )
 
@@ -143,38 +150,42 @@ def _percent(probability: float) -> str:
 
 
 def repairs(experiment: Experiment, to: Experiment) -> list[tuple[str, str]]:
-    """Label and text: the exact repairs, and what the commonest knobs alone can do."""
+    """Label and text: the exact repairs, and what the commonest knobs alone can do.
+
+    Args:
+        to: differs from `experiment` in scales, rates, decays and eps only (`target`).
+    """
     if rescaling.difference(experiment, to).same:
         return [("none needed", "it is the same run")]
-    scale = experiment.input_scale
-    rows = []
-    for scheme, label in (("first-layer", "first layer alone"), ("uniform", "all layers alike")):
-        moved = rescaling.transport(to, scale, scheme=scheme)
-        rows.append((label, " ".join(_moved_flags(moved))))
-    for label, knobs in (
-        ("learning rates alone", [f"learning_rate:{i + 1}" for i in range(experiment.layers)]),
-        ("initial scales alone", [f"init_scale:{i + 1}" for i in range(experiment.layers)]),
-    ):
-        found = rescaling.repair(experiment, to, knobs)
-        if found.experiment:
-            factors = ", ".join(
-                f"{knob} × {float(factor):.4g}" for knob, factor in found.factors.items()
-            )
-            rows.append((label, f"possible: {factors}"))
-        else:
-            missing = ", ".join(found.missing)
-            rows.append((label, f"impossible: {found.obstacles[0]}. Missing: {missing}."))
+    schemes = {"first-layer": "first layer alone", "uniform": "all layers alike"}
+    if experiment.input_scale == to.input_scale:
+        schemes = {"uniform": "set them back"}
+    rows = [(label, _moved(experiment, to, scheme)) for scheme, label in schemes.items()]
+    layers = range(1, experiment.layers + 1)
+    for label, name in (("learning rates alone", "learning_rate"),
+                        ("initial scales alone", "init_scale")):  # fmt: skip
+        found = rescaling.repair(experiment, to, [f"{name}:{layer}" for layer in layers])
+        factors = (f"{knob} × {float(factor):.4g}" for knob, factor in found.factors.items())
+        text = f"possible: {', '.join(factors)}"
+        if not found.experiment:
+            missing = f" Missing: {', '.join(found.missing)}." if found.missing else ""
+            text = f"impossible: {found.obstacles[0]}.{missing}"
+        rows.append((label, text))
     return rows
 
 
-def _moved_flags(experiment: Experiment) -> list[str]:
-    """The flags of what a transport moves."""
-    names = {name.replace("_", "-") for name in ("input_scale", *SETTINGS)}
-    words, moved = [], False
-    for word in flags.as_flags(experiment):
-        moved = word[2:] in names if word.startswith("--") else moved
-        words += [word] * moved
-    return words
+def _moved(experiment: Experiment, to: Experiment, scheme: str) -> str:
+    """The flags that turn `experiment` into `to` at its own input scale."""
+    try:
+        moved = rescaling.transport(to, experiment.input_scale, scheme=scheme)
+    except ValueError as error:
+        return f"impossible: {error}"
+    changed = [
+        name for name in ("input_scale", *SETTINGS)
+        if getattr(moved, name) is not None
+        and (name == "input_scale" or getattr(moved, name) != getattr(experiment, name))
+    ]  # fmt: skip
+    return " ".join(word for name in changed for word in flags.as_flag(moved, name))
 
 
 def table(experiment: Experiment, against: Experiment) -> list[tuple[str, str, str, str]]:
@@ -197,11 +208,11 @@ def table(experiment: Experiment, against: Experiment) -> list[tuple[str, str, s
 LABELS = {
     "R": "effective learning rate",
     "κ": "effective initial scale",
-    "δ": "decay per step",
+    "δ": "effective decay, R × weight decay",
     "ε": "effective eps",
     "Rb": "effective learning rate of biases",
     "κb": "effective initial scale of biases",
-    "δb": "decay per step of biases",
+    "δb": "effective decay of biases",
     "εb": "effective eps of biases",
 }
 

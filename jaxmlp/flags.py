@@ -26,12 +26,12 @@ def fail(message: object, status: int) -> NoReturn:
 
 
 @contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
+def one_line_errors(interrupted: str = "no record was written") -> Iterator[None]:
     """Bad input ends with status 2, data, disk or memory trouble with 1, Ctrl-C with 130."""
     try:
         yield
     except KeyboardInterrupt:
-        fail("interrupted; no record was written", INTERRUPTED)
+        fail(f"interrupted; {interrupted}", INTERRUPTED)
     except ValueError as error:
         fail(error, INPUT)
     except BrokenPipeError:  # whoever read the output has gone: `| head`
@@ -49,6 +49,17 @@ def one_line_errors() -> Iterator[None]:
         if type(error).__name__ != "DataError":  # data.DataError, without importing data first
             raise
         fail(error, TROUBLE)
+
+
+def make_directory(out: Path) -> None:
+    """Makes --out's directory.
+
+    Raises:
+        ValueError: a file stands there.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; --out needs a directory's name")
+    out.mkdir(parents=True, exist_ok=True)
 
 
 class Parser(argparse.ArgumentParser):
@@ -170,8 +181,14 @@ def as_flags(experiment: Experiment) -> list[str]:
         usual = "sgd" if setting.name == "optimizer" else getattr(default, setting.name)
         if value in (usual, None):
             continue
-        words.append("--" + setting.name.replace("_", "-"))
-        if isinstance(value, bool):
-            continue
-        words += [str(item) for item in (value if isinstance(value, tuple) else (value,))]
+        words += as_flag(experiment, setting.name)
     return words
+
+
+def as_flag(experiment: Experiment, name: str) -> list[str]:
+    """One setting as the words of the command line."""
+    value = getattr(experiment, name)
+    word = "--" + name.replace("_", "-")
+    if isinstance(value, bool):
+        return [word]
+    return [word, *(str(item) for item in (value if isinstance(value, tuple) else (value,)))]

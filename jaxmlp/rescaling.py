@@ -11,6 +11,7 @@ Sources: the symmetry, Neyshabur et al. 2015 (arXiv 1506.02617); for training, Y
 All arithmetic is exact (surd.py) until a setting is rounded to a float, once.
 """
 
+import bisect
 import dataclasses
 import itertools
 import math
@@ -174,7 +175,7 @@ def setting_of(experiment: Experiment, tensor: str, name: str) -> tuple[float, .
     return experiment.per_tensor(name)[tensor]
 
 
-def _rounded(name: str, value: Surd) -> float:
+def _rounded(name: str, value: Surd | int) -> float:
     try:
         return float(value)
     except OverflowError:
@@ -186,9 +187,9 @@ def _rounded(name: str, value: Surd) -> float:
 Monomial = dict[tuple[str, int], Fraction]  # (setting's full name, layer from 0): exponent
 
 
-def _times(*terms: tuple[Monomial, Fraction | int]) -> Monomial:
+def _times(*terms: tuple[dict[Any, Fraction], Fraction | int]) -> dict[Any, Fraction]:
     """The product of monomials, each to a power."""
-    product: Monomial = {}
+    product: dict[Any, Fraction] = {}
     for monomial, exponent in terms:
         for key, own in monomial.items():
             product[key] = product.get(key, Fraction(0)) + own * exponent
@@ -203,6 +204,7 @@ def invariants(experiment: Experiment) -> dict[str, Monomial]:
     ∏c_l = s fixes R.
     """
     degree = power(experiment.optimizer, "learning_rate")
+    assert degree > 0, "a rate that does not move (LARS, LAMB) cannot be made common"
     layers, share = range(experiment.layers), Fraction(1, experiment.layers)
 
     def setting(name: str, layer: int = 0) -> Monomial:
@@ -282,13 +284,13 @@ def _value(experiment: Experiment, setting: str, layer: int) -> float:
 def canonical(experiment: Experiment) -> Canonical:
     """Which run this is: the one with input scale 1 and one learning rate that trains identically.
 
-    Two experiments are the same run if and only if these numbers agree and everything else that
-    they ask (`difference` lists it) is the same.
+    Two experiments are the same run if these numbers agree and everything else that they ask
+    (`difference` lists it) is the same; and, but for settings without effect, only then.
 
     Raises:
         ValueError: a layer has learning rate 0.
     """
-    values = {name: float(value) for name, value in exact_invariants(experiment).items()}
+    values = {name: _rounded(name, value) for name, value in exact_invariants(experiment).items()}
     layers = range(1, experiment.layers + 1)
 
     def row(mark: str) -> tuple[float, ...] | None:
@@ -304,11 +306,11 @@ def canonical(experiment: Experiment) -> Canonical:
 NAMES = {
     "R": "effective learning rate",
     "κ": "weights start",
-    "δ": "decay per step",
+    "δ": "decay",
     "ε": "eps",
     "Rb": "effective learning rate of the biases",
     "κb": "biases start",
-    "δb": "decay per step of the biases",
+    "δb": "decay of the biases",
     "εb": "eps of the biases",
 }
 
@@ -348,7 +350,7 @@ def difference(a: Experiment, b: Experiment) -> Difference:
 def _ratio(a: Surd | int, b: Surd | int) -> float:
     if not a or not b:
         return 1.0 if not a and not b else float("inf") if a else 0.0
-    return float(surd(a) / surd(b))
+    return _rounded("a ratio of canonical numbers", surd(a) / surd(b))
 
 
 def in_words(found: Difference, layers: int) -> str:
@@ -380,6 +382,8 @@ def times(ratio: float) -> str:
     """A ratio in words."""
     if ratio in (0, float("inf")):
         return "absent" if ratio == 0 else "present where the other has none"
+    if abs(ratio - 1) < 0.005:
+        return f"{abs(ratio - 1):.1g} of itself too {'large' if ratio > 1 else 'small'}"
     return f"{ratio:.3g} times too large" if ratio > 1 else f"{1 / ratio:.3g} times too small"
 
 
@@ -429,41 +433,47 @@ def repair(experiment: Experiment, to: Experiment, allow: Sequence[str]) -> Repa
     if found.settings:
         name, (mine, other) = next(iter(found.settings.items()))
         raise ValueError(f"{name} is {mine} and should be {other}; no rescaling alters that")
-    start = _with_decay_of(experiment, to, allow)
-    target, have = exact_invariants(to), exact_invariants(start)
-    wanted, obstacles = {}, []
-    for name in have:
-        mine, other = have[name], target[name]
-        if bool(mine) != bool(other):
-            obstacles.append(f"{_long(name)} is {'0' if not mine else 'not 0'} and no factor on "
-                             "an allowed knob alters that")  # fmt: skip
-        elif mine and other:
-            wanted[name] = surd(other) / surd(mine)
-    columns = {knob: _effect(start, knob) for knob in allow}
-    solution, stuck = _solve(invariants(start), columns, wanted)
-    obstacles += stuck
-    if obstacles:
-        return Repair(None, {}, tuple(obstacles), _missing(experiment, to, allow))
-    factors = {knob: factor for knob, factor in solution.items() if factor != 1}
-    return Repair(_turned(start, columns, factors), factors, (), ())
+    zero = [name for name, ratio in found.ratios.items() if ratio in (0, math.inf)]
+    if zero:
+        obstacles = (
+            f"{_long(name)} is 0 in one of the two, and no factor alters that" for name in zero
+        )
+        return Repair(None, {}, tuple(obstacles), ())
+    system = _system(experiment, to)
+    solved, left = _eliminate(system, {knob: _effect(experiment, knob) for knob in allow})
+    stuck = [row for row in left if not _satisfied(system, row)]
+    if stuck:
+        obstacles = (
+            f"{_product(row)} is {times(math.exp(-_logarithm(system, row)))}, "
+            "and no allowed knob alters it"
+            for row in stuck
+        )
+        return Repair(None, {}, tuple(obstacles), _missing(experiment, system, allow))
+    exact = {knob: _value_of(system, row) for knob, row in solved.items()}
+    factors = {knob: factor for knob, factor in exact.items() if factor != 1}
+    return Repair(_turned(experiment, factors), factors, (), ())
 
 
-def _with_decay_of(experiment: Experiment, to: Experiment, allow: Sequence[str]) -> Experiment:
-    """Where only one of the two has a decay of 0, the other's decay, if that may be moved.
+class System(NamedTuple):
+    """∏ over settings of change^power, for each canonical number, is by what it has to change."""
 
-    No factor leads from 0 to a number or back.
-    """
-    changed = {}
-    for name in ("weight_decay", *["bias_weight_decay"] * experiment.bias):
-        mine, other = experiment.per_layer(name), to.per_layer(name)
-        differ = [bool(a) != bool(b) for a, b in zip(mine, other, strict=True)]
-        whole = name in allow and all(differ)
-        free = [whole or f"{name}:{i + 1}" in allow for i in range(experiment.layers)]
-        if any(differ) and all(f for f, d in zip(free, differ, strict=True) if d):
-            changed[name] = tuple(
-                b if d else a for a, b, d in zip(mine, other, differ, strict=True)
-            )
-    return dataclasses.replace(experiment, **changed)
+    rows: dict[str, Monomial]
+    change: dict[tuple[str, int], Surd]  # of each setting that differs: the target's over ours
+
+
+def _system(experiment: Experiment, to: Experiment) -> System:
+    rows = invariants(experiment)
+    settings = {key for row in rows.values() for key in row}
+    change = {}
+    for name, layer in settings:
+        mine, other = (_value(each, name, layer) for each in (experiment, to))
+        if mine and other and mine != other:
+            change[name, layer] = surd(other) / mine
+    # Earlier rows are solved first, so that what is left over speaks of them.
+    marks = list(NAMES)
+    zero = {name for name, value in exact_invariants(experiment).items() if not value}
+    order = sorted(rows, key=lambda name: marks.index(name.rstrip("0123456789")))
+    return System({name: rows[name] for name in order if name not in zero}, change)
 
 
 def _effect(experiment: Experiment, knob: str) -> set[tuple[str, int]]:
@@ -476,63 +486,83 @@ def _effect(experiment: Experiment, knob: str) -> set[tuple[str, int]]:
     return {(each, i) for each in (name, *[f"bias_{name}"] * follows) for i in layers}
 
 
-def _solve(
-    rows: Mapping[str, Monomial],
-    columns: Mapping[str, set[tuple[str, int]]],
-    wanted: Mapping[str, Surd],
-) -> tuple[dict[str, Surd], list[str]]:
-    """Factors f_k with ∏ f_k^(power of k in row) = wanted[row], by Gauss-Jordan elimination.
+Combination = dict[str, Fraction]  # of rows: by name, exponents
+
+
+def _eliminate(
+    system: System, columns: Mapping[str, set[tuple[str, int]]]
+) -> tuple[dict[str, Combination], list[Combination]]:
+    """Gauss-Jordan elimination of the knobs from the rows, over the rationals.
 
     Returns:
-        The factors (1 for knobs that are not needed), and the rows' combinations that no knob
-        alters and that are not what is wanted: a proof that there is no solution.
+        For each knob that is used the combination of rows that its factor is; and the combinations
+        that no knob alters.
     """
-    pending = []
-    marks = list(NAMES)  # earlier ones are solved first, so that what is left speaks of them
-    for name in sorted(wanted, key=lambda name: marks.index(name.rstrip("0123456789"))):
+    pending: list[Row] = []
+    for name, row in system.rows.items():
         powers = {
             knob: total
             for knob, settings in columns.items()
-            if (total := sum((rows[name].get(key, Fraction(0)) for key in settings), Fraction(0)))
+            if (total := sum((row.get(key, Fraction(0)) for key in settings), Fraction(0)))
         }
-        pending.append((powers, {name: Fraction(1)}, wanted[name]))
-    solved: dict[str, tuple[dict, dict, Surd]] = {}
+        pending.append(Row(powers, {name: Fraction(1)}))
+    solved: dict[str, Row] = {}
     for knob in columns:
-        pivot = next((row for row in pending if knob in row[0]), None)
+        pivot = next((row for row in pending if knob in row.powers), None)
         if pivot is None:
             continue
         pending.remove(pivot)
-        pivot = _combined((pivot, 1 / pivot[0][knob]))
-        pending = [_combined((row, 1), (pivot, -row[0].get(knob, Fraction(0)))) for row in pending]
-        solved = {
-            other: _combined((row, 1), (pivot, -row[0].get(knob, Fraction(0))))
-            for other, row in solved.items()
-        }
+        pivot = Row(*(_times((part, 1 / pivot.powers[knob])) for part in pivot))
+        pending = [_without(row, knob, pivot) for row in pending]
+        solved = {other: _without(row, knob, pivot) for other, row in solved.items()}
         solved[knob] = pivot
-    stuck = [
-        f"{_product(combination)} is {times(1 / float(want))}, and no allowed knob alters it"
-        for _, combination, want in pending
-        if not abs(float(want) - 1) <= SAME
-    ]
-    return {knob: row[2] for knob, row in solved.items()}, stuck
+    return {knob: row.rows for knob, row in solved.items()}, [row.rows for row in pending]
 
 
-def _combined(*terms: tuple[tuple[dict, dict, Surd], Fraction | int]) -> tuple[dict, dict, Surd]:
-    want = surd(1)
-    for (_, _, own), exponent in terms:
-        want = want * own**exponent
-    powers = _times(*((row[0], exponent) for row, exponent in terms))
-    return powers, _times(*((row[1], exponent) for row, exponent in terms)), want
+class Row(NamedTuple):
+    """A combination of canonical numbers under elimination."""
+
+    powers: dict[str, Fraction]  # of the knobs
+    rows: Combination
 
 
-def _product(combination: Mapping[Any, Fraction]) -> str:
-    """Such as κ1·κ2, in whole powers."""
-    names = dict(sorted(combination.items()))
-    if len(names) == 1:
-        return _long(next(iter(names)))
-    return "·".join(
-        name if exponent == 1 else f"{name}^({exponent})" for name, exponent in names.items()
-    )
+def _without(row: Row, knob: str, pivot: Row) -> Row:
+    """The row less as much of the pivot as frees it from the knob."""
+    if knob not in row.powers:
+        return row
+    share = -row.powers[knob]
+    return Row(*(_times((mine, 1), (other, share)) for mine, other in zip(row, pivot, strict=True)))
+
+
+def _powers(system: System, combination: Combination) -> Monomial:
+    product = _times(*((system.rows[name], power) for name, power in combination.items()))
+    return {key: power for key, power in product.items() if key in system.change}
+
+
+def _value_of(system: System, combination: Combination) -> Surd:
+    powers = _powers(system, combination).items()
+    return math.prod((system.change[key] ** power for key, power in powers), start=surd(1))
+
+
+def _logarithm(system: System, combination: Combination) -> float:
+    powers = _powers(system, combination).items()
+    return math.fsum(float(power) * system.change[key].logarithm() for key, power in powers)
+
+
+def _satisfied(system: System, combination: Combination) -> bool:
+    return abs(_logarithm(system, combination)) <= SAME
+
+
+def _product(combination: Combination) -> str:
+    """Such as κ1·κ2, or Rb1 ÷ R."""
+    if len(combination) == 1:
+        return _long(next(iter(combination)))
+    signs = {True: [], False: []}
+    for name, power in combination.items():
+        size = abs(power)
+        signs[power > 0].append(name if size == 1 else f"{name}^({size})")
+    above, below = ("·".join(sorted(names)) for names in (signs[True], signs[False]))
+    return f"{above or 1} ÷ {below}" if below else above
 
 
 def _long(name: str) -> str:
@@ -541,33 +571,30 @@ def _long(name: str) -> str:
     return f"{name} ({NAMES[mark]}{', layer ' + layer if layer else ''})"
 
 
-def _missing(experiment: Experiment, to: Experiment, allow: Sequence[str]) -> tuple[str, ...]:
+def _missing(experiment: Experiment, system: System, allow: Sequence[str]) -> tuple[str, ...]:
     """Further knobs, each of them needed, with which there is a repair; whole settings first."""
+
+    def enough(further: Sequence[str]) -> bool:
+        columns = {knob: _effect(experiment, knob) for knob in (*allow, *further)}
+        return all(_satisfied(system, row) for row in _eliminate(system, columns)[1])
+
     others = [knob for knob in knobs(experiment) if knob not in (*allow, "input_scale")]
-    needed = sorted(others, key=lambda knob: ":" in knob)
+    others.sort(key=lambda knob: ":" in knob)
+    needed = others[
+        : bisect.bisect_left(range(len(others)), True, key=lambda n: enough(others[:n]))
+    ]
     for knob in reversed(needed):
         fewer = [each for each in needed if each != knob]
-        if _possible(experiment, to, (*allow, *fewer)):
+        if enough(fewer):
             needed = fewer
     return tuple(needed)
 
 
-def _possible(experiment: Experiment, to: Experiment, allow: Sequence[str]) -> bool:
-    start = _with_decay_of(experiment, to, allow)
-    target, have = exact_invariants(to), exact_invariants(start)
-    if any(bool(have[name]) != bool(target[name]) for name in have):
-        return False
-    wanted = {n: surd(target[n]) / surd(have[n]) for n in have if have[n]}
-    return not _solve(invariants(start), {k: _effect(start, k) for k in allow}, wanted)[1]
-
-
-def _turned(
-    experiment: Experiment, columns: Mapping[str, set[tuple[str, int]]], factors: Mapping[str, Surd]
-) -> Experiment:
+def _turned(experiment: Experiment, factors: Mapping[str, Surd]) -> Experiment:
     """The experiment with each knob's settings multiplied by its factor."""
     exact: dict[tuple[str, int], Surd] = {}
     for knob, factor in factors.items():
-        for key in columns[knob]:
+        for key in _effect(experiment, knob):
             exact[key] = exact.get(key, surd(1)) * factor
     changed: dict[str, Any] = {}
     for name in {name for name, _ in exact}:

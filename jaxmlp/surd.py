@@ -35,15 +35,22 @@ class Surd:
         return self * surd(other) ** -1
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Surd | int | float | Fraction) and (
-            (self / surd(other)).radicand == 1
-        )
+        if not isinstance(other, Surd | int | float | Fraction):
+            return NotImplemented
+        if not isinstance(other, Surd) and not 0 < other < math.inf:
+            return False
+        return (self / other).radicand == 1
 
     def __lt__(self, other: "Surd | Number") -> bool:
         return (self / surd(other)).radicand < 1
 
-    def __hash__(self) -> int:
-        return hash(float(self))
+    __hash__ = None  # equal numbers are written in several ways  # pyright: ignore
+
+    def logarithm(self) -> float:
+        """The natural logarithm, to a few units in the last place."""
+        return (
+            math.log(self.radicand.numerator) - math.log(self.radicand.denominator)
+        ) / self.index
 
     def __float__(self) -> float:
         """The nearest float.

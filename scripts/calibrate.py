@@ -6,6 +6,7 @@ how often what was foretold with a probability came true.
 """
 
 import argparse
+import contextlib
 import functools
 import json
 import math
@@ -115,19 +116,28 @@ def course(
 
 def rows(family: int, count: int, dataset: Dataset, out: Path) -> list[dict[str, Any]]:
     """The family's measurements; those that `out` already holds are not repeated."""
-    name = {"family": family, "data": dataset.sha256}
-    known = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    have = {row["index"]: row for row in known if row.items() >= name.items()}
+    needed = {feature for names in MODELS.values() for feature in names}
+    have: dict[str, dict[str, Any]] = {}
+    for line in out.read_text().splitlines() if out.exists() else []:
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # a line cut off by a kill
+            row = json.loads(line)
+            if row["data"] == dataset.sha256 and needed <= set(row["features"]):
+                have[row["experiment"]] = row
+    found = []
     for index in range(count):
-        if index in have:
-            continue
-        have[index] = {**name, "index": index, **measure(random_experiment(family, index), dataset)}
-        with out.open("a") as file:
-            file.write(json.dumps(have[index]) + "\n")
-        if index % 50 == 49:  # every program holds memory maps, and those are few
-            jax.clear_caches()
-        print(f"\r{index + 1} of {count}", end="", file=sys.stderr, flush=True)
-    return [have[index] for index in range(count)]
+        experiment = random_experiment(family, index)
+        key = experiment.sha256
+        if key not in have:
+            have[key] = {"experiment": key, "data": dataset.sha256, **measure(experiment, dataset)}
+            text = "".join(json.dumps(row) + "\n" for row in have.values())
+            partial = out.with_suffix(".partial")
+            partial.write_text(text)
+            partial.replace(out)
+            if index % 50 == 49:  # every program holds memory maps, and those are few
+                jax.clear_caches()
+            print(f"\r{index + 1} of {count}", end="", file=sys.stderr, flush=True)
+        found.append(have[key])
+    return found
 
 
 def fit(found: list[dict[str, Any]], names: tuple[str, ...], outcome: str) -> forecast.Model:
@@ -151,6 +161,8 @@ def fit(found: list[dict[str, Any]], names: tuple[str, ...], outcome: str) -> fo
 
 def fit_all(found: list[dict[str, Any]]) -> dict[str, forecast.Model]:
     diverging = [row for row in found if row["diverges"]]
+    if len(diverging) < 10:
+        raise ValueError(f"only {len(diverging)} experiments diverged; give more --experiments")
     return {
         "CURVATURE_ALONE": fit(found, MODELS["CURVATURE_ALONE"], "diverges"),
         "DIVERGES": fit(found, MODELS["DIVERGES"], "diverges"),
@@ -247,7 +259,7 @@ def main(arguments: list[str] | None = None) -> None:
     values = parser.parse_args(arguments)
     if values.family < 0 or values.experiments < 10:
         flags.fail("--family must be at least 0 and --experiments at least 10", flags.INPUT)
-    with flags.one_line_errors():
+    with flags.one_line_errors(f"what was measured is kept in {values.out}"):
         run(values)
 
 
@@ -256,7 +268,7 @@ def run(values: argparse.Namespace) -> None:
 
     devices.use_compilation_cache()
     dataset = job.load(values, functools.partial(print, file=sys.stderr))
-    values.out.mkdir(parents=True, exist_ok=True)
+    flags.make_directory(values.out)
     found = rows(values.family, values.experiments, dataset, values.out / f"{values.family}.jsonl")
     models = {name: getattr(forecast, name) for name in MODELS}
     if values.fit:

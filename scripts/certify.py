@@ -5,6 +5,7 @@
 
 import argparse
 import itertools
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -48,7 +49,9 @@ def torch_epochs(experiment: Experiment, moved: Experiment, dataset: Dataset) ->
             if not torch.equal(expected, after):
                 largest = max(largest, int(ulps(expected.numpy(), after.numpy()).max()))
                 relative = torch.linalg.norm(after - expected) / torch.linalg.norm(expected)
-                distance = max(distance, float(relative))
+                distance = float(np.fmax(distance, float(relative)))
+                if relative.isnan():
+                    distance = float("inf")
         return largest, distance
 
     for _ in range(experiment.epochs):
@@ -84,10 +87,13 @@ def ulps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def report(found: Certificate) -> str:
     """The certificate in words."""
     first, second = found.accuracies
+    lost = ""
+    if found.nonfinite_step is not None:
+        lost = f" (not finite from step {found.nonfinite_step} on: nothing is shown from there)"
     if found.identical:
         return (
             f"IDENTICAL in every bit: {found.steps:,} losses, and {found.parameters:,} rescaled "
-            f"parameters after each step; test accuracy {first:.2%} and {second:.2%}"
+            f"parameters after each step{lost}; test accuracy {first:.2%} and {second:.2%}"
         )
     where = []
     if found.weight_step is not None:
@@ -97,7 +103,7 @@ def report(found: Certificate) -> str:
     bit = max(found.first_ulps.bit_length() - 1, 0)
     return (
         f"part at {' and '.join(where)}, by {found.first_distance:.1e} (bit {bit} from the last at "
-        f"most); then losses at most {found.loss_distance:.1e} apart, weights "
+        f"most){lost}; then losses at most {found.loss_distance:.1e} apart, weights "
         f"{found.weight_distance:.1e} after {found.steps:,} steps; "
         f"test accuracy {first:.2%} and {second:.2%}"
     )
@@ -122,7 +128,7 @@ def certify(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = flags.parser(__doc__)
+    parser = flags.parser(__doc__ or "")
     flags.add_data_flags(parser)
     own = parser.add_argument_group("certificate")
     own.add_argument("--to", type=float, default=256.0, metavar="S",
@@ -139,14 +145,14 @@ def main(arguments: list[str] | None = None) -> None:
         }
     except ValueError as error:
         flags.fail(error, flags.INPUT)
-    with flags.one_line_errors():
+    with flags.one_line_errors("nothing is certified"):
         run(values, case, experiment, moved)
 
 
 def run(
     values: argparse.Namespace, case: str, experiment: Experiment, moved: dict[str, Experiment]
 ) -> None:
-    from jaxmlp import data, devices
+    from jaxmlp import certificate, data, devices
 
     if "jax" in FRAMEWORKS[values.framework]:
         devices.use_compilation_cache()
@@ -155,12 +161,24 @@ def run(
         dataset = data.first(dataset, experiment.train_size)
     print(f"{case}, inputs × {experiment.input_scale:g} against × {values.to:g}: {dataset.source}, "
           f"{experiment.epochs} epochs, {experiment.precision}")  # fmt: skip
+    broken = False
     for framework in FRAMEWORKS[values.framework]:
         for scheme, other in moved.items():
             began = time.perf_counter()
             found = certify(framework, experiment, other, dataset)
             seconds = time.perf_counter() - began
             print(f"{framework:5} {scheme:11} {report(found)} ({seconds:.0f} s)", flush=True)
+            exact = all(
+                math.frexp(factor)[0] == 0.5
+                for own in certificate.factors(experiment, other).values()
+                for factor in own
+            )
+            if not exact:
+                print("      (factors that are no powers of two: they part by rounding)")
+            elif not found.identical and found.nonfinite_step is None:
+                broken = True
+    if broken:
+        flags.fail("runs that should have every bit in common part", flags.TROUBLE)
 
 
 if __name__ == "__main__":

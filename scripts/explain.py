@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxmlp import explanation, flags, job, question
+from jaxmlp import explanation, flags, job, question, rescaling
 from jaxmlp.experiment import Experiment
 
 WIDTH = 100
@@ -26,7 +26,7 @@ def of_record(directory: Path) -> Experiment:
     path = directory / "result.json" if directory.is_dir() else directory
     try:
         return Experiment.from_json(json.loads(path.read_bytes())["experiment"])
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{directory} is no record of a run ({error}); give a run's directory"
         ) from None
@@ -48,7 +48,7 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, str, Experim
     try:
         case, experiment = flags.experiment(values)
         if values.record:
-            if experiment != Experiment():
+            if values.case or experiment != Experiment():
                 raise ValueError(f"{values.record} is one run and the flags ask for another; "
                                  "give one of the two")  # fmt: skip
             experiment = of_record(values.record)
@@ -115,7 +115,10 @@ def show(
         head(f"What makes it {other}")
         to = explanation.target(experiment, against)
         try:
-            pairs(explanation.repairs(experiment, to))
+            rows = explanation.repairs(experiment, to)
+            others = rescaling.difference(experiment, against).settings
+            words = [word for name in others for word in flags.as_flag(against, name)]
+            pairs([*rows, ("also set", " ".join(words))] if words else rows)
         except ValueError as error:
             paragraph(f"Nothing exact: {error}.")
     if tried := explanation.attempts(experiment):
@@ -134,7 +137,7 @@ def comparable(experiment: Experiment, against: Experiment) -> bool:
 
 def main(arguments: list[str] | None = None) -> None:
     values, case, experiment, against = parse(arguments)
-    with flags.one_line_errors():
+    with flags.one_line_errors("nothing was explained"):
         from rich.console import Console
 
         console = Console(highlight=False, width=WIDTH)

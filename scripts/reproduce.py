@@ -98,7 +98,12 @@ class Runs:
 
     def __init__(self, dataset: data.Dataset, path: Path) -> None:
         self.dataset, self.path = dataset, path
-        self.kept: Results = json.loads(path.read_text()) if path.exists() else {}
+        self.kept: Results = {}
+        if path.exists():
+            try:
+                self.kept = dict(json.loads(path.read_text()))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{path} is damaged ({error}); delete it") from None
 
     def get(self, framework: str, name: str, experiment: Experiment) -> dict[str, Any]:
         """The run, and with JAX what was foretold of it; from the file if it is there."""
@@ -220,7 +225,7 @@ def run(values: argparse.Namespace) -> None:
 
     frameworks = FRAMEWORKS[values.framework]
     dataset = job.load(values, lambda text: print(text, file=sys.stderr))
-    values.out.mkdir(parents=True, exist_ok=True)
+    flags.make_directory(values.out)
     runs = Runs(dataset, values.out / "runs.json")
     devices.use_compilation_cache()
     experiments = cases(values.epochs)
@@ -267,7 +272,7 @@ def main(arguments: list[str] | None = None) -> None:
     values = parser.parse_args(arguments)
     if values.seeds < 1 or values.epochs < 1:
         flags.fail("--seeds and --epochs must be at least 1", flags.INPUT)
-    with flags.one_line_errors():
+    with flags.one_line_errors(f"finished runs are kept in {values.out}"):
         run(values)
 
 

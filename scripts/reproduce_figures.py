@@ -61,7 +61,7 @@ def accuracy(runs: dict[str, Runs], data: str) -> bytes:
     handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     axis.legend([handles[name] for name in order], order, fontsize=9, frameon=False,
                 loc="center left", bbox_to_anchor=(1, 0.5))  # fmt: skip
-    axis.set(xlabel="epoch", ylabel="test accuracy (line: mean, band: range)", ylim=(0.08, 0.53))
+    axis.set(xlabel="epoch", ylabel="test accuracy (line: mean, band: range)")
     return png(figure)
 
 
@@ -71,9 +71,6 @@ def first_steps(runs: dict[str, Runs], data: str) -> bytes:
     for name, style in styles(runs).items():
         loss = np.array([float(value) for value in runs[name][0]["loss"]])
         axis.plot(np.arange(1, len(loss) + 1), loss, label=name, linewidth=1.4, **style)
-    axis.axhline(math.log(10), color=GREY, linewidth=0.8)
-    axis.annotate("guessing: ln 10", (1, math.log(10)), (2, 3), textcoords="offset points",
-                  fontsize=9, color=GREY)  # fmt: skip
     axis.legend(fontsize=9, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     axis.set(xscale="log", yscale="log", xlabel="step", ylabel="loss of the batch")
     return png(figure)
@@ -145,9 +142,10 @@ def of_plane(
             fontsize=9,
             va="top" if "\n" in text else "center",
         )
-    axis.set(xscale="log", yscale="log", xlim=(scales[0], scales[-1]), ylim=(2e-5, 50),
-             xlabel="effective initial scale, √(κ₁·κ₂)",
-             ylabel="effective learning rate R")  # fmt: skip
+    rates = [rate for _, rate in places]
+    axis.set(xscale="log", yscale="log", xlim=(scales[0], scales[-1]),
+             ylim=(min(rates) / 4, 10 * max(rates)), ylabel="effective learning rate R",
+             xlabel="effective initial scale, √(κ₁·κ₂)")  # fmt: skip
     for colour, style, label in (
         (GREEN, "full", "every seed trains"), (GREY, "full", "some seeds train"),
         (ORANGE, "full", "no seed trains"), ("black", "none", "ring: κ₁ and κ₂ differ"),

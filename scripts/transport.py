@@ -8,13 +8,24 @@ layer, a convolution, a patch embedding) that meets the scaled inputs directly; 
 
 import argparse
 import json
+import math
 import sys
 from typing import Any, NamedTuple
 
 from jaxmlp import flags, rescaling
-from jaxmlp.experiment import OPTIMIZER_DEFAULTS, PER_TENSOR, Experiment
+from jaxmlp.experiment import (
+    FLOAT32_MAX,
+    FLOAT32_MIN,
+    OPTIMIZER_DEFAULTS,
+    OPTIMIZER_OPTIONS,
+    PER_TENSOR,
+    Experiment,
+)
 from jaxmlp.surd import surd
 
+IGNORED = ("hidden", "bias", "preprocessing", "train_size", "bias_init_scale", "bias_learning_rate",
+           "bias_weight_decay", "bias_eps", "schedule", "warmup_epochs", "milestones", "gamma",
+           "batch_size", "epochs", "seed", "precision")  # fmt: skip
 EMIT = ("flags", "json", "torch", "optax")
 OPTIONS: dict[str, dict[str, Any]] = {  # of optimizers that an Experiment has not: usual defaults
     "amsgrad": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
@@ -86,10 +97,9 @@ def groups(
         moved(settings.eps, (1 + eps_in_root) * (rule.eps or 0)),
         moved(settings.clip, rule.clip),
     )
-    Experiment(  # checks the range
-        input_scale=scale, init_scale=(first.init_scale,), learning_rate=(first.learning_rate,),
-        weight_decay=(first.weight_decay,),
-    )  # fmt: skip
+    for name, value in first._asdict().items():
+        if value is not None and value != 0 and not FLOAT32_MIN <= abs(value) <= FLOAT32_MAX:
+            raise ValueError(f"{name} would be {value:.3g}, which float32 cannot hold")
     return first, settings
 
 
@@ -110,7 +120,7 @@ def optax_code(optimizer: str, settings: Group, options: dict[str, Any], scale: 
     return f'''import jax
 import optax
 
-FIRST = "{weight}"  # of the weight that meets the inputs, now × {scale:g}
+FIRST = {weight!r}  # of the weight that meets the inputs, now × {scale:g}
 
 
 def is_first(path):
@@ -166,11 +176,9 @@ def torch_code(optimizer: str, settings: Group, options: dict[str, Any], scale: 
         )
     first, other = groups(optimizer, settings, scale)
     rows = [_torch_group(group) for group in (first, other)]
-    chosen = f'"{name}"' if name else "next(iter(dict(model.named_parameters())))  # check it"
+    chosen = repr(name) if name else "next(iter(dict(model.named_parameters())))  # check it"
     made = TORCH.get(optimizer, "").format(**options)
-    last = (
-        f"optimizer = {made}" if made else f"# Give `groups` to your {optimizer}; PyTorch has none."
-    )
+    last = f"optimizer = {made}" if made else f"# Give `groups` to your {optimizer}."
     return f"""import torch
 
 FIRST = {chosen}
@@ -231,6 +239,11 @@ def answer(values: argparse.Namespace) -> str:
     """
     if values.input_scale is None:
         raise ValueError("--input-scale is missing; give what the inputs will be multiplied by")
+    if values.case:
+        raise ValueError("--case asks for a run with scaled inputs; describe the unscaled one")
+    if values.clip is not None and not 0 < values.clip < math.inf:
+        raise ValueError(f"--clip {values.clip} must be a positive number")
+    Experiment(input_scale=values.input_scale)
     scale, values.input_scale = values.input_scale, None
     optimizer = values.optimizer or "sgd"
     rescaling.rule(optimizer)
@@ -240,10 +253,14 @@ def answer(values: argparse.Namespace) -> str:
                 f"{optimizer} is no optimizer of run_jax.py; --emit torch, optax or json has it"
             )
         if values.emit != "flags" or values.clip:
-            raise ValueError("scheme uniform is for --emit flags, which has no --clip")
+            raise ValueError("scheme uniform is for --emit flags, and --clip for optax and json")
         _, experiment = flags.experiment(values)
         moved = rescaling.transport(experiment, scale, scheme=values.scheme)
         return " ".join(["python scripts/run_jax.py", *flags.as_flags(moved)]) + "\n"
+    unused = [name for name in IGNORED if getattr(values, name) is not None]
+    if unused:
+        word = unused[0].replace("_", "-")
+        raise ValueError(f"--{word} belongs to run_jax.py's network; leave it out, or emit flags")
     settings, options = asked(values, optimizer)
     if values.emit == "json":
         return json_text(optimizer, settings, scale) + "\n"
@@ -259,9 +276,19 @@ def asked(values: argparse.Namespace, optimizer: str) -> tuple[Group, dict[str, 
         options = {name: getattr(experiment, name) for name in
                    ("momentum", "dampening", "nesterov", "beta1", "beta2", "alpha")}  # fmt: skip
     else:
+        known = OPTIONS[optimizer]
+        for name in (*OPTIMIZER_OPTIONS, "nesterov"):
+            if name not in known and getattr(values, name) is not None:
+                raise ValueError(f"--{name} does not apply to {optimizer}; leave it out")
+        given: dict[str, Any] = {
+            name: getattr(values, name)
+            for name in ("beta1", "beta2", "eps", "learning_rate", "weight_decay")
+            if getattr(values, name) is not None
+        }
+        Experiment(optimizer="adam", **given)  # checks the numbers
         options = {
             name: default if getattr(values, name) is None else getattr(values, name)
-            for name, default in OPTIONS[optimizer].items()
+            for name, default in known.items()
         }
         if not values.learning_rate:
             raise ValueError(f"--learning-rate is missing; {optimizer} has no usual one")

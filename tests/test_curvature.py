@@ -178,7 +178,9 @@ def iterate(experiment: Experiment, curved: float) -> float:
 @pytest.mark.parametrize(
     "settings",
     [{}, {"nesterov": True}, {"dampening": 0.3}, {"optimizer": "adam"}, {"optimizer": "lion"},
-     {"optimizer": "lion", "beta1": 0.5, "beta2": 0.7}],
+     {"optimizer": "lion", "beta1": 0.5, "beta2": 0.7},
+     {"optimizer": "lion", "beta1": 0.9, "beta2": 0.5},
+     {"optimizer": "lion", "beta1": 0.9, "beta2": 0.8}],
 )  # fmt: skip
 def test_below_the_limit_the_iteration_shrinks_above_it_grows(settings):
     experiment = Experiment(**settings)
@@ -191,6 +193,22 @@ def test_an_overflown_hessian_has_no_sharpness(tiny_dataset):
     found = of(huge, tiny_dataset, 1e-2)
     assert np.isnan(found.value)
     assert np.isnan(found.ratio)
+
+
+def test_where_nothing_learns_there_is_no_sharpness(tiny_dataset):
+    frozen = dataclasses.replace(SMALL, learning_rate=(0.0,))
+    assert of(frozen, tiny_dataset).value == 0
+
+
+def test_a_network_of_a_few_parameters_is_done_densely(tiny_dataset):
+    first = {
+        f"{split}_{kind}": getattr(tiny_dataset, f"{split}_{kind}")
+        for split in ("train", "test") for kind in ("images", "labels")
+    }  # fmt: skip
+    first |= {name: array[:, :1, :1, :1] for name, array in first.items() if "images" in name}
+    little = dataclasses.replace(tiny_dataset, **first)
+    experiment = dataclasses.replace(SMALL, hidden=(), learning_rate=(0.1,))
+    assert of(experiment, little).value == pytest.approx(dense(experiment, little), rel=1e-9)
 
 
 def test_the_sample_is_the_runs_first_images():

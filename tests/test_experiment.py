@@ -55,6 +55,7 @@ BAD = [  # settings, words that the one-line error must have: value, rule, remed
     ({"epochs": 0}, ("epochs 0", "at least 1")),
     ({"seed": -1}, ("seed -1", "2^64")),
     ({"seed": 2**64}, ("seed 18446744073709551616", "2^64")),
+    ({"epochs": 10**400}, ("epochs 1000", "below 2^31")),
     ({"train_size": 0}, ("train_size 0", "at least 1")),
     ({"precision": "float16"}, ("precision 'float16'", "choose from float32")),
     ({"preprocessing": "zca"}, ("preprocessing 'zca'", "choose from unit")),

@@ -138,6 +138,23 @@ def test_measurements_are_kept_and_not_repeated(tiny_npz, tmp_path, monkeypatch,
 # ---- explanation
 
 
+def test_a_loss_that_reaches_0_has_features():
+    found = forecast.features(0.1, np.zeros(100), np.zeros((100, 1)), np.ones(100), 2)
+    assert all(math.isfinite(value) for value in found.values())
+
+
+def test_settings_that_a_repair_puts_back_are_printed():
+    rows = dict(explanation.repairs(Experiment(init_scale=(0.5,)), Experiment()))
+    assert rows["set them back"] == "--input-scale 1.0 --init-scale 1.0"
+    assert rows["initial scales alone"] == "possible: init_scale:1 × 2, init_scale:2 × 2"
+
+
+def test_a_scheme_that_leaves_the_range_does_not_hide_the_other():
+    rows = dict(explanation.repairs(Experiment(input_scale=1e20), Experiment()))
+    assert "impossible: learning_rate" in rows["first layer alone"]
+    assert "--init-scale 1e-10" in rows["all layers alike"]
+
+
 @pytest.mark.parametrize("case", [case for case in question.CASES if case != "baseline"])
 def test_explain_says_of_every_case_what_it_is(case, capsys):
     explain.main(["--case", case, "--no-forecast"])
@@ -149,7 +166,11 @@ def test_explain_says_of_every_case_what_it_is(case, capsys):
     experiment = Experiment(**question.settings(case))
     words = rescaling.in_words(rescaling.difference(experiment, Experiment()), 2)
     assert words in shown
-    assert "learning rates alone impossible" in shown or "initial scales alone" in shown
+    alone = {
+        name: f"{name} alone impossible" in shown for name in ("learning rates", "initial scales")
+    }
+    assert alone["learning rates"]
+    assert alone["initial scales"]
     assert all(reason.split(".")[0][:40] in shown for _, reason in explanation.ATTEMPTS.values())
     assert "Why both layers seemed to need it" in shown
 
@@ -192,6 +213,8 @@ def test_a_record_is_explained_and_compared(tiny_npz, tmp_path, capsys):
     assert plain["explanation"] == "It is the same run, step for step."
     explain.main([str(tmp_path / "scaled"), "--no-forecast", "--against", str(tmp_path / "plain")])
     assert "first layer alone" in capsys.readouterr().out
+    explain.main(["--no-forecast", "--against", str(tmp_path / "plain"), "--hidden", "5"])
+    assert "also set --batch-size 4 --epochs 1" in " ".join(capsys.readouterr().out.split())
 
 
 BAD = [
@@ -200,6 +223,8 @@ BAD = [
     (["pyproject.toml"], "no record of a run"),
     (["--input-scale", "-1"], "input_scale -1.0"),
     (["nowhere", "--epochs", "3"], "give one of the two"),
+    (["nowhere", "--case", "baseline"], "give one of the two"),
+    (["docs/scaled.png"], "no record of a run"),
 ]
 
 
@@ -219,7 +244,7 @@ def test_bad_input_is_one_line(arguments, words, capsys):
         (["--learning-rate", "0.1", "0"], "No canonical form: layer 2 has learning rate 0"),
         (["--hidden", "--input-scale", "7"], "effective learning rate 49 times too large"),
         (["--optimizer", "lion", "--bias", "--input-scale", "4"], "biases start"),
-        (["--weight-decay", "0", "--input-scale", "2"], "decay per step absent"),
+        (["--weight-decay", "0", "--input-scale", "2"], "decay absent"),
     ],
 )
 def test_other_runs_are_explained_too(flags, words, capsys):

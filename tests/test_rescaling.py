@@ -229,7 +229,7 @@ def test_other_settings_are_part_of_a_run():
 def test_a_decay_that_only_one_has_is_said():
     found = difference(Experiment(weight_decay=(0.0,)), BASELINE)
     assert found.ratios == {"δ1": 0.0, "δ2": 0.0}
-    assert "decay per step absent" in in_words(found, 2)
+    assert "decay absent" in in_words(found, 2)
 
 
 # ---- repair
@@ -273,16 +273,26 @@ def test_rates_alone_and_inits_alone_cannot_repair_it(allow, obstacle):
         assert repair(SCALED, BASELINE, fewer).experiment is None
 
 
-def test_a_decay_of_zero_is_replaced_where_it_may_be():
-    free = Experiment(input_scale=255.0, weight_decay=(0.0,))
-    knobs = ["learning_rate", "init_scale"]
-    found = repair(free, BASELINE, [*knobs, "weight_decay"])
-    assert difference(found.experiment, BASELINE).same
-    stuck = repair(free, BASELINE, knobs)
-    assert any("δ1" in each and "is 0" in each for each in stuck.obstacles)
-    assert stuck.missing == ("weight_decay",)
-    none = Experiment(weight_decay=(0.0,))
-    assert difference(repair(SCALED, none, [*knobs, "weight_decay"]).experiment, none).same
+def test_no_factor_leads_from_a_decay_of_0_to_another():
+    free, everything = Experiment(weight_decay=(0.0,)), rescaling.knobs(BASELINE)
+    for one, other in ((free, BASELINE), (BASELINE, free)):
+        found = repair(one, other, everything)
+        assert found.experiment is None
+        assert all("is 0 in one of the two" in each for each in found.obstacles)
+        assert found.missing == ()
+    scaled = dataclasses.replace(free, input_scale=255.0)
+    knobs = ["learning_rate", "init_scale"]  # without decay, two knobs are enough
+    assert difference(repair(scaled, free, knobs).experiment, free).same
+
+
+def test_deep_networks_with_biases_take_no_long_time():
+    """Eight layers, Adam, biases: 57 canonical numbers."""
+    deep = Experiment(hidden=(4,) * 7, bias=True, optimizer="adam", learning_rate=tuple(
+        1e-3 * (1 + i) for i in range(8)))  # fmt: skip
+    scaled = dataclasses.replace(deep, input_scale=255.0)
+    stuck = repair(scaled, deep, ["learning_rate"])
+    assert stuck.experiment is None
+    assert repair(scaled, deep, ["learning_rate", *stuck.missing]).experiment
 
 
 @MANY

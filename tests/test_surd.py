@@ -15,7 +15,6 @@ EXPONENTS = st.fractions(-3, 3, max_denominator=4).filter(bool)
 
 @given(POSITIVE, EXPONENTS)
 def test_a_power_is_undone_by_its_inverse(value, exponent):
-    assert surd(value) ** exponent ** -(1**1) == (surd(value) ** (1 / exponent))
     assert (surd(value) ** exponent) ** (1 / exponent) == value
 
 
@@ -44,7 +43,8 @@ def test_perfect_powers_are_exact_and_order_is_by_value():
     assert float(Surd(Fraction(256), 8)) == 2.0
     assert Surd(Fraction(2), 2) < Surd(Fraction(3), 3) < Fraction(3, 2)
     assert Surd(Fraction(4), 2) == 2
-    assert hash(Surd(Fraction(4), 2)) == hash(surd(2))
+    assert surd(1) not in (0, -1.0, math.inf, "1")
+    assert Surd(Fraction(1, 10**400), 3).logarithm() == pytest.approx(-400 / 3 * math.log(10))
 
 
 @pytest.mark.parametrize("value", [0, -1.0, math.inf, math.nan])

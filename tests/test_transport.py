@@ -235,7 +235,7 @@ def test_json_has_the_numbers_and_the_powers(capsys):
 
 BAD = [
     ([], "--input-scale is missing"),
-    (["--input-scale", "0"], "must be a positive number"),
+    (["--input-scale", "0"], "input_scale 0.0"),
     (["--input-scale", "1e30"], "float32"),
     (["--input-scale", "2", "--optimizer", "adadelta"], "cannot be moved exactly"),
     (["--input-scale", "2", "--optimizer", "radam"], "cannot be moved exactly"),
@@ -248,6 +248,32 @@ BAD = [
     ),
     (["--input-scale", "2", "--emit", "optax", "--scheme", "uniform"], "is for --emit flags"),
     (["--input-scale", "2", "--emit", "torch", "--clip", "1"], "adds 1e-6"),
+    (
+        ["--input-scale", "2", "--emit", "optax", "--clip", "0"],
+        "--clip 0.0 must be a positive number",
+    ),
+    (["--input-scale", "2", "--clip", "1"], "--clip for optax and json"),
+    (["--input-scale", "255", "--case", "scaled"], "describe the unscaled one"),
+    (["--input-scale", "1e-15", "--optimizer", "adagrad", "--emit", "optax"], "eps would be 1e-40"),
+    (["--input-scale", "2", "--emit", "torch", "--schedule", "cosine"], "--schedule belongs to"),
+    (
+        ["--input-scale", "2", "--optimizer", "lamb", *COMMON, "--emit", "json", "--beta1", "7"],
+        "beta1 7.0 must lie in [0, 1)",
+    ),
+    (
+        [
+            "--input-scale",
+            "2",
+            "--optimizer",
+            "lamb",
+            *COMMON,
+            "--emit",
+            "json",
+            "--momentum",
+            "0.1",
+        ],
+        "--momentum does not apply to lamb",
+    ),
     (["--input-scale", "2", "--emit", "optax", "--dampening", "0.1"], "no dampening"),
     (["--input-scale", "2", "--emit", "torch", "--learning-rate", "1", "2"], "give one"),
     (["--input-scale", "2", "--emit", "torch", "--init-scale", "3"], "leave it out"),
