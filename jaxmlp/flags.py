@@ -191,4 +191,9 @@ def as_flag(experiment: Experiment, name: str) -> list[str]:
     word = "--" + name.replace("_", "-")
     if isinstance(value, bool):
         return [word]
-    return [word, *(str(item) for item in (value if isinstance(value, tuple) else (value,)))]
+    return [word, *map(_word, value if isinstance(value, tuple) else (value,))]
+
+
+def _word(value: Any) -> str:
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e6
+    return str(int(value) if whole else value)

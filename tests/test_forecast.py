@@ -145,7 +145,7 @@ def test_a_loss_that_reaches_0_has_features():
 
 def test_settings_that_a_repair_puts_back_are_printed():
     rows = dict(explanation.repairs(Experiment(init_scale=(0.5,)), Experiment()))
-    assert rows["set them back"] == "--input-scale 1.0 --init-scale 1.0"
+    assert rows["set them back"] == "--input-scale 1 --init-scale 1"
     assert rows["initial scales alone"] == "possible: init_scale:1 × 2, init_scale:2 × 2"
 
 
