@@ -180,26 +180,29 @@ def _moved(experiment: Experiment, to: Experiment, scheme: str) -> str:
         moved = rescaling.transport(to, experiment.input_scale, scheme=scheme)
     except ValueError as error:
         return f"impossible: {error}"
-    changed = [
-        name for name in ("input_scale", *SETTINGS)
-        if getattr(moved, name) is not None
-        and (name == "input_scale" or getattr(moved, name) != getattr(experiment, name))
-    ]  # fmt: skip
-    return " ".join(word for name in changed for word in flags.as_flag(moved, name))
+    words = flags.as_flag("input_scale", moved.input_scale)
+    for name in SETTINGS:
+        mine, other = getattr(experiment, name), getattr(moved, name)
+        if other is None and mine is not None:  # biases that are to follow their weights again
+            other = moved.per_layer(name)
+        if other not in (None, mine):
+            words += flags.as_flag(name, other)
+    return " ".join(words)
 
 
 def table(experiment: Experiment, against: Experiment) -> list[tuple[str, str, str, str]]:
     """Rows of name, this run's, the other's, and their ratio; empty if nothing can be compared."""
     try:
         mine, other = (rescaling.exact_invariants(each) for each in (experiment, against))
-    except ValueError:
+        pairs = {name: (float(mine[name]), float(other[name])) for name in mine}
+    except (ValueError, OverflowError):
         return []
     rows = []
-    for name in sorted(mine, key=lambda each: list(LABELS).index(each.rstrip("0123456789"))):
+    for name in sorted(pairs, key=lambda each: list(LABELS).index(each.rstrip("0123456789"))):
         mark = name.rstrip("0123456789")
         layer = name[len(mark) :]
         label = f"{name}  {LABELS[mark]}" + (f", layer {layer}" if layer else "")
-        a, b = float(mine[name]), float(other[name])
+        a, b = pairs[name]
         ratio = "1" if a == b else f"{a / b:.4g}" if b else "–"
         rows.append((label, f"{a:.4g}", f"{b:.4g}", ratio))
     return rows

@@ -181,13 +181,12 @@ def as_flags(experiment: Experiment) -> list[str]:
         usual = "sgd" if setting.name == "optimizer" else getattr(default, setting.name)
         if value in (usual, None):
             continue
-        words += as_flag(experiment, setting.name)
+        words += as_flag(setting.name, value)
     return words
 
 
-def as_flag(experiment: Experiment, name: str) -> list[str]:
+def as_flag(name: str, value: Any) -> list[str]:
     """One setting as the words of the command line."""
-    value = getattr(experiment, name)
     word = "--" + name.replace("_", "-")
     if isinstance(value, bool):
         return [word]

@@ -30,7 +30,7 @@ from jaxmlp.preprocessing import Images
 from jaxmlp.train import Hyperparameters, State, StepMetrics, batch_step, program, start
 
 REHEARSAL = 100  # steps; measured: 40 know less, and 100 take 0.4 s of the question's network
-LAST = 10  # steps at the end of the rehearsal whose medians are looked at
+LAST = 10  # steps of the rehearsal that are averaged at a time
 FATAL = 0.3  # verdict; measured on family 1: few die, and at 0.5 too many deaths are missed
 GONE = 0.99  # of a layer's units: as good as all
 HUGE = 1e30  # stands for a loss that is not finite

@@ -117,7 +117,9 @@ def show(
         try:
             rows = explanation.repairs(experiment, to)
             others = rescaling.difference(experiment, against).settings
-            words = [word for name in others for word in flags.as_flag(against, name)]
+            words = [
+                word for name in others for word in flags.as_flag(name, getattr(against, name))
+            ]
             pairs([*rows, ("also set", " ".join(words))] if words else rows)
         except ValueError as error:
             paragraph(f"Nothing exact: {error}.")

@@ -149,6 +149,12 @@ def test_settings_that_a_repair_puts_back_are_printed():
     assert rows["initial scales alone"] == "possible: init_scale:1 × 2, init_scale:2 × 2"
 
 
+def test_biases_that_follow_their_weights_again_are_printed():
+    own = Experiment(bias=True, bias_learning_rate=(0.5,))
+    rows = dict(explanation.repairs(own, Experiment(bias=True)))
+    assert rows["set them back"] == "--input-scale 1 --bias-learning-rate 0.02 0.02"
+
+
 def test_a_scheme_that_leaves_the_range_does_not_hide_the_other():
     rows = dict(explanation.repairs(Experiment(input_scale=1e20), Experiment()))
     assert "impossible: learning_rate" in rows["first layer alone"]
