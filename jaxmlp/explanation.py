@@ -134,12 +134,13 @@ def stability(known: dict[str, Any]) -> str:
     if math.isnan(ratio):
         return f"{said}. The curvature at the start is not finite."
     return (
-        f"{said}. Curvature times (full) rates at the start: S = {_number(known['sharpness'])}, "
-        f"{_number(ratio)} times the limit of {known['limit']:.3g}."
+        f"{said}. Curvature times (full) rates at the start: S = {number(known['sharpness'])}, "
+        f"{number(ratio)} times the limit of {known['limit']:.3g}."
     )
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A size for reading: two digits, or whole."""
     return f"{value:,.0f}" if 100 <= value < 1e7 else f"{value:.2g}"
 
 

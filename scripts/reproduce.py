@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import itertools
 import json
+import math
 import statistics
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 import reproduce_figures
 import scipy.stats
 
-from jaxmlp import data, flags, question, record, rescaling, verdict
+from jaxmlp import data, explanation, flags, question, record, rescaling, verdict
 from jaxmlp.experiment import Experiment
 
 FRAMEWORKS = {"jax": ("jax",), "torch": ("torch",), "both": ("jax", "torch")}
@@ -133,7 +134,7 @@ class Runs:
 
 
 def counted(kinds: list[str]) -> str:
-    names = {name: kinds.count(name) for name in dict.fromkeys(kinds)}
+    names = {name: kinds.count(name) for name in dict.fromkeys(kinds)} or {"–": 0}
     return next(iter(names)) if len(names) == 1 else ", ".join(f"{n} {c}" for n, c in names.items())
 
 
@@ -158,10 +159,10 @@ def case_table(experiments: dict[str, Experiment], runs: dict[str, list[dict[str
         form = rescaling.canonical(experiments[case])
         numbers = [form.learning_rate / base.learning_rate, *form.init_scale]
         before = [run["foretold"] for run in own if "foretold" in run]
-        ratio = f"{statistics.median(float(f['ratio']) for f in before):.2g}" if before else "–"
+        ratio = statistics.median(float(f["ratio"]) for f in before) if before else math.nan
         lines.append(
             f"| {case} | {question.CASES[case]} | {' | '.join(f'{n:.3g}' for n in numbers)} "
-            f"| {ratio} | {counted([f['verdict'] for f in before]) if before else '–'} "
+            f"| {explanation.number(ratio)} | {counted([f['verdict'] for f in before])} "
             f"| {counted([run['outcome'] for run in own])} | {spread(last(own))} "
             f"| {statistics.mean(run['dead'] for run in own):.2f} |"
         )

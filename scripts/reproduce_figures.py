@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxmlp import rescaling
+from jaxmlp import explanation, rescaling
 from jaxmlp.experiment import Experiment
 from jaxmlp.report import BLUE, COLOURS, GREEN, GREY, ORANGE
 from jaxmlp.rescaling import Canonical
@@ -61,6 +61,7 @@ def accuracy(runs: dict[str, Runs], data: str) -> bytes:
     handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     axis.legend([handles[name] for name in order], order, fontsize=9, frameon=False,
                 loc="center left", bbox_to_anchor=(1, 0.5))  # fmt: skip
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set(xlabel="epoch", ylabel="test accuracy (line: mean, band: range)")
     return png(figure)
 
@@ -132,7 +133,7 @@ def of_plane(
                       markersize=8 if even else 14, fillstyle="full" if even else "none",
                       markeredgewidth=2)  # fmt: skip
             ratio = float(runs[0]["foretold"]["ratio"])
-            labels.setdefault(f"{ratio:.2g}" if ratio < 100 else f"{ratio:.0f}", []).append(name)
+            labels.setdefault(explanation.number(ratio), []).append(name)
         text = "\n".join(",\n".join(group) + f": {ratio}" for ratio, group in labels.items())
         axis.annotate(
             text,
