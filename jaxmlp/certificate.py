@@ -173,19 +173,23 @@ def side_by_side(
     return states, found, test
 
 
-def ulps(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> UInt[Array, "*shape"]:
-    """How many floats lie between a and b, one end included; 0 for the same bits, or two NaN."""
-    unsigned: Any = jnp.uint64 if a.dtype == jnp.float64 else jnp.uint32
-    bits = 8 * a.dtype.itemsize
+def ulps(a: Any, b: Any) -> Any:
+    """How many floats lie between a and b, one end included; 0 for the same bits, or two NaN.
+
+    Args:
+        a, b: floats of one type and shape, of JAX or of NumPy; so is what comes back, unsigned.
+    """
+    xp: Any = jnp if isinstance(a, jax.Array) else np
+    unsigned = xp.uint64 if a.dtype == xp.float64 else xp.uint32
+    sign = unsigned(1 << (8 * a.dtype.itemsize - 1))
 
     def ordered(value):  # sign and magnitude to an order of whole numbers
-        raw = jax.lax.bitcast_convert_type(value, unsigned)
-        negative = raw >> (bits - 1) == 1
-        return jnp.where(negative, ~raw, raw | unsigned(1 << (bits - 1)))
+        raw = value.view(unsigned)
+        return xp.where(raw & sign, ~raw, raw | sign)
 
     first, second = ordered(a), ordered(b)
-    apart = jnp.where(first > second, first - second, second - first)
-    return jnp.where(jnp.isnan(a) & jnp.isnan(b), unsigned(0), apart)
+    apart = xp.where(first > second, first - second, second - first)
+    return xp.where(xp.isnan(a) & xp.isnan(b), unsigned(0), apart)
 
 
 def _largest(expected: Params, found: Params) -> UInt[Array, ""]:

@@ -23,7 +23,7 @@ from jaxmlp.experiment import Experiment
 from jaxmlp.model import Params, mlp
 from jaxmlp.optimizer import direction
 from jaxmlp.preprocessing import Images, preprocess
-from jaxmlp.train import Hyperparameters, loss_function
+from jaxmlp.train import Hyperparameters, Start, loss_function, program
 
 SAMPLE = 1000  # images; measured: 5000 move the question's S by less than 3 %
 TOLERANCE = 1e-2  # of the residual, relative; the eigenvalue is closer, by its square
@@ -147,52 +147,53 @@ def hessian_product(
 
 def sharpness(
     experiment: Experiment,
-    widths: tuple[int, ...],
-    params: Params,
-    hyper: Hyperparameters,
+    ready: Start,
     batches: Int[np.ndarray, "steps batch"],
-    images: Images,
     tolerance: float = TOLERANCE,
 ) -> Sharpness:
-    """S of these parameters on these batches, by Lanczos on Hessian-vector products.
+    """S of a run at its start on these batches, by Lanczos on Hessian-vector products.
 
     Args:
-        experiment: only its static part is looked at (`train.program`).
         batches: indices of training images; `sample` gives the run's own first ones.
     """
-    root = root_rates(experiment, widths, params, hyper, batches, images)
-    flat, _ = ravel_pytree(params)
-    size, dtype = flat.size, np.dtype(flat.dtype)
-    found = Sharpness(float("nan"), stability_limit(experiment), batches.size)
-
-    def product(vector):
-        result = np.asarray(
-            hessian_product(experiment, widths, params, root, hyper, batches, images,
-                            jnp.asarray(vector.reshape(-1), dtype))
+    with devices.precision(experiment):
+        params, rest = ready.state.params, (ready.hyper, batches, ready.images)
+        static = (program(experiment), ready.widths, params)
+        root = root_rates(*static, *rest)
+        size = sum(leaf.size for leaf in jax.tree.leaves(params))
+        value = _largest_eigenvalue(
+            lambda vector: hessian_product(*static, root, *rest, vector),
+            size, np.dtype(devices.dtype(experiment)), tolerance,
         )  # fmt: skip
+    return Sharpness(value, stability_limit(experiment), batches.size)
+
+
+def _largest_eigenvalue(
+    product: Callable[[Array], Array], size: int, dtype: np.dtype, tolerance: Any
+) -> float:
+    """Of a symmetric matrix that is known by its products; NaN if one of them is not finite."""
+
+    def finite(vector):
+        result = np.asarray(product(jnp.asarray(vector.reshape(-1), dtype)))
         if not np.isfinite(result).all():
             raise FloatingPointError
         return result
 
     start = np.random.default_rng(0).normal(size=size).astype(dtype)
-    if size <= LANCZOS:
-        columns = np.array([product(unit) for unit in np.eye(size, dtype=dtype)])
-        return found._replace(value=float(np.linalg.eigvalsh(columns)[-1]))
+    operator: Any = LinearOperator((size, size), matvec=finite, dtype=dtype)  # pyright: ignore
     try:
-        if not product(start).any():  # nothing learns, or the loss is flat
-            return found._replace(value=0.0)
-    except FloatingPointError:
-        return found
-    operator: Any = LinearOperator((size, size), matvec=product, dtype=dtype)  # pyright: ignore
-    close: Any = tolerance  # scipy's stub calls it an int
-    try:
+        if size <= LANCZOS:
+            columns = [finite(unit) for unit in np.eye(size, dtype=dtype)]
+            return float(np.linalg.eigvalsh(columns)[-1])
+        if not finite(start).any():  # nothing learns, or the loss is flat; ARPACK refuses zeros
+            return 0.0
         values = eigsh(
-            operator, k=1, which="LA", v0=start, ncv=LANCZOS, tol=close,
+            operator, k=1, which="LA", v0=start, ncv=LANCZOS, tol=tolerance,
             maxiter=PRODUCTS // (LANCZOS // 2), return_eigenvectors=False,
         )  # fmt: skip
+        return float(values[0])
     except (FloatingPointError, ArpackError):
-        return found
-    return found._replace(value=float(values[0]))
+        return float("nan")
 
 
 def sample(order: Int[np.ndarray, "steps batch"], images: int = SAMPLE):

@@ -19,6 +19,8 @@ OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 TENSORS = ("kernel", "bias")  # of a layer; these settings can differ between the two:
 PER_TENSOR = ("init_scale", "learning_rate", "weight_decay", "eps")
+SCALED = ("input_scale", *PER_TENSOR, *(f"bias_{name}" for name in PER_TENSOR))
+NETWORK = ("hidden", "bias", "optimizer")  # runs that differ in one of these cannot be compared
 OPTIMIZER_OPTIONS = ("momentum", "dampening", "beta1", "beta2", "alpha", "eps")
 DECOUPLED = ("adamw", "lion")  # these shrink the weight itself; all others add decay * weight
 SCHEDULES = ("constant", "cosine", "step", "exponential")
@@ -249,10 +251,15 @@ class Experiment:
         assert values is not None, name
         return values * self.layers if len(values) == 1 else values
 
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The kinds of tensor that a layer has: its kernel, and perhaps a bias."""
+        return TENSORS if self.bias else TENSORS[:1]
+
     def per_tensor(self, name: str) -> dict[str, tuple[float, ...]]:
         """A setting of PER_TENSOR per layer, for each kind of tensor that a layer has."""
-        values = {"kernel": self.per_layer(name)}
-        return {**values, "bias": self.per_layer(f"bias_{name}")} if self.bias else values
+        names = {"kernel": name, "bias": f"bias_{name}"}
+        return {tensor: self.per_layer(names[tensor]) for tensor in self.tensors}
 
     def steps_per_epoch(self, images: int) -> int:
         """Batches in an epoch over `images` training images.

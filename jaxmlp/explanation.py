@@ -5,9 +5,9 @@ import math
 from typing import Any
 
 from jaxmlp import flags, question, rescaling
-from jaxmlp.experiment import PER_TENSOR, Experiment
+from jaxmlp.experiment import NETWORK, SCALED, Experiment
+from jaxmlp.repair import repair
 
-SETTINGS = (*PER_TENSOR, *(f"bias_{name}" for name in PER_TENSOR))
 # What the question's owner tried with the inputs times 255, and what the law says to it.
 ATTEMPTS = {
     "scaled": (
@@ -66,8 +66,7 @@ BOTH_LAYERS = (
 def baseline(experiment: Experiment) -> Experiment:
     """The same experiment with unscaled inputs and default scales, rates and decays."""
     default = Experiment(optimizer=experiment.optimizer)
-    changed: dict[str, Any] = {name: getattr(default, name) for name in SETTINGS}
-    return dataclasses.replace(experiment, input_scale=1.0, **changed)
+    return dataclasses.replace(experiment, **{name: getattr(default, name) for name in SCALED})
 
 
 def target(experiment: Experiment, against: Experiment) -> Experiment:
@@ -76,15 +75,14 @@ def target(experiment: Experiment, against: Experiment) -> Experiment:
     Raises:
         ValueError: the network or the optimizer is another one.
     """
-    for name in ("hidden", "bias", "optimizer"):
+    for name in NETWORK:
         mine, other = getattr(experiment, name), getattr(against, name)
         if mine != other:
             raise ValueError(
                 f"{name} is {mine} here and {other} there; runs of different networks or "
                 "optimizers cannot be turned into each other"
             )
-    moved = {name: getattr(against, name) for name in ("input_scale", *SETTINGS)}
-    return dataclasses.replace(experiment, **moved)
+    return dataclasses.replace(experiment, **{name: getattr(against, name) for name in SCALED})
 
 
 def canonical_section(experiment: Experiment) -> dict[str, Any] | None:
@@ -165,7 +163,7 @@ def repairs(experiment: Experiment, to: Experiment) -> list[tuple[str, str]]:
     layers = range(1, experiment.layers + 1)
     for label, name in (("learning rates alone", "learning_rate"),
                         ("initial scales alone", "init_scale")):  # fmt: skip
-        found = rescaling.repair(experiment, to, [f"{name}:{layer}" for layer in layers])
+        found = repair(experiment, to, [f"{name}:{layer}" for layer in layers])
         factors = (f"{knob} × {float(factor):.4g}" for knob, factor in found.factors.items())
         text = f"possible: {', '.join(factors)}"
         if not found.experiment:
@@ -182,7 +180,7 @@ def _moved(experiment: Experiment, to: Experiment, scheme: str) -> str:
     except ValueError as error:
         return f"impossible: {error}"
     words = flags.as_flag("input_scale", moved.input_scale)
-    for name in SETTINGS:
+    for name in SCALED[1:]:
         mine, other = getattr(experiment, name), getattr(moved, name)
         if other is None and mine is not None:  # biases that are to follow their weights again
             other = moved.per_layer(name)

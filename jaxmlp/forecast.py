@@ -111,10 +111,8 @@ def forecast(experiment: Experiment, dataset: Dataset) -> Forecast:
     length = min(REHEARSAL, experiment.epochs * ready.steps_per_epoch)
     repeats = -(-length // len(batches))  # of an epoch that is shorter than the rehearsal
     first = np.concatenate([batches, *(next(ready.order) for _ in range(repeats - 1))])[:length]
+    found = sharpness(experiment, ready, sample(batches))
     with devices.precision(experiment):
-        found = sharpness(
-            static, ready.widths, ready.state.params, ready.hyper, sample(batches), ready.images
-        )
         metrics = rehearse(
             static, ready.widths, ready.state, ready.hyper, first, ready.images,
             ready.steps_per_epoch,

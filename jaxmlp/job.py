@@ -13,6 +13,9 @@ from jaxmlp import flags
 from jaxmlp.data import Dataset
 from jaxmlp.experiment import Experiment
 
+# What a command's --framework takes, and whom it lets train.
+FRAMEWORKS = {"jax": ("jax",), "torch": ("torch",), "both": ("jax", "torch")}
+
 
 class Trainer(Protocol):
     """A run, ready to train: jaxmlp.train.Run, or run_torch.py's."""

@@ -1,4 +1,4 @@
-"""The law: which runs are the same run, what a run really is, and how to repair one.
+"""The law: which runs are the same run, and what a run really is.
 
 Multiply the weights of layer l by c_l and the inputs by 1 / ∏c_l. The network computes the same
 function, the gradient of layer l becomes g / c_l, and so each of the layer's settings has to move
@@ -11,16 +11,15 @@ Sources: the symmetry, Neyshabur et al. 2015 (arXiv 1506.02617); for training, Y
 All arithmetic is exact (surd.py) until a setting is rounded to a float, once.
 """
 
-import bisect
 import dataclasses
 import itertools
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from jaxmlp.experiment import PER_TENSOR, TENSORS, Experiment
+from jaxmlp.experiment import NETWORK, PER_TENSOR, SCALED, Experiment
 from jaxmlp.surd import Number, Surd, surd
 
 SCHEMES = ("first-layer", "uniform")
@@ -86,34 +85,21 @@ def power(optimizer: str, setting: str) -> int:
 # ---- transport
 
 
-def layer_factors(
-    layers: int, change: Surd | Number, scheme: str = "uniform", *, homogeneous: bool = True
-) -> list[Surd]:
+def layer_factors(layers: int, change: Surd | Number, scheme: str = "uniform") -> list[Surd]:
     """The factors c_l on the weights of each layer when the inputs are multiplied by `change`.
 
     Args:
         scheme: first-layer puts it all on layer 1, uniform the same share on every layer.
-        homogeneous: whether activation(k·x) = k·activation(x) for k > 0, as for ReLU.
 
     Raises:
-        ValueError: the scheme is not known, or needs a homogeneous activation.
+        ValueError: the scheme is not known.
     """
     if scheme not in SCHEMES:
         raise ValueError(f"scheme {scheme!r} is not known; choose from {', '.join(SCHEMES)}")
     inverse = surd(change) ** -1
     if scheme == "first-layer":
         return [inverse, *[surd(1)] * (layers - 1)]
-    factors = [inverse ** Fraction(1, layers)] * layers
-    _check_homogeneous(factors, homogeneous)
-    return factors
-
-
-def _check_homogeneous(factors: Sequence[Surd], homogeneous: bool) -> None:
-    if not homogeneous and any(factor != 1 for factor in factors[1:]):
-        raise ValueError(
-            "an activation that is not positively homogeneous (ReLU, leaky ReLU and the identity "
-            "are) lets only the first layer be rescaled; choose scheme first-layer"
-        )
+    return [inverse ** Fraction(1, layers)] * layers
 
 
 def transport(
@@ -121,6 +107,8 @@ def transport(
     input_scale: float | None = None,
     factors: Iterable[Surd | Number] | None = None,
     scheme: str = "uniform",
+    *,
+    homogeneous: bool = True,
 ) -> Experiment:
     """The same run with other numbers: step for step the same losses, weights times the factors.
 
@@ -130,10 +118,13 @@ def transport(
     Args:
         input_scale: the new one; the scheme says how the layers make up for it.
         factors: W' / W of each layer instead, any positive numbers; the input scale follows.
+        homogeneous: whether activation(k·x) = k·activation(x) for k > 0, as for this project's
+            ReLU; without that only the first layer can make up for the inputs.
 
     Raises:
         ValueError: not exactly one of input_scale and factors is given, their number is not that
-            of the layers, or a moved setting leaves float32's range.
+            of the layers, they need a homogeneous activation, or a moved setting leaves float32's
+            range.
     """
     if (input_scale is None) == (factors is None):
         raise ValueError("give either an input scale or one factor per layer")
@@ -150,21 +141,26 @@ def transport(
         )
     change = math.prod(chosen, start=surd(1)) ** -1  # of the input scale
     outputs = list(itertools.accumulate(chosen, operator.mul, initial=change))
+    if not homogeneous and any(output != 1 for output in outputs[1:]):
+        raise ValueError(
+            "an activation that is not positively homogeneous (ReLU, leaky ReLU and the identity "
+            "are) lets only the first layer be rescaled; choose scheme first-layer"
+        )
     scales = {"kernel": chosen, "bias": outputs[1:]}
-    moved: dict[str, Any] = {"input_scale": _rounded("input_scale", change * before)}
-    for tensor, name in itertools.product(TENSORS[: 1 + experiment.bias], PER_TENSOR):
+    moved: dict[str, Any] = {"input_scale": rounded("input_scale", change * before)}
+    for tensor, name in itertools.product(experiment.tensors, PER_TENSOR):
         values = setting_of(experiment, tensor, name)
         if values is not None:
             exponent = power(experiment.optimizer, name)
-            full = _full_name(tensor, name)
+            full = full_name(tensor, name)
             moved[full] = tuple(
-                _rounded(full, scale**exponent * value) if value else 0.0
+                rounded(full, scale**exponent * value) if value else 0.0
                 for scale, value in zip(scales[tensor], values, strict=True)
             )
     return dataclasses.replace(experiment, **moved)
 
 
-def _full_name(tensor: str, name: str) -> str:
+def full_name(tensor: str, name: str) -> str:
     return name if tensor == "kernel" else f"bias_{name}"
 
 
@@ -175,7 +171,7 @@ def setting_of(experiment: Experiment, tensor: str, name: str) -> tuple[float, .
     return experiment.per_tensor(name)[tensor]
 
 
-def _rounded(name: str, value: Surd | int) -> float:
+def rounded(name: str, value: Surd | int) -> float:
     try:
         return float(value)
     except OverflowError:
@@ -187,13 +183,13 @@ def _rounded(name: str, value: Surd | int) -> float:
 Monomial = dict[tuple[str, int], Fraction]  # (setting's full name, layer from 0): exponent
 
 
-def _times(*terms: tuple[dict[Any, Fraction], Fraction | int]) -> dict[Any, Fraction]:
+def product(*terms: tuple[dict[Any, Fraction], Fraction | int]) -> dict[Any, Fraction]:
     """The product of monomials, each to a power."""
-    product: dict[Any, Fraction] = {}
+    total: dict[Any, Fraction] = {}
     for monomial, exponent in terms:
         for key, own in monomial.items():
-            product[key] = product.get(key, Fraction(0)) + own * exponent
-    return {key: exponent for key, exponent in product.items() if exponent}
+            total[key] = total.get(key, Fraction(0)) + own * exponent
+    return {key: exponent for key, exponent in total.items() if exponent}
 
 
 def invariants(experiment: Experiment) -> dict[str, Monomial]:
@@ -212,23 +208,23 @@ def invariants(experiment: Experiment) -> dict[str, Monomial]:
 
     scale = setting("input_scale")
     rates = [setting("learning_rate", layer) for layer in layers]
-    rate = _times((scale, degree * share), *((each, share) for each in rates))
-    factors = [_times((rate, Fraction(1, degree)), (each, Fraction(-1, degree))) for each in rates]
-    outputs = itertools.accumulate(factors, lambda a, b: _times((a, 1), (b, 1)))
-    scales = {"kernel": factors, "bias": [_times((scale, -1), (each, 1)) for each in outputs]}
+    rate = product((scale, degree * share), *((each, share) for each in rates))
+    factors = [product((rate, Fraction(1, degree)), (each, Fraction(-1, degree))) for each in rates]
+    outputs = itertools.accumulate(factors, lambda a, b: product((a, 1), (b, 1)))
+    scales = {"kernel": factors, "bias": [product((scale, -1), (each, 1)) for each in outputs]}
     found = {"R": rate}
-    for tensor, layer in itertools.product(TENSORS[: 1 + experiment.bias], layers):
+    for tensor, layer in itertools.product(experiment.tensors, layers):
         mark, by = "" if tensor == "kernel" else "b", scales[tensor][layer]
 
         def moved(name: str, tensor=tensor, layer=layer, by=by) -> Monomial:
             exponent = power(experiment.optimizer, name)
-            return _times((setting(_full_name(tensor, name), layer), 1), (by, exponent))
+            return product((setting(full_name(tensor, name), layer), 1), (by, exponent))
 
         if tensor == "bias":
             found[f"R{mark}{layer + 1}"] = moved("learning_rate")
         found[f"κ{mark}{layer + 1}"] = moved("init_scale")
         own = rate if tensor == "kernel" else moved("learning_rate")
-        found[f"δ{mark}{layer + 1}"] = _times((own, 1), (moved("weight_decay"), 1))
+        found[f"δ{mark}{layer + 1}"] = product((own, 1), (moved("weight_decay"), 1))
         if experiment.eps is not None:
             found[f"ε{mark}{layer + 1}"] = moved("eps")
     return found
@@ -267,15 +263,15 @@ def exact_invariants(experiment: Experiment) -> dict[str, Surd | int]:
         )
     values: dict[str, Surd | int] = {}
     for name, monomial in invariants(experiment).items():
-        product: Surd | int = surd(1)
+        value: Surd | int = surd(1)
         for (setting, layer), exponent in monomial.items():
-            factor = _value(experiment, setting, layer)
-            product = product * surd(factor) ** exponent if product and factor else 0
-        values[name] = product
+            factor = value_of(experiment, setting, layer)
+            value = value * surd(factor) ** exponent if value and factor else 0
+        values[name] = value
     return values
 
 
-def _value(experiment: Experiment, setting: str, layer: int) -> float:
+def value_of(experiment: Experiment, setting: str, layer: int) -> float:
     if setting == "input_scale":
         return experiment.input_scale
     return experiment.per_layer(setting)[layer]
@@ -290,7 +286,7 @@ def canonical(experiment: Experiment) -> Canonical:
     Raises:
         ValueError: a layer has learning rate 0.
     """
-    values = {name: _rounded(name, value) for name, value in exact_invariants(experiment).items()}
+    values = {name: rounded(name, value) for name, value in exact_invariants(experiment).items()}
     layers = range(1, experiment.layers + 1)
 
     def row(mark: str) -> tuple[float, ...] | None:
@@ -325,6 +321,11 @@ class Difference(NamedTuple):
     def same(self) -> bool:
         return not self.ratios and not self.settings
 
+    @property
+    def comparable(self) -> bool:
+        """Whether network and optimizer are the same, so that the ratios mean something."""
+        return not self.settings.keys() & NETWORK
+
 
 def difference(a: Experiment, b: Experiment) -> Difference:
     """Which canonical numbers and which other settings differ.
@@ -334,13 +335,12 @@ def difference(a: Experiment, b: Experiment) -> Difference:
     Raises:
         ValueError: a layer has learning rate 0.
     """
-    scaled = {"input_scale", *PER_TENSOR, *(f"bias_{name}" for name in PER_TENSOR)}
     settings = {
         field.name: (getattr(a, field.name), getattr(b, field.name))
         for field in dataclasses.fields(Experiment)
-        if field.name not in scaled and getattr(a, field.name) != getattr(b, field.name)
+        if field.name not in SCALED and getattr(a, field.name) != getattr(b, field.name)
     }
-    if {"hidden", "bias", "optimizer"} & settings.keys():
+    if settings.keys() & NETWORK:
         return Difference({}, settings)
     mine, other = exact_invariants(a), exact_invariants(b)
     ratios = {name: _ratio(mine[name], other[name]) for name in mine}
@@ -350,7 +350,7 @@ def difference(a: Experiment, b: Experiment) -> Difference:
 def _ratio(a: Surd | int, b: Surd | int) -> float:
     if not a or not b:
         return 1.0 if not a and not b else float("inf") if a else 0.0
-    return _rounded("a ratio of canonical numbers", surd(a) / surd(b))
+    return rounded("a ratio of canonical numbers", surd(a) / surd(b))
 
 
 def in_words(found: Difference, layers: int) -> str:
@@ -368,7 +368,7 @@ def in_words(found: Difference, layers: int) -> str:
         else:
             each = (f"layer {each[len(mark) :]} {text}" for each, text in own.items())
             parts.append(f"{name}: " + ", ".join(each))
-    if {"hidden", "bias", "optimizer"} & found.settings.keys():
+    if not found.comparable:
         parts = []  # nothing was compared
     parts += [f"{name} {a} instead of {b}" for name, (a, b) in found.settings.items()]
     return "; ".join(parts)
@@ -385,224 +385,3 @@ def times(ratio: float) -> str:
     if abs(ratio - 1) < 0.005:
         return f"{abs(ratio - 1):.1g} of itself too {'large' if ratio > 1 else 'small'}"
     return f"{ratio:.3g} times too large" if ratio > 1 else f"{1 / ratio:.3g} times too small"
-
-
-# ---- repair
-
-
-class Repair(NamedTuple):
-    """The exact repair, or the proof that the allowed knobs cannot do it."""
-
-    experiment: Experiment | None  # repaired; None if impossible
-    factors: dict[str, Surd]  # by knob: what to multiply it by; knobs left alone are not listed
-    obstacles: tuple[str, ...]  # each: what stays wrong whatever the allowed knobs do
-    missing: tuple[str, ...]  # further knobs, all needed, that would make it possible
-
-
-def knobs(experiment: Experiment) -> tuple[str, ...]:
-    """All names that `repair` knows for this experiment: whole settings and single layers'."""
-    names = ["input_scale"]
-    for tensor, name in itertools.product(TENSORS[: 1 + experiment.bias], PER_TENSOR):
-        if getattr(experiment, name) is not None:
-            full = _full_name(tensor, name)
-            names += [full, *(f"{full}:{layer + 1}" for layer in range(experiment.layers))]
-    return tuple(names)
-
-
-def repair(experiment: Experiment, to: Experiment, allow: Sequence[str]) -> Repair:
-    """What to multiply the allowed knobs by so that `experiment` becomes the run that `to` is.
-
-    The canonical numbers are products of powers of the settings: in logarithms, a linear system
-    over the rationals. It is solved exactly. Of several solutions the knobs named first are used
-    and those named last are left alone.
-
-    Args:
-        allow: names as `knobs` lists them: "learning_rate" moves all layers by one factor,
-            "learning_rate:1" the first layer's. Biases follow their layer's weights unless the
-            experiment gives them settings of their own.
-
-    Raises:
-        ValueError: a knob is not known; the two differ in what no knob moves; a layer has learning
-            rate 0; or the repaired settings leave float32's range.
-    """
-    known = knobs(experiment)
-    for knob in allow:
-        if knob not in known:
-            raise ValueError(f"knob {knob!r} is not known; choose from {', '.join(known)}")
-    found = difference(experiment, to)
-    if found.settings:
-        name, (mine, other) = next(iter(found.settings.items()))
-        raise ValueError(f"{name} is {mine} and should be {other}; no rescaling alters that")
-    zero = [name for name, ratio in found.ratios.items() if ratio in (0, math.inf)]
-    if zero:
-        obstacles = (
-            f"{_long(name)} is 0 in one of the two, and no factor alters that" for name in zero
-        )
-        return Repair(None, {}, tuple(obstacles), ())
-    system = _system(experiment, to)
-    solved, left = _eliminate(system, {knob: _effect(experiment, knob) for knob in allow})
-    stuck = [row for row in left if not _satisfied(system, row)]
-    if stuck:
-        obstacles = (
-            f"{_product(row)} is {times(math.exp(-_logarithm(system, row)))}, "
-            "and no allowed knob alters it"
-            for row in stuck
-        )
-        return Repair(None, {}, tuple(obstacles), _missing(experiment, system, allow))
-    exact = {knob: _value_of(system, row) for knob, row in solved.items()}
-    factors = {knob: factor for knob, factor in exact.items() if factor != 1}
-    return Repair(_turned(experiment, factors), factors, (), ())
-
-
-class System(NamedTuple):
-    """∏ over settings of change^power, for each canonical number, is by what it has to change."""
-
-    rows: dict[str, Monomial]
-    change: dict[tuple[str, int], Surd]  # of each setting that differs: the target's over ours
-
-
-def _system(experiment: Experiment, to: Experiment) -> System:
-    rows = invariants(experiment)
-    settings = {key for row in rows.values() for key in row}
-    change = {}
-    for name, layer in settings:
-        mine, other = (_value(each, name, layer) for each in (experiment, to))
-        if mine and other and mine != other:
-            change[name, layer] = surd(other) / mine
-    # Earlier rows are solved first, so that what is left over speaks of them.
-    marks = list(NAMES)
-    zero = {name for name, value in exact_invariants(experiment).items() if not value}
-    order = sorted(rows, key=lambda name: marks.index(name.rstrip("0123456789")))
-    return System({name: rows[name] for name in order if name not in zero}, change)
-
-
-def _effect(experiment: Experiment, knob: str) -> set[tuple[str, int]]:
-    """The settings that a knob multiplies."""
-    name, _, layer = knob.partition(":")
-    if name == "input_scale":
-        return {(name, 0)}
-    layers = [int(layer) - 1] if layer else range(experiment.layers)
-    follows = experiment.bias and name in PER_TENSOR and getattr(experiment, f"bias_{name}") is None
-    return {(each, i) for each in (name, *[f"bias_{name}"] * follows) for i in layers}
-
-
-Combination = dict[str, Fraction]  # of rows: by name, exponents
-
-
-def _eliminate(
-    system: System, columns: Mapping[str, set[tuple[str, int]]]
-) -> tuple[dict[str, Combination], list[Combination]]:
-    """Gauss-Jordan elimination of the knobs from the rows, over the rationals.
-
-    Returns:
-        For each knob that is used the combination of rows that its factor is; and the combinations
-        that no knob alters.
-    """
-    pending: list[Row] = []
-    for name, row in system.rows.items():
-        powers = {
-            knob: total
-            for knob, settings in columns.items()
-            if (total := sum((row.get(key, Fraction(0)) for key in settings), Fraction(0)))
-        }
-        pending.append(Row(powers, {name: Fraction(1)}))
-    solved: dict[str, Row] = {}
-    for knob in columns:
-        pivot = next((row for row in pending if knob in row.powers), None)
-        if pivot is None:
-            continue
-        pending.remove(pivot)
-        pivot = Row(*(_times((part, 1 / pivot.powers[knob])) for part in pivot))
-        pending = [_without(row, knob, pivot) for row in pending]
-        solved = {other: _without(row, knob, pivot) for other, row in solved.items()}
-        solved[knob] = pivot
-    return {knob: row.rows for knob, row in solved.items()}, [row.rows for row in pending]
-
-
-class Row(NamedTuple):
-    """A combination of canonical numbers under elimination."""
-
-    powers: dict[str, Fraction]  # of the knobs
-    rows: Combination
-
-
-def _without(row: Row, knob: str, pivot: Row) -> Row:
-    """The row less as much of the pivot as frees it from the knob."""
-    if knob not in row.powers:
-        return row
-    share = -row.powers[knob]
-    return Row(*(_times((mine, 1), (other, share)) for mine, other in zip(row, pivot, strict=True)))
-
-
-def _powers(system: System, combination: Combination) -> Monomial:
-    product = _times(*((system.rows[name], power) for name, power in combination.items()))
-    return {key: power for key, power in product.items() if key in system.change}
-
-
-def _value_of(system: System, combination: Combination) -> Surd:
-    powers = _powers(system, combination).items()
-    return math.prod((system.change[key] ** power for key, power in powers), start=surd(1))
-
-
-def _logarithm(system: System, combination: Combination) -> float:
-    powers = _powers(system, combination).items()
-    return math.fsum(float(power) * system.change[key].logarithm() for key, power in powers)
-
-
-def _satisfied(system: System, combination: Combination) -> bool:
-    return abs(_logarithm(system, combination)) <= SAME
-
-
-def _product(combination: Combination) -> str:
-    """Such as κ1·κ2, or Rb1 ÷ R."""
-    if len(combination) == 1:
-        return _long(next(iter(combination)))
-    signs = {True: [], False: []}
-    for name, power in combination.items():
-        size = abs(power)
-        signs[power > 0].append(name if size == 1 else f"{name}^({size})")
-    above, below = ("·".join(sorted(names)) for names in (signs[True], signs[False]))
-    return f"{above or 1} ÷ {below}" if below else above
-
-
-def _long(name: str) -> str:
-    mark = name.rstrip("0123456789")
-    layer = name[len(mark) :]
-    return f"{name} ({NAMES[mark]}{', layer ' + layer if layer else ''})"
-
-
-def _missing(experiment: Experiment, system: System, allow: Sequence[str]) -> tuple[str, ...]:
-    """Further knobs, each of them needed, with which there is a repair; whole settings first."""
-
-    def enough(further: Sequence[str]) -> bool:
-        columns = {knob: _effect(experiment, knob) for knob in (*allow, *further)}
-        return all(_satisfied(system, row) for row in _eliminate(system, columns)[1])
-
-    others = [knob for knob in knobs(experiment) if knob not in (*allow, "input_scale")]
-    others.sort(key=lambda knob: ":" in knob)
-    needed = others[
-        : bisect.bisect_left(range(len(others)), True, key=lambda n: enough(others[:n]))
-    ]
-    for knob in reversed(needed):
-        fewer = [each for each in needed if each != knob]
-        if enough(fewer):
-            needed = fewer
-    return tuple(needed)
-
-
-def _turned(experiment: Experiment, factors: Mapping[str, Surd]) -> Experiment:
-    """The experiment with each knob's settings multiplied by its factor."""
-    exact: dict[tuple[str, int], Surd] = {}
-    for knob, factor in factors.items():
-        for key in _effect(experiment, knob):
-            exact[key] = exact.get(key, surd(1)) * factor
-    changed: dict[str, Any] = {}
-    for name in {name for name, _ in exact}:
-        if name == "input_scale":
-            changed[name] = _rounded(name, exact[name, 0] * experiment.input_scale)
-            continue
-        changed[name] = tuple(
-            _rounded(name, exact.get((name, i), surd(1)) * value) if value else 0.0
-            for i, value in enumerate(experiment.per_layer(name))
-        )
-    return dataclasses.replace(experiment, **changed)

@@ -1,6 +1,5 @@
 """Exact roots of rational numbers: what the law multiplies, divides and takes roots of."""
 
-import functools
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -8,7 +7,6 @@ from fractions import Fraction
 Number = int | float | Fraction
 
 
-@functools.total_ordering
 @dataclass(frozen=True, eq=False)
 class Surd:
     """The positive number radicand^(1/index). Products, quotients and rational powers are exact."""
@@ -40,9 +38,6 @@ class Surd:
         if not isinstance(other, Surd) and not 0 < other < math.inf:
             return False
         return (self / other).radicand == 1
-
-    def __lt__(self, other: "Surd | Number") -> bool:
-        return (self / surd(other)).radicand < 1
 
     __hash__ = None  # equal numbers are written in several ways  # pyright: ignore
 

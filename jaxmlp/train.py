@@ -13,13 +13,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmlp import devices, record
 from jaxmlp.data import Dataset
-from jaxmlp.experiment import PER_TENSOR, Experiment
+from jaxmlp.experiment import SCALED, Experiment
 from jaxmlp.model import Apply, Params, mlp
 from jaxmlp.optimizer import LayerRates, optimizer
 from jaxmlp.preprocessing import Images, preprocess, put_images
 from jaxmlp.torch_rng import TorchGenerator, batch_order, initial_weights
 
-TRACED = ("input_scale", *PER_TENSOR, *(f"bias_{name}" for name in PER_TENSOR), "seed")
+TRACED = (*SCALED, "seed")
 EVALUATION_BATCH = 500  # test images at a time: bounds memory, and fills the matrix product
 
 

@@ -209,8 +209,8 @@ FAULTS: dict[str, list[Fault]] = {  # by the first level that notices them
         Fault("schedule's clock of one step an epoch in torch", RUN_TORCH,
               "optimizers(experiment, self.model, steps_per_epoch)",
               "optimizers(experiment, self.model, 1)"),
-        Fault("number of epochs blanked before compiling", TRAIN, 'for name in PER_TENSOR), "seed")',
-              'for name in PER_TENSOR), "seed", "epochs")'),
+        Fault("number of epochs blanked before compiling", TRAIN, '(*SCALED, "seed")',
+              '(*SCALED, "seed", "epochs")'),
         Fault("schedulers stepped before the optimizers in torch", TORCH_TRAIN,
               "    for optimizer in optimizers:\n        optimizer.step()\n"
               "    for scheduler in schedulers:\n        scheduler.step()\n",

@@ -66,14 +66,10 @@ def random_experiment(family: int, index: int) -> Experiment:
 
 def measure(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
     """What can be known before, and how the run went."""
-    static, ready = train.program(experiment), train.start(experiment, dataset)
-    batches = next(ready.order)
-    with devices.precision(experiment):
-        sharpness = curvature.sharpness(
-            static, ready.widths, ready.state.params, ready.hyper, curvature.sample(batches),
-            ready.images,
-        )  # fmt: skip
+    ready = train.start(experiment, dataset)
+    sharpness = curvature.sharpness(experiment, ready, curvature.sample(next(ready.order)))
     results: list[train.EpochResult] = []
+    found: dict[str, Any] = {}
     for result in train.Run(experiment, dataset).epochs():
         results.append(result)
         found = course(experiment, results, dataset)
@@ -88,7 +84,7 @@ def measure(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
         sharpness.ratio, loss[first].astype(float), (dead / np.array(experiment.hidden))[first],
         correct[first], dataset.classes,
     )  # fmt: skip
-    return {"features": known, "ratio": sharpness.ratio, **course(experiment, results, dataset)}
+    return {"features": known, "ratio": sharpness.ratio, **found}
 
 
 def course(

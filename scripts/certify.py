@@ -17,7 +17,7 @@ from jaxmlp.certificate import Certificate, Epoch
 from jaxmlp.data import Dataset
 from jaxmlp.experiment import Experiment
 
-FRAMEWORKS = {"jax": ("jax",), "torch": ("torch",), "both": ("jax", "torch")}
+FRAMEWORKS = job.FRAMEWORKS
 SCHEMES = {scheme: (scheme,) for scheme in rescaling.SCHEMES} | {"both": rescaling.SCHEMES}
 
 
@@ -26,7 +26,7 @@ def torch_epochs(experiment: Experiment, moved: Experiment, dataset: Dataset) ->
     import torch
     from run_torch import TorchRun
 
-    from jaxmlp.certificate import factors
+    from jaxmlp.certificate import factors, ulps
     from jaxmlp.torch_rng import TorchGenerator, batch_order, initial_weights
     from torchref import model, train
 
@@ -48,10 +48,8 @@ def torch_epochs(experiment: Experiment, moved: Experiment, dataset: Dataset) ->
             expected = before * scales[name][layer]
             if not torch.equal(expected, after):
                 largest = max(largest, int(ulps(expected.numpy(), after.numpy()).max()))
-                relative = torch.linalg.norm(after - expected) / torch.linalg.norm(expected)
-                distance = float(np.fmax(distance, float(relative)))
-                if relative.isnan():
-                    distance = float("inf")
+                relative = float(torch.linalg.norm(after - expected) / torch.linalg.norm(expected))
+                distance = max(distance, math.inf if math.isnan(relative) else relative)
         return largest, distance
 
     for _ in range(experiment.epochs):
@@ -68,20 +66,6 @@ def torch_epochs(experiment: Experiment, moved: Experiment, dataset: Dataset) ->
         tests = [train.evaluate(run.model, run.loaders[1]) for run in runs]
         first, second = (test.correct / len(dataset.test_labels) for test in tests)
         yield Epoch(pair, ulps(*pair), weight, distance, (first, second))
-
-
-def ulps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """How many floats lie between a and b, one end included; 0 for two NaN."""
-    unsigned = np.uint64 if a.dtype == np.float64 else np.uint32
-    sign = unsigned(1 << (8 * a.dtype.itemsize - 1))
-
-    def ordered(value):
-        raw = np.ascontiguousarray(value).view(unsigned)
-        return np.where(raw & sign, ~raw, raw | sign)
-
-    first, second = ordered(a), ordered(b)
-    apart = np.where(first > second, first - second, second - first)
-    return np.where(np.isnan(a) & np.isnan(b), unsigned(0), apart)
 
 
 def report(found: Certificate) -> str:
@@ -120,8 +104,7 @@ def certify(
     epochs: list[Epoch] = []
     for epoch in pair(experiment, moved, dataset):
         epochs.append(epoch)
-        show(f"epoch {len(epochs)}: {epoch.loss_ulps.max()} ulps in the losses, "
-             f"{epoch.weight_ulps.max()} in the weights")  # fmt: skip
+        show(f"{framework}: epoch {len(epochs)} of {experiment.epochs}")
     widths = dataset.widths(experiment.hidden)
     parameters = sum((a + experiment.bias) * b for a, b in itertools.pairwise(widths))
     return certificate.summary(epochs, parameters)
@@ -161,11 +144,16 @@ def run(
         dataset = data.first(dataset, experiment.train_size)
     print(f"{case}, inputs × {experiment.input_scale:g} against × {values.to:g}: {dataset.source}, "
           f"{experiment.epochs} epochs, {experiment.precision}")  # fmt: skip
+
+    def progress(text: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{text}\r", end="", file=sys.stderr, flush=True)
+
     broken = False
     for framework in FRAMEWORKS[values.framework]:
         for scheme, other in moved.items():
             began = time.perf_counter()
-            found = certify(framework, experiment, other, dataset)
+            found = certify(framework, experiment, other, dataset, progress)
             seconds = time.perf_counter() - began
             print(f"{framework:5} {scheme:11} {report(found)} ({seconds:.0f} s)", flush=True)
             exact = all(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmlp import explanation, flags, job, question, rescaling
-from jaxmlp.experiment import Experiment
+from jaxmlp.experiment import NETWORK, Experiment
 
 WIDTH = 100
 
@@ -101,9 +101,10 @@ def show(
         f"{case}: {depth}, {experiment.optimizer}, inputs × {experiment.input_scale:g}",
         style="bold",
     )
+    comparable = all(getattr(experiment, name) == getattr(against, name) for name in NETWORK)
     head(f"Which run this is, beside {other}")
     paragraph(explanation.identity(experiment, against))
-    if rows := explanation.table(experiment, against) if comparable(experiment, against) else []:
+    if rows := explanation.table(experiment, against) if comparable else []:
         grid = Table("", "this run", "the other", "ratio", box=None, padding=(0, 2))
         for row in rows:
             grid.add_row(*row)
@@ -111,7 +112,7 @@ def show(
     if known:
         head(f"Will it live? ({known['data']})")
         paragraph(explanation.stability(known))
-    if comparable(experiment, against):
+    if comparable:
         head(f"What makes it {other}")
         to = explanation.target(experiment, against)
         try:
@@ -128,13 +129,6 @@ def show(
         paragraph(explanation.SAME_AS)
         pairs(tried)
         paragraph(explanation.BOTH_LAYERS)
-
-
-def comparable(experiment: Experiment, against: Experiment) -> bool:
-    return all(
-        getattr(experiment, name) == getattr(against, name)
-        for name in ("hidden", "bias", "optimizer")
-    )
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -19,10 +19,10 @@ import numpy as np
 import reproduce_figures
 import scipy.stats
 
-from jaxmlp import data, explanation, flags, question, record, rescaling, verdict
+from jaxmlp import data, explanation, flags, job, question, record, rescaling, verdict
 from jaxmlp.experiment import Experiment
 
-FRAMEWORKS = {"jax": ("jax",), "torch": ("torch",), "both": ("jax", "torch")}
+FRAMEWORKS = job.FRAMEWORKS
 CLAIM_SEEDS = 3  # at most: three times the epochs, or wider networks, take as many times as long
 STEPS_KEPT = 200  # of every run, for the figure of the first steps
 SCALES, RATES = (1.0, 16.0, 255.0), np.geomspace(0.02 / 64, 0.02 * 8, 10)  # of the collapse
@@ -205,24 +205,20 @@ def comparison(runs: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
 
 def plane(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Initial scales κ of both layers, and the R at which S reaches its limit: S = R · λmax."""
-    from jaxmlp import curvature, devices, train
+    from jaxmlp import curvature, train
 
     scales = np.geomspace(1 / 40, 200, 25)
     critical = []
     for scale in scales:
         experiment = Experiment(init_scale=(float(scale),))
         ready = train.start(experiment, dataset)
-        with devices.precision(experiment):
-            found = curvature.sharpness(
-                train.program(experiment), ready.widths, ready.state.params, ready.hyper,
-                curvature.sample(next(ready.order)), ready.images,
-            )  # fmt: skip
+        found = curvature.sharpness(experiment, ready, curvature.sample(next(ready.order)))
         critical.append(question.RATE / found.ratio)
     return scales, np.array(critical)
 
 
 def run(values: argparse.Namespace) -> None:
-    from jaxmlp import devices, job
+    from jaxmlp import devices
 
     frameworks = FRAMEWORKS[values.framework]
     dataset = job.load(values, lambda text: print(text, file=sys.stderr))

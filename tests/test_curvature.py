@@ -24,11 +24,7 @@ OPTIMIZERS: dict[str, dict] = {
 
 def of(experiment: Experiment, dataset, tolerance: float = 1e-12) -> curvature.Sharpness:
     ready = train.start(experiment, dataset)
-    with devices.precision(experiment):
-        return curvature.sharpness(
-            train.program(experiment), ready.widths, ready.state.params, ready.hyper,
-            next(ready.order), ready.images, tolerance,
-        )  # fmt: skip
+    return curvature.sharpness(experiment, ready, next(ready.order), tolerance)
 
 
 def dense(experiment: Experiment, dataset) -> float:

@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from fractions import Fraction
 
 import pytest
 from experiments import experiments, factors
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 from jaxmlp import question, rescaling
 from jaxmlp.experiment import OPTIMIZER_DEFAULTS, PER_TENSOR, Experiment
-from jaxmlp.rescaling import canonical, difference, in_words, repair, transport
+from jaxmlp.repair import knobs, repair
+from jaxmlp.rescaling import canonical, difference, in_words, transport
 
 BASELINE, SCALED = Experiment(), Experiment(input_scale=255.0)
 MANY = settings(max_examples=500, deadline=None)
@@ -181,7 +183,7 @@ BAD = [
     (lambda: repair(SCALED, BASELINE, ["lr"]), "knob 'lr' is not known"),
     (lambda: repair(SCALED, Experiment(seed=1), ["learning_rate"]), "seed is 0 and should be 1"),
     (
-        lambda: rescaling.layer_factors(2, 255, homogeneous=False),
+        lambda: transport(BASELINE, 255.0, homogeneous=False),
         "only the first layer .* choose scheme first-layer",
     ),
 ]
@@ -194,8 +196,12 @@ def test_what_cannot_be_done_is_refused_with_its_reason(call, words):
 
 
 def test_any_activation_lets_the_first_layer_be_rescaled():
-    factors = rescaling.layer_factors(3, 255, "first-layer", homogeneous=False)
-    assert [float(c) for c in factors] == [1 / 255, 1, 1]
+    deep = Experiment(hidden=(5, 6), bias=True)
+    there = transport(deep, 255.0, scheme="first-layer", homogeneous=False)
+    assert there == transport(deep, factors=[Fraction(1, 255), 1, 1], homogeneous=False)
+    for wrong in ([1, Fraction(1, 255), 1], [Fraction(1, 255), 2, 1]):
+        with pytest.raises(ValueError, match="only the first layer"):
+            transport(deep, factors=wrong, homogeneous=False)
 
 
 # ---- difference
@@ -274,15 +280,15 @@ def test_rates_alone_and_inits_alone_cannot_repair_it(allow, obstacle):
 
 
 def test_no_factor_leads_from_a_decay_of_0_to_another():
-    free, everything = Experiment(weight_decay=(0.0,)), rescaling.knobs(BASELINE)
+    free, everything = Experiment(weight_decay=(0.0,)), knobs(BASELINE)
     for one, other in ((free, BASELINE), (BASELINE, free)):
         found = repair(one, other, everything)
         assert found.experiment is None
         assert all("is 0 in one of the two" in each for each in found.obstacles)
         assert found.missing == ()
     scaled = dataclasses.replace(free, input_scale=255.0)
-    knobs = ["learning_rate", "init_scale"]  # without decay, two knobs are enough
-    assert difference(repair(scaled, free, knobs).experiment, free).same
+    few = ["learning_rate", "init_scale"]  # without decay, two knobs are enough
+    assert difference(repair(scaled, free, few).experiment, free).same
 
 
 def test_deep_networks_with_biases_take_no_long_time():
@@ -300,9 +306,9 @@ def test_deep_networks_with_biases_take_no_long_time():
 def test_every_knob_together_repairs_every_run(experiment, decade, data):
     """And so does any chain of them that is long enough; what is not used stays."""
     target = transport(experiment, experiment.input_scale * 10**decade)
-    knobs = [knob for knob in rescaling.knobs(experiment) if ":" in knob]
+    single = [knob for knob in knobs(experiment) if ":" in knob]
     spoilt = dataclasses.replace(experiment, learning_rate=(0.3,), init_scale=(2.0,))
-    found = repair(spoilt, target, data.draw(st.permutations(knobs)))
+    found = repair(spoilt, target, data.draw(st.permutations(single)))
     assert found.experiment, found.obstacles
     assert difference(found.experiment, experiment).same
 
@@ -310,13 +316,13 @@ def test_every_knob_together_repairs_every_run(experiment, decade, data):
 @settings(max_examples=100, deadline=None)
 @given(experiments(), st.data())
 def test_a_repair_touches_nothing_but_the_allowed_knobs(experiment, data):
-    knobs = data.draw(st.lists(st.sampled_from(rescaling.knobs(experiment)), unique=True))
+    allowed = data.draw(st.lists(st.sampled_from(knobs(experiment)), unique=True))
     scaled = dataclasses.replace(experiment, input_scale=experiment.input_scale * 3)
-    found = repair(scaled, experiment, knobs)
-    assert set(found.factors) <= set(knobs)
+    found = repair(scaled, experiment, allowed)
+    assert set(found.factors) <= set(allowed)
     if found.experiment is None:
         assert found.obstacles
-        assert not set(found.missing) & set(knobs)
+        assert not set(found.missing) & set(allowed)
         return
     assert difference(found.experiment, experiment).same
     for name, before in numbers(scaled).items():

@@ -11,7 +11,7 @@ import pytest
 import run_jax
 import transport
 
-from jaxmlp import flags, rescaling
+from jaxmlp import emission, flags, rescaling
 from jaxmlp.experiment import Experiment
 
 STEPS, SCALE = 8, 64.0
@@ -97,7 +97,7 @@ def test_the_optax_code_trains_a_cnn_identically(optimizer, capsys):
 
 
 def test_every_optimizer_with_a_rule_can_be_emitted():
-    assert set(OPTAX) | {"muon"} == set(rescaling.RULES) == set(transport.DIRECTIONS) | {"muon"}
+    assert set(OPTAX) | {"muon"} == set(rescaling.RULES) == set(emission.DIRECTIONS) | {"muon"}
 
 
 def test_muons_rule_holds_for_optaxs_muon():
