@@ -36,7 +36,6 @@ DIRECTIONS = {  # what optax makes of a gradient, before decay (if decoupled) an
     "novograd": "optax.scale_by_novograd({beta1}, {beta2}, {eps}, weight_decay={weight_decay})",
 }
 AFTER = {"lamb": "optax.scale_by_trust_ratio()"}  # between decoupled decay and learning rate
-MOMENTUM_LAST = ("lars",)  # after the learning rate; the others have theirs before decoupled decay
 DECAY_INSIDE = ("novograd",)  # the direction holds it
 EPS_IN_ROOT = ("adagrad",)  # in optax, where eps adds to a squared gradient: it moves twice as far
 TORCH = {
@@ -140,14 +139,12 @@ def _chain(optimizer: str, group: Group, options: dict[str, Any]) -> str:
     )
     momentum, nesterov = options.get("momentum"), options.get("nesterov", False)
     trace = f"optax.trace({momentum}, nesterov={nesterov})" if momentum else ""
-    last = trace if optimizer in MOMENTUM_LAST else ""
-    directed = [direction, "" if last else trace]
+    directed = [direction, trace]
     links = [
         f"optax.clip_by_block_rms({group.clip!r})" if group.clip else "",
         *([*directed, decay] if rescaling.rule(optimizer).decoupled else [decay, *directed]),
         AFTER.get(optimizer, ""),
         f"optax.scale(-{group.learning_rate!r})",
-        last,
     ]
     return "\n".join(f"            {link}," for link in links if link)
 

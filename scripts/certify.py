@@ -122,6 +122,8 @@ def main(arguments: list[str] | None = None) -> None:
     values = parser.parse_args(arguments)
     try:
         case, experiment = flags.experiment(values)
+        if not 0 < values.to < math.inf:
+            raise ValueError(f"--to {values.to:g} must be a positive number")
         moved = {
             scheme: rescaling.transport(experiment, values.to, scheme=scheme)
             for scheme in SCHEMES[values.scheme]

@@ -118,6 +118,30 @@ def test_confusions_are_counted():
     assert "balanced accuracy 58.3%" in text
 
 
+def ended(loss: list[float], correct: int, silent: int = 0) -> train.EpochResult:
+    """An epoch; the tiny data have 10 test images in 7 classes."""
+    steps = train.StepMetrics(np.array(loss, np.float32), *np.zeros((3, len(loss), 1)))
+    test = train.Evaluation(np.float32(loss[-1]), np.array(correct), *np.array([[0], [silent]]))
+    return train.EpochResult(steps, test, [], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "counts", "diverges", "dies"),
+    [
+        ([1.0, 1.9, 0.9], {"correct": 8}, False, False),
+        ([1.0, 2.1, 0.9], {"correct": 8}, True, False),
+        ([1.0, 2.1, 0.9], {"correct": 2}, True, True),  # no better than twice guessing
+        ([1.0, 1.9, 0.9], {"correct": 2}, False, False),  # slow, and has not diverged
+        ([1.0, 1.0, 0.9], {"correct": 8, "silent": 8}, True, False),
+        ([1.0, 1.0, math.nan], {"correct": 8}, True, True),
+        ([1.0, 2.0, 40.0, 50.0], {"correct": 8}, True, True),  # and still rises
+    ],
+)
+def test_how_a_run_went(loss, counts, diverges, dies, tiny_dataset):
+    found = calibrate.course(Experiment(hidden=(5,)), [ended(loss, **counts)], tiny_dataset)
+    assert (found["diverges"], found["dies"]) == (diverges, dies)
+
+
 def test_measurements_are_kept_and_not_repeated(tiny_npz, tmp_path, monkeypatch, capsys):
     def tiny(family: int, index: int) -> Experiment:
         rate = 10.0 ** ((index % 5) - 2)

@@ -46,6 +46,12 @@ def test_perfect_powers_are_exact():
     assert Surd(Fraction(1, 10**400), 3).logarithm() == pytest.approx(-400 / 3 * math.log(10))
 
 
+def test_what_lies_just_above_a_half_way_point_is_rounded_up():
+    half_way = 1 + Fraction(1, 2**53)
+    assert float(Surd(half_way**2, 2)) == 1.0  # to even
+    assert float(Surd(half_way**2 + Fraction(1, 2**300), 2)) == math.nextafter(1, 2)
+
+
 @pytest.mark.parametrize("value", [0, -1.0, math.inf, math.nan])
 def test_what_is_not_a_positive_number_is_refused(value):
     with pytest.raises(ValueError, match="must be a positive number"):

@@ -96,6 +96,36 @@ def test_the_optax_code_trains_a_cnn_identically(optimizer, capsys):
     assert abs(spoilt[0] - plain[0]) > 0.01
 
 
+ALIASES = {
+    "adamw": lambda: optax.adamw(0.05, eps=1e-3, weight_decay=0.1),
+    "lion": lambda: optax.lion(0.05, weight_decay=0.1),
+    "lamb": lambda: optax.lamb(0.05, eps=1e-3, weight_decay=0.1),
+    "lars": lambda: optax.lars(
+        0.05, 0.1, momentum=0.9, trust_coefficient=1.0, eps=1e-3, trust_ratio_mask=True
+    ),
+    "novograd": lambda: optax.novograd(0.05, b2=0.25, eps=1e-3, weight_decay=0.1),
+}
+
+
+@pytest.mark.parametrize("optimizer", ALIASES)
+def test_the_optax_code_is_what_optax_calls_by_that_name(optimizer, capsys):
+    code = emitted(capsys, "--optimizer", optimizer, *COMMON, *OPTAX[optimizer], "--emit", "optax",
+                   "--weight", "conv/kernel", "--input-scale", "1")  # fmt: skip
+    namespace: dict = {"params": initial_params()}
+    exec(code, namespace)
+    params = initial_params()
+    chains = namespace["optimizer"], ALIASES[optimizer]()
+    states = [chain.init(params) for chain in chains]
+    for _ in range(3):
+        grads = jax.grad(loss_of)(params, IMAGES)
+        (own, states[0]), (theirs, states[1]) = (
+            chain.update(grads, state, params) for chain, state in zip(chains, states, strict=True)
+        )
+        for mine, expected in zip(jax.tree.leaves(own), jax.tree.leaves(theirs), strict=True):
+            np.testing.assert_allclose(mine, expected, rtol=2e-6, atol=1e-9)
+        params = optax.apply_updates(params, theirs)
+
+
 def test_every_optimizer_with_a_rule_can_be_emitted():
     assert set(OPTAX) | {"muon"} == set(rescaling.RULES) == set(emission.DIRECTIONS) | {"muon"}
 
