@@ -1,18 +1,27 @@
 """The device's arithmetic: what the experiment's precision means to the compiler."""
 
 import contextlib
+import math
 import os
+import socket
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
 
 from jaxmlp import data
 from jaxmlp.experiment import Experiment
 
 MATMUL = {"float32": "highest", "float64": "highest", "tf32": "tensorfloat32",
           "bfloat16": "bfloat16"}  # fmt: skip
+PATIENCE = 60  # seconds for all processes to come
+HEARTBEAT = 20  # seconds after which a silent process counts as gone
+Result = TypeVar("Result")
 
 
 def dtype(experiment: Experiment):
@@ -38,6 +47,155 @@ def precision(experiment: Experiment) -> Iterator[None]:
         jax.default_matmul_precision(MATMUL[experiment.precision]),
     ):
         yield
+
+
+def mesh(data_parallel: int, batch_size: int) -> Mesh:
+    """All devices of all processes, as an axis `runs` by an axis `batch`.
+
+    Args:
+        data_parallel: devices along `batch`.
+
+    Raises:
+        ValueError: that does not divide the devices, or the batch.
+    """
+    count = jax.device_count()
+    for what, size in ((f"{count} devices", count), (f"batch size {batch_size}", batch_size)):
+        if not 1 <= data_parallel <= size or size % data_parallel:
+            common = math.gcd(count, batch_size)
+            good = [str(n) for n in range(1, common + 1) if common % n == 0]
+            raise ValueError(
+                f"data parallel {data_parallel} does not divide the {what}; "
+                f"choose {' or '.join(good)}"
+            )
+    return jax.make_mesh(
+        (count // data_parallel, data_parallel), ("runs", "batch"), (AxisType.Auto,) * 2
+    )
+
+
+def put(tree: Any, sharding: NamedSharding) -> Any:
+    """Arrays that every process holds whole, on the devices of all processes."""
+
+    def spread(array):
+        array = np.asarray(array)
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return jax.tree.map(spread, tree)
+
+
+def free_memory() -> int:
+    """Bytes that this process's first device has free; of the machine's memory, its share."""
+    device = jax.local_devices()[0]
+    if stats := device.memory_stats():
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jax.local_device_count()
+
+
+# ---- many processes
+
+
+def distribute(
+    coordinator: str | None, processes: int | None, process_id: int | None, by_environment: bool
+) -> None:
+    """Joins the other processes, before anything else touches a device; does nothing if not asked.
+
+    Args:
+        coordinator: HOST:PORT of the first process; with the two counts that belong to it.
+        by_environment: JAX finds all that out itself (TPU pods, SLURM, MPI, ...).
+
+    Raises:
+        ValueError: the three do not fit together, or there is no such environment.
+        OSError: the first process does not answer.
+    """
+    if by_environment and coordinator is None:
+        try:
+            jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"--distributed: no cluster is found ({str(error).splitlines()[0]}); give "
+                "--coordinator, --processes and --process-id"
+            ) from None
+        return
+    if (coordinator, processes, process_id) == (None, None, None):
+        return
+    if coordinator is None or processes is None or process_id is None:
+        raise ValueError("--coordinator, --processes and --process-id belong together; give all")
+    if not 0 <= process_id < processes:
+        raise ValueError(f"--process-id {process_id} must lie in [0, {processes})")
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ValueError(f"--coordinator {coordinator} must be HOST:PORT")
+    if process_id:
+        _await(host, int(port))
+    jax.distributed.initialize(
+        coordinator, processes, process_id, initialization_timeout=PATIENCE,
+        heartbeat_timeout_seconds=HEARTBEAT,
+    )  # fmt: skip
+
+
+def _await(host: str, port: int) -> None:
+    """Returns once the first process listens; JAX would end the process with a stack trace."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > until:
+                raise OSError(
+                    error.errno, f"coordinator {host}:{port} does not answer within {PATIENCE} s; "
+                    "start process 0 first, or look at the address"
+                ) from None  # fmt: skip
+            time.sleep(0.5)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+def by_first(work: Callable[[], Result]) -> Result | None:
+    """`work()` in the first process, None in the others; a ValueError of it ends all.
+
+    Raises:
+        ValueError: work's.
+    """
+    result, message = None, ""
+    if is_first():
+        try:
+            result = work()
+        except (ValueError, OSError) as error:
+            if jax.process_count() == 1:
+                raise
+            message = str(error) or "the first process failed"
+    text = np.frombuffer(message.encode()[:4096].ljust(4096), np.uint8)
+    if said := broadcast(text).tobytes().decode(errors="replace").strip():
+        raise ValueError(said)
+    return result
+
+
+def agree_on(numbers: set[int], below: int) -> set[int]:
+    """The first process's numbers, in every process."""
+    flags = np.zeros(below, bool)
+    flags[list(numbers)] = True
+    return set(np.flatnonzero(broadcast(flags)).tolist())
+
+
+def broadcast(array: np.ndarray) -> np.ndarray:
+    """The first process's array; all have the same shape."""
+    if jax.process_count() == 1:
+        return array
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.broadcast_one_to_all(array))
+
+
+def gather(array: np.ndarray) -> np.ndarray:
+    """The processes' arrays, stacked: (processes, ...)."""
+    if jax.process_count() == 1:
+        return array[None]
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(array))
 
 
 def describe() -> str:

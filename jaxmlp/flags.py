@@ -77,8 +77,12 @@ class Parser(argparse.ArgumentParser):
         fail(f"{message}; --help lists the flags", INPUT)
 
 
-def parser(description: str) -> Parser:
-    """A parser with --case and every setting of Experiment, in sections."""
+def parser(description: str, swept: tuple[str, ...] = (), values: str = "") -> Parser:
+    """A parser with --case and every setting of Experiment, in sections.
+
+    Args:
+        swept: settings that take words for several values, as `values` describes them.
+    """
     cases = "\n".join(f"  {name:20} {change}" for name, change in question.CASES.items())
     flags = Parser(
         description,
@@ -90,8 +94,11 @@ def parser(description: str) -> Parser:
         section = setting.metadata["section"]
         if section not in sections:
             sections[section] = flags.add_argument_group(section)
+        options = _argument(setting)
+        if setting.name in swept:
+            options |= {"type": str, "nargs": "+", "metavar": "V", "help": f"SWEPT: {values}"}
         sections[section].add_argument(
-            "--" + setting.name.replace("_", "-"), dest=setting.name, **_argument(setting)
+            "--" + setting.name.replace("_", "-"), dest=setting.name, **options
         )
     return flags
 
@@ -170,6 +177,20 @@ def add_forecast_flag(flags: Parser) -> None:
         "--no-forecast", action="store_true",
         help="start at once: no look at the curvature, no rehearsal of the first steps",
     )  # fmt: skip
+
+
+def add_distributed_flags(group: Any) -> None:
+    """How several processes find each other."""
+    group.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one of several processes, as TPU pods, SLURM or MPI start them",
+    )
+    group.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="of process 0, where nothing else says so"
+    )
+    group.add_argument("--processes", type=int, metavar="N", help="with --coordinator: how many")
+    group.add_argument("--process-id", type=int, metavar="I", help="and which: 0 to N - 1")
 
 
 def as_flags(experiment: Experiment) -> list[str]:

@@ -16,6 +16,7 @@ The verdict: `fatal` (it dies), `catapult` (it diverges, and lives), `stable`.
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +28,15 @@ from jaxmlp.curvature import Sharpness, sample, sharpness
 from jaxmlp.data import Dataset
 from jaxmlp.experiment import Experiment
 from jaxmlp.preprocessing import Images
-from jaxmlp.train import Hyperparameters, State, StepMetrics, batch_step, program, start
+from jaxmlp.train import (
+    EpochResult,
+    Hyperparameters,
+    State,
+    StepMetrics,
+    batch_step,
+    program,
+    start,
+)
 
 REHEARSAL = 100  # steps; measured: 40 know less, and 100 take 0.4 s of the question's network
 LAST = 10  # steps of the rehearsal that are averaged at a time
@@ -118,14 +127,65 @@ def forecast(experiment: Experiment, dataset: Dataset) -> Forecast:
             ready.steps_per_epoch,
         )  # fmt: skip
         metrics = jax.device_get(metrics)
-    loss = np.asarray(metrics.loss, np.float64)
-    dead = metrics.dead / np.array(experiment.hidden)
-    correct = metrics.correct / experiment.batch_size
-    known = features(found.ratio, loss, dead, correct, dataset.classes)
-    diverges, dies = DIVERGES.probability(known), DIES.probability(known)
+    return judge(experiment, found, metrics, dataset.classes)
+
+
+def judge(
+    experiment: Experiment, found: Sharpness, rehearsed: StepMetrics, classes: int
+) -> Forecast:
+    """The verdict from the sharpness at the start and the metrics of the first REHEARSAL steps."""
+    features = known(experiment, found, rehearsed, classes)
+    diverges, dies = DIVERGES.probability(features), DIES.probability(features)
+    loss = np.asarray(rehearsed.loss, np.float64)
     if not np.isfinite(loss).all():  # it has happened
         diverges = dies = 1.0
-    return Forecast(found, loss, dead, diverges, diverges * dies)
+    return Forecast(found, loss, _shares(experiment, rehearsed), diverges, diverges * dies)
+
+
+def first_steps(results: Sequence[EpochResult]) -> StepMetrics:
+    """A run's own rehearsal, out of its epochs."""
+    parts: Any = zip(*(result.steps for result in results), strict=True)
+    return StepMetrics(*(np.concatenate(part)[:REHEARSAL] for part in parts))  # pyright: ignore
+
+
+def known(
+    experiment: Experiment, found: Sharpness, rehearsed: StepMetrics, classes: int
+) -> dict[str, float]:
+    """`features` of a run."""
+    loss = np.asarray(rehearsed.loss, np.float64)
+    correct = np.asarray(rehearsed.correct) / experiment.batch_size
+    return features(found.ratio, loss, _shares(experiment, rehearsed), correct, classes)
+
+
+def _shares(experiment: Experiment, rehearsed: StepMetrics) -> Float[np.ndarray, "steps hidden"]:
+    return np.asarray(rehearsed.dead) / np.array(experiment.hidden)
+
+
+def course(
+    experiment: Experiment, results: Sequence[EpochResult], test_size: int, classes: int
+) -> dict[str, Any]:
+    """How a run went, by the definitions above.
+
+    Returns:
+        finite, diverges, dies; and accuracies, on the test set after each epoch.
+    """
+    loss = np.concatenate([result.steps.loss for result in results]).astype(np.float64)
+    last = results[-1].test
+    finite = bool(np.isfinite(loss).all() and np.isfinite(last.loss))
+    with np.errstate(all="ignore"):
+        early, late = (float(np.mean(half)) for half in np.array_split(loss, 2))
+        passed = bool(loss.max() > 1.5 * loss[0] + 0.5)
+        rising = bool(late > 2 * early and late > 10 * loss[0])
+    diverges = not finite or passed or bool((last.silent > test_size / 2).any())
+    accuracies = [int(result.test.correct) / test_size for result in results]
+    # A linear model has no units to lose.
+    lost = bool(experiment.hidden) and accuracies[-1] < 2 / classes
+    return {
+        "finite": finite,
+        "diverges": diverges,
+        "dies": diverges and (not finite or rising or lost),
+        "accuracies": accuracies,
+    }
 
 
 def features(

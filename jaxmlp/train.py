@@ -220,8 +220,11 @@ class Start(NamedTuple):
 _initialise = jax.jit(initial_state, static_argnums=(0, 3))
 
 
-def start(experiment: Experiment, dataset: Dataset) -> Start:
+def start(experiment: Experiment, dataset: Dataset, images: Images | None = None) -> Start:
     """The run's images, weights, optimizer state and order of batches.
+
+    Args:
+        images: the data set on the device, if it is there already.
 
     Raises:
         ValueError: the batch size does not divide the training images, or the device cannot
@@ -230,7 +233,7 @@ def start(experiment: Experiment, dataset: Dataset) -> Start:
     train_size, widths = len(dataset.train_labels), dataset.widths(experiment.hidden)
     steps_per_epoch = experiment.steps_per_epoch(train_size)
     with devices.precision(experiment):
-        images = jax.block_until_ready(put_images(experiment, dataset))
+        images = images or jax.block_until_ready(put_images(experiment, dataset))
         hyper = hyperparameters(experiment)
         generator = TorchGenerator(experiment.seed)
         dtype = np.dtype(devices.dtype(experiment)).type
@@ -276,26 +279,30 @@ class Run:
 
     def row(self, epoch: int, result: EpochResult) -> dict[str, Any]:
         """The record's entry for one epoch."""
-        test, test_size = result.test, len(self.start.images.test_labels)
-        return record.epoch_row(
-            epoch,
-            np.asarray(result.steps.loss),
-            np.asarray(result.steps.correct),
-            self.train_size,
-            float(test.loss),
-            int(test.correct),
-            test_size,
-            (test.dead / np.array(self.experiment.hidden)).tolist(),
-            (test.silent / test_size).tolist(),
-        )
+        return row(self.experiment, epoch, result, len(self.start.images.test_labels))
 
     def steps(self, results: list[EpochResult]) -> dict[str, np.ndarray]:
         """The arrays of steps.npz."""
-        loss, _, grad_norm, dead = (
-            np.concatenate(arrays) for arrays in zip(*(r.steps for r in results), strict=True)
-        )
-        return {
-            "loss": loss,
-            "grad_norm": grad_norm,
-            "dead": dead / np.array(self.experiment.hidden),
-        }
+        return steps_arrays(self.experiment, [result.steps for result in results])
+
+
+def row(experiment: Experiment, epoch: int, result: EpochResult, test_size: int) -> dict[str, Any]:
+    """The record's entry for one epoch of a run."""
+    loss, test = np.asarray(result.steps.loss), result.test
+    return record.epoch_row(
+        epoch,
+        loss,
+        np.asarray(result.steps.correct),
+        len(loss) * experiment.batch_size,
+        float(test.loss),
+        int(test.correct),
+        test_size,
+        (test.dead / np.array(experiment.hidden)).tolist(),
+        (test.silent / test_size).tolist(),
+    )
+
+
+def steps_arrays(experiment: Experiment, epochs: list[StepMetrics]) -> dict[str, np.ndarray]:
+    """The arrays of steps.npz, from the epochs' metrics."""
+    loss, _, grad_norm, dead = (np.concatenate(arrays) for arrays in zip(*epochs, strict=True))
+    return {"loss": loss, "grad_norm": grad_norm, "dead": dead / np.array(experiment.hidden)}

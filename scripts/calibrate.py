@@ -72,42 +72,12 @@ def measure(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for result in train.Run(experiment, dataset).epochs():
         results.append(result)
-        found = course(experiment, results, dataset)
+        found = forecast.course(experiment, results, len(dataset.test_labels), dataset.classes)
         if len(results) >= CALM and not (found["diverges"] and found["finite"]):
             break  # its fate is known
-    loss, _, _, dead = (
-        np.concatenate(parts) for parts in zip(*(r.steps for r in results), strict=True)
-    )
-    correct = np.concatenate([result.steps.correct for result in results]) / experiment.batch_size
-    first = slice(0, forecast.REHEARSAL)
-    known = forecast.features(
-        sharpness.ratio, loss[first].astype(float), (dead / np.array(experiment.hidden))[first],
-        correct[first], dataset.classes,
-    )  # fmt: skip
+    rehearsed = forecast.first_steps(results)
+    known = forecast.known(experiment, sharpness, rehearsed, dataset.classes)
     return {"features": known, "ratio": sharpness.ratio, **found}
-
-
-def course(
-    experiment: Experiment, results: list[train.EpochResult], dataset: Dataset
-) -> dict[str, Any]:
-    """How a run went, by forecast.py's definitions."""
-    loss = np.concatenate([result.steps.loss for result in results]).astype(np.float64)
-    last, images = results[-1].test, len(dataset.test_labels)
-    finite = bool(np.isfinite(loss).all() and np.isfinite(last.loss))
-    with np.errstate(all="ignore"):
-        early, late = (float(np.mean(half)) for half in np.array_split(loss, 2))
-        passed = bool(loss.max() > 1.5 * loss[0] + 0.5)
-        rising = bool(late > 2 * early and late > 10 * loss[0])
-    diverges = not finite or passed or bool((last.silent > images / 2).any())
-    accuracies = [int(result.test.correct) / images for result in results]
-    # A linear model has no units to lose.
-    lost = bool(experiment.hidden) and accuracies[-1] < 2 / dataset.classes
-    return {
-        "finite": finite,
-        "diverges": diverges,
-        "dies": diverges and (not finite or rising or lost),
-        "accuracies": accuracies,
-    }
 
 
 def rows(family: int, count: int, dataset: Dataset, out: Path) -> list[dict[str, Any]]:

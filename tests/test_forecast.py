@@ -119,7 +119,7 @@ def test_confusions_are_counted():
 
 
 def ended(loss: list[float], correct: int, silent: int = 0) -> train.EpochResult:
-    """An epoch; the tiny data have 10 test images in 7 classes."""
+    """An epoch; of 10 test images."""
     steps = train.StepMetrics(np.array(loss, np.float32), *np.zeros((3, len(loss), 1)))
     test = train.Evaluation(np.float32(loss[-1]), np.array(correct), *np.array([[0], [silent]]))
     return train.EpochResult(steps, test, [], 0.0)
@@ -137,8 +137,8 @@ def ended(loss: list[float], correct: int, silent: int = 0) -> train.EpochResult
         ([1.0, 2.0, 40.0, 50.0], {"correct": 8}, True, True),  # and still rises
     ],
 )
-def test_how_a_run_went(loss, counts, diverges, dies, tiny_dataset):
-    found = calibrate.course(Experiment(hidden=(5,)), [ended(loss, **counts)], tiny_dataset)
+def test_how_a_run_went(loss, counts, diverges, dies):
+    found = forecast.course(Experiment(hidden=(5,)), [ended(loss, **counts)], 10, 7)
     assert (found["diverges"], found["dies"]) == (diverges, dies)
 
 

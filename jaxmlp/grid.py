@@ -1,0 +1,206 @@
+"""What a sweep asks for: axes of values over the traced settings, and the experiments they span."""
+
+import dataclasses
+import itertools
+import math
+import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jaxmlp.experiment import SCALED, Experiment
+
+SWEPT = (*SCALED, "seed")  # what is traced: one compiled program serves all values
+WAYS = ("grid", "zip", "random")
+FIELDS = {setting.name: setting for setting in dataclasses.fields(Experiment)}
+MOST = 10_000_000  # runs; more are a slip of the keyboard
+VALUES = (
+    "one or several values; LOW..HIGH whole numbers; log:LOW:HIGH:N or lin:LOW:HIGH:N, N of them "
+    "(with --random: log:LOW:HIGH, drawn)"
+)
+
+
+class Range(NamedTuple):
+    """Numbers between two ends, evenly spaced in the logarithm or as they are."""
+
+    kind: str  # log or lin
+    low: float
+    high: float
+    number: int | None  # None: to draw from
+
+    def values(self) -> list[float]:
+        assert self.number is not None
+        if self.number == 1:
+            return [self.low]
+        inner = [self.at(i / (self.number - 1)) for i in range(1, self.number - 1)]
+        return [self.low, *inner, self.high]
+
+    def at(self, share: float) -> float:
+        if self.kind == "lin":
+            return self.low + share * (self.high - self.low)
+        return self.low * (self.high / self.low) ** share
+
+
+class Axis(NamedTuple):
+    """The values of one setting: for all layers, or for one."""
+
+    setting: str
+    layer: int | None  # counted from 1
+    words: tuple[str, ...]
+
+    @property
+    def flag(self) -> str:
+        layer = "" if self.layer is None else f".{self.layer}"
+        return "--" + self.setting.replace("_", "-") + layer
+
+
+def axis(name: str, words: Sequence[str]) -> Axis:
+    """The axis of a flag's name without dashes, such as `learning-rate` or `learning-rate.1`.
+
+    Raises:
+        ValueError: there is no such setting, or no value is given.
+    """
+    setting, _, layer = name.replace("-", "_").partition(".")
+    found = Axis(setting, int(layer) if layer else None, tuple(words))
+    if not words:
+        raise ValueError(f"{found.flag} has no value; give {VALUES}")
+    if layer and not FIELDS[setting].metadata.get("per_layer"):
+        raise ValueError(f"{found.flag}: {setting} is not per layer; leave out .{layer}")
+    return found
+
+
+def experiments(
+    base: Experiment,
+    axes: Iterable[Axis],
+    way: str = "grid",
+    count: int | None = None,
+    draw: int = 0,
+) -> list[Experiment]:
+    """The runs' settings at the base's seed, in the order of the table.
+
+    Args:
+        way: grid, every combination, the last axis fastest; zip, the axes' values side by side; or
+            random, `count` draws from the axes' ranges and lists with the seed `draw`.
+
+    Raises:
+        ValueError: a value breaks its rule, or the axes do not fit together.
+    """
+    axes = list(axes)
+    if way == "random":
+        assert count is not None
+        generator = random.Random(draw)
+        choices = [_drawn(one) for one in axes]
+        combinations: Iterable[Sequence[Any]] = (
+            [one(generator) for one in choices] for _ in range(count)
+        )
+    else:
+        values = [_listed(one) for one in axes]
+        combinations = _zipped(axes, values) if way == "zip" else itertools.product(*values)
+        count = max(map(len, values), default=1) if way == "zip" else math.prod(map(len, values))
+    if count > MOST:
+        raise ValueError(f"{count:,} runs are more than {MOST:,}; take fewer values")
+    return [_replaced(base, axes, combination) for combination in combinations]
+
+
+def seeds(words: Sequence[str]) -> list[int]:
+    """The seeds of a sweep, such as `0 1 2` or `0..9`; each is run with all settings.
+
+    Raises:
+        ValueError: a word is no whole number, or a seed comes twice.
+    """
+    found = _listed(Axis("seed", None, tuple(words)))
+    if doubles := [seed for seed in found if found.count(seed) > 1]:
+        raise ValueError(f"--seed {doubles[0]} comes twice; give every seed once")
+    return found
+
+
+def _zipped(axes: list[Axis], values: list[list[Any]]) -> Iterable[Sequence[Any]]:
+    longest = max(map(len, values), default=1)
+    for one, own in zip(axes, values, strict=True):
+        if len(own) not in (1, longest):
+            raise ValueError(
+                f"{one.flag} has {len(own)} values beside {longest} of another; with --zip all "
+                "have as many, or one"
+            )
+    return zip(*(own * longest if len(own) == 1 else own for own in values), strict=True)
+
+
+def _listed(one: Axis) -> list[Any]:
+    """All values of an axis."""
+    found: list[Any] = []
+    for word in one.words:
+        value = _parsed(one, word)
+        if isinstance(value, Range) and value.number is None:
+            raise ValueError(f"{one.flag} {word}: say how many, {word}:N")
+        found += (
+            value.values()
+            if isinstance(value, Range)
+            else value
+            if isinstance(value, range)
+            else [value]
+        )
+    return found
+
+
+def _drawn(one: Axis):
+    """A function from a generator to one value of the axis."""
+    parsed = [_parsed(one, word) for word in one.words]
+    ranges = [value for value in parsed if isinstance(value, Range)]
+    if not ranges:
+        listed = _listed(one)
+        return lambda generator: generator.choice(listed)
+    if len(parsed) > 1 or ranges[0].number is not None:
+        raise ValueError(
+            f"{one.flag} {' '.join(one.words)}: with --random give one {ranges[0].kind}:LOW:HIGH, "
+            "or a list to choose from"
+        )
+    return lambda generator: ranges[0].at(generator.random())
+
+
+def _parsed(one: Axis, word: str) -> Any:
+    """A word's value: a Range, a range of whole numbers, a number, or one per layer."""
+    rules: Mapping[str, Any] = FIELDS[one.setting].metadata
+    try:
+        kind, *rest = word.split(":")
+        if kind in ("log", "lin") and rest:
+            if one.setting == "seed":
+                raise ValueError
+            low, high, *count = rest
+            found = Range(kind, float(low), float(high), int(count[0]) if count else None)
+            good = found.low > 0 or kind == "lin"
+            if len(count) > 1 or not (good and found.low < found.high < math.inf):
+                raise ValueError
+            if found.number is not None and not 1 <= found.number <= MOST:
+                raise ValueError
+            return found
+        if match := re.fullmatch(r"(\d+)\.\.(\d+)", word):
+            low, high = map(int, match.groups())
+            if low > high or rules["kind"] is not int or high - low > MOST:
+                raise ValueError
+            return range(low, high + 1)
+        if rules.get("per_layer") and one.layer is None and "," in word:
+            return tuple(map(rules["kind"], word.split(",")))
+        return rules["kind"](word)
+    except ValueError:
+        raise ValueError(f"{one.flag} {word}: no value of it; give {VALUES}") from None
+
+
+def _replaced(base: Experiment, axes: list[Axis], values: Sequence[Any]) -> Experiment:
+    """The base with a value for each axis; what holds for all layers first, then what for one."""
+    changed = base
+    pairs = sorted(zip(axes, values, strict=True), key=lambda pair: pair[0].layer or 0)
+    for one, value in pairs:
+        if one.layer is not None:
+            if not 1 <= one.layer <= base.layers:
+                raise ValueError(f"{one.flag}: the network has layers 1 to {base.layers}")
+            if getattr(changed, one.setting.removeprefix("bias_")) is None:
+                raise ValueError(
+                    f"{one.flag} does not apply to the optimizer {base.optimizer}; leave it out"
+                )
+            layers = list(changed.per_layer(one.setting))
+            layers[one.layer - 1] = value
+            value = tuple(layers)
+        elif FIELDS[one.setting].metadata.get("per_layer") and not isinstance(value, tuple):
+            value = (value,)
+        changed = dataclasses.replace(changed, **{one.setting: value})
+    return changed

@@ -1,0 +1,233 @@
+"""Draws a finished sweep: `python scripts/sweep_figures.py DIR --axes init_scale_1 input_scale`.
+
+sweep.py draws the same when it ends. Runs that share a place in a figure are averaged.
+"""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import LogNorm
+from reproduce_figures import panels, png
+
+from jaxmlp import flags
+from jaxmlp.experiment import PER_TENSOR
+from jaxmlp.report import BLUE, GREEN, GREY, ORANGE
+
+VALUE = "test_accuracy"
+DECADES = 20  # a ratio of the ends from which on an axis is logarithmic
+FINE = 12  # places along an axis from which on cells are drawn without gaps
+OUTCOMES = {"trained": GREEN, "stalled": GREY, "dead": ORANGE, "nonfinite": "black"}
+EDGES = (0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
+
+
+def swept(runs: Any) -> list[str]:
+    """The columns of settings in which the runs differ, one for those that go together."""
+    names = [
+        name
+        for name in runs.column_names
+        if name == "input_scale" or name.rpartition("_")[0].removeprefix("bias_") in PER_TENSOR
+    ]
+    found: list[str] = []
+    for name in names:
+        values = np.array(runs[name].to_pylist(), float)
+        known = (np.array(runs[other].to_pylist(), float) for other in found)
+        if len(set(values)) > 1 and not any(_proportional(values, other) for other in known):
+            found.append(name)
+    return found
+
+
+def _proportional(a: np.ndarray, b: np.ndarray) -> bool:
+    with np.errstate(all="ignore"):
+        ratio = a / b
+    return bool(np.ptp(ratio) <= 1e-9 * abs(ratio[0]))
+
+
+def draw(asked: dict[str, Any], runs: Any) -> dict[str, bytes]:
+    """The figures that the runs allow, by file name.
+
+    Args:
+        asked: sweep.json.
+        runs: the table of runs.parquet.
+    """
+    found = {}
+    axes = swept(runs)
+    if len(axes) >= 2:
+        found["heat.png"] = heat(asked, runs, axes[0], axes[1], VALUE)
+    if runs["canonical_learning_rate"].null_count == 0:
+        found["plane.png"] = plane(asked, runs)
+    if runs["sharpness"].null_count == 0:
+        found["foretold.png"] = foretold(asked, runs)
+    return found
+
+
+def column(runs: Any, name: str) -> np.ndarray:
+    return np.array(runs[name].to_pylist(), float)
+
+
+def title(asked: dict[str, Any], runs: Any) -> str:
+    base, seeds = asked["experiment"], len(asked["seeds"])
+    return (
+        f"{len(runs):,} runs on {asked['data']['name']}, {asked['data']['train_size']:,} images, "
+        f"{base['epochs']} epoch{'s' * (base['epochs'] > 1)}, {base['optimizer']}, "
+        f"{seeds} seed{'s' * (seeds > 1)}"
+    )
+
+
+def heat(asked: dict[str, Any], runs: Any, x: str, y: str, value: str) -> bytes:
+    """The mean of a column over two others."""
+    figure, (axis,) = panels(title(asked, runs), 1, 8, 5.4)
+    axis.grid(visible=False)
+    _cells(figure, axis, runs, x, y, column(runs, value), value)
+    axis.set(xlabel=x, ylabel=y)
+    return png(figure)
+
+
+def _cells(figure, axis, runs, x: str, y: str, values: np.ndarray, label: str) -> None:
+    """A grid of cells where the runs form one, points elsewhere."""
+    across, up = column(runs, x), column(runs, y)
+    places, which = np.unique(np.column_stack([across, up]), axis=0, return_inverse=True)
+    which = which.ravel()
+    with np.errstate(all="ignore"):
+        known = np.isfinite(values)
+        sums = np.bincount(which, np.where(known, values, 0), len(places))
+        means = sums / np.bincount(which, known, len(places))
+    columns, rows = np.unique(across), np.unique(up)
+    bounded = 0 <= np.nanmin(means) <= np.nanmax(means) <= 1
+    wide = not bounded and np.nanmin(means) > 0 and np.nanmax(means) > DECADES * np.nanmin(means)
+    options: dict[str, Any] = {"cmap": "viridis"} | ({"norm": LogNorm()} if wide else {})
+    if len(places) == len(columns) * len(rows):
+        shown = axis.pcolormesh(columns, rows, means.reshape(len(columns), len(rows)).T,
+                                shading="nearest", **options)  # fmt: skip
+    else:
+        shown = axis.scatter(*places.T, c=means, s=14, **options)
+    _scales(axis, across, up)
+    figure.colorbar(shown, ax=axis, label=label.replace("_", " "))
+
+
+def _scales(axis, across: np.ndarray, up: np.ndarray) -> None:
+    for which, values in (("x", across), ("y", up)):
+        if values.min() > 0 and values.max() > DECADES * values.min():
+            axis.set(**{f"{which}scale": "log"})
+
+
+def plane(asked: dict[str, Any], runs: Any) -> bytes:
+    """Outcomes over effective initial scale and effective rate, with the predicted boundary."""
+    layers = sum(name.startswith("canonical_init_scale_") for name in runs.column_names)
+    scales = [column(runs, f"canonical_init_scale_{i + 1}") for i in range(layers)]
+    mean = np.exp(np.mean(np.log(scales), axis=0))
+    rate = column(runs, "canonical_learning_rate")
+    figure, axes = panels(title(asked, runs), 2, 13, 5.2)
+    outcomes = runs["outcome"].to_pylist()
+    size = max(6.0, min(60.0, 16_000 / len(runs)))
+    accuracy = column(runs, VALUE)
+    for kind, colour in OUTCOMES.items():
+        own = np.array([outcome == kind for outcome in outcomes])
+        if own.any():
+            axes[0].scatter(mean[own], rate[own], s=size, color=colour, marker="s", linewidths=0,
+                            label=f"{kind} ({int(own.sum()):,})")  # fmt: skip
+    shown = axes[1].scatter(mean, rate, c=accuracy, s=size, marker="s", linewidths=0,
+                            cmap="viridis")  # fmt: skip
+    figure.colorbar(shown, ax=axes[1], label="test accuracy")
+    for axis, colour in zip(axes, ("black", "white"), strict=True):
+        if line := boundary(runs, np.array(scales), mean, rate):
+            axis.plot(*line, color=colour, linewidth=1.6, label="S = limit, before the first step")
+        name = "√(κ₁·κ₂)" if layers == 2 else "geometric mean of all κ"
+        axis.set(xscale="log", yscale="log", xlabel=f"effective initial scale, {name}")
+        axis.set(xlim=_ends(mean), ylim=_ends(rate))
+        axis.grid(visible=False)
+    axes[0].set_ylabel("effective learning rate R")
+    axes[0].legend(fontsize=9, loc="upper left", framealpha=0.9)
+    return png(figure)
+
+
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    margin = (values.max() / values.min()) ** 0.03 * 1.02
+    return values.min() / margin, values.max() * margin
+
+
+def boundary(runs: Any, scales: np.ndarray, mean: np.ndarray, rate: np.ndarray):
+    """Where S reaches its limit: the rate at each mean scale, if the layers' scales go together."""
+    if runs["sharpness"].null_count or not np.allclose(scales / mean, scales[:, :1] / mean[0]):
+        return None
+    ratio = column(runs, "sharpness") / column(runs, "sharpness_limit")
+    places = np.round(np.log(mean), 9)
+    found = []
+    for place in np.unique(places):
+        own = (places == place) & np.isfinite(ratio) & (ratio > 0)
+        if own.any():
+            found.append((math.exp(place), float(np.median(rate[own] / ratio[own]))))
+    return tuple(np.array(found).T) if len(found) > 2 else None
+
+
+def foretold(asked: dict[str, Any], runs: Any) -> bytes:
+    """What was foretold beside what happened."""
+    figure, axes = panels(title(asked, runs), 2, 11, 4.6)
+    ratio = column(runs, "sharpness") / column(runs, "sharpness_limit")
+    accuracy, diverged = column(runs, VALUE), column(runs, "diverged") > 0
+    good = np.isfinite(ratio) & (ratio > 0)
+    for own, colour, label in (
+        (good & ~diverged, BLUE, "did not diverge"), (good & diverged, ORANGE, "diverged"),
+    ):  # fmt: skip
+        axes[0].scatter(ratio[own], accuracy[own], s=8, color=colour, alpha=0.5, linewidths=0,
+                        label=f"{label} ({int(own.sum()):,})")  # fmt: skip
+    axes[0].axvline(1, color="black", linewidth=1)
+    axes[0].set(xscale="log", xlabel="S ÷ limit, before the first step", ylabel="test accuracy")
+    axes[0].legend(fontsize=9)
+    axes[1].plot([0, 1], [0, 1], color=GREY, linewidth=1)
+    for said, went, colour in (("diverges", "diverged", BLUE), ("dies", "died", ORANGE)):
+        points = reliability(column(runs, said), column(runs, went))
+        axes[1].plot(points[:, 0], points[:, 1], "o-", color=colour, linewidth=1, label=said)
+        for x, y, count in points:
+            axes[1].annotate(f"{int(count):,}", (x, y), (5, -10), fontsize=8, color=colour,
+                             textcoords="offset points")  # fmt: skip
+    axes[1].set(xlabel="probability foretold", ylabel="share that came true (runs)",
+                xlim=(-0.04, 1.08), ylim=(-0.08, 1.06))  # fmt: skip
+    axes[1].legend(fontsize=9)
+    return png(figure)
+
+
+def reliability(foretold: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Per bin of probability: its mean, the share that came true, how many."""
+    which = np.clip(np.digitize(foretold, EDGES) - 1, 0, len(EDGES) - 2)
+    bins = [which == index for index in range(len(EDGES) - 1)]
+    return np.array([(foretold[b].mean(), truth[b].mean(), b.sum()) for b in bins if b.any()])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = flags.Parser(__doc__ or "")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="a finished sweep's")
+    parser.add_argument("--axes", nargs=2, metavar=("X", "Y"), help="columns of runs.parquet")
+    parser.add_argument("--value", default=VALUE, metavar="COLUMN", help=f"(default: {VALUE})")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="(default: the sweep's)")
+    values = parser.parse_args(arguments)
+    with flags.one_line_errors("no figure was written"):
+        run(values)
+
+
+def run(values: argparse.Namespace) -> None:
+    from jaxmlp import sweep_record
+
+    asked, runs, _ = sweep_record.load(values.directory)
+    numbers = [field.name for field in runs.schema if str(field.type) != "string"]
+    for name in (*(values.axes or ()), values.value):
+        if name not in numbers:
+            raise ValueError(f"{name} is no column of numbers; choose from {', '.join(numbers)}")
+    files = draw(asked, runs)
+    axes = values.axes or swept(runs)[:2]
+    if len(axes) == 2:
+        files["heat.png"] = heat(asked, runs, axes[0], axes[1], values.value)
+    out = values.out or values.directory
+    flags.make_directory(out)
+    for name, content in files.items():
+        sweep_record.write(
+            out / name, lambda partial, content=content: partial.write_bytes(content)
+        )
+        print(f"written: {out / name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
