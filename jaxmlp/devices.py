@@ -4,10 +4,11 @@ import contextlib
 import math
 import os
 import socket
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -146,6 +147,38 @@ def _await(host: str, port: int) -> None:
                     "start process 0 first, or look at the address"
                 ) from None  # fmt: skip
             time.sleep(0.5)
+
+
+class ProcessLostError(Exception):
+    """Another process of the job has gone."""
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """What the processes of a job do together.
+
+    Raises:
+        ProcessLostError: one of them has gone, so that what they compute together failed.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
+            raise
+        raise ProcessLostError(
+            f"another of the {jax.process_count()} processes has gone: its own output says why "
+            f"({str(error).splitlines()[0][:200]})"
+        ) from None
+
+
+def leave(status: int) -> NoReturn:
+    """Ends a process of several that failed: at once, which the others notice.
+
+    Python's own end would first wait for them, minutes, and then print a stack trace.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def is_first() -> bool:

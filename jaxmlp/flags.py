@@ -46,7 +46,8 @@ def one_line_errors(interrupted: str = "no record was written") -> Iterator[None
             raise
         fail(f"out of memory: {str(error).splitlines()[0]}; choose smaller --hidden", TROUBLE)
     except Exception as error:
-        if type(error).__name__ != "DataError":  # data.DataError, without importing data first
+        # data's and devices', known by name: they are slow to import
+        if type(error).__name__ not in ("DataError", "ProcessLostError"):
             raise
         fail(error, TROUBLE)
 

@@ -2,8 +2,8 @@
 
 Input scale, learning rates, decays, inits, eps and seeds take several values, all combinations of
 which are run: `--input-scale 1 16 255`, `--seed 0..4`, `--learning-rate log:1e-4:1:25`. Settings
-per layer take one value for all layers (`0.1`), one for each (`0.1,0.02`), or an axis of their own for
-one layer (`--learning-rate.1 log:1e-4:1:9`).
+per layer take one value for all layers (`0.1`), one for each (`0.1,0.02`), or an axis of their own
+for one layer (`--learning-rate.1 log:1e-4:1:9`).
 """
 
 import argparse
@@ -102,8 +102,15 @@ def main(arguments: list[str] | None = None) -> None:
         base, axes, settings = plan(values)
     except ValueError as error:
         flags.fail(error, flags.INPUT)
-    with flags.one_line_errors("finished chunks are kept; --resume goes on"):
-        run(values, base, axes, settings)
+    try:
+        with flags.one_line_errors("finished chunks are kept; --resume goes on"):
+            run(values, base, axes, settings)
+    except SystemExit as ended:
+        if values.coordinator or values.distributed:
+            from jaxmlp import devices
+
+            devices.leave(int(ended.code or 0))
+        raise
 
 
 def run(
@@ -159,7 +166,8 @@ def run(
     setup = time.perf_counter() - began
     console.print(describe(many, axes, done), soft_wrap=True)
     began = time.perf_counter()
-    train(values, many, directory, done, console)
+    with devices.together():
+        train(values, many, directory, done, console)
     if directory:
         import sweep_figures
 

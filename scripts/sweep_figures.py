@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from calibrate import reliability
 from matplotlib.colors import LogNorm
 from reproduce_figures import panels, png
 
@@ -21,7 +22,6 @@ VALUE = "test_accuracy"
 DECADES = 20  # a ratio of the ends from which on an axis is logarithmic
 FINE = 12  # places along an axis from which on cells are drawn without gaps
 OUTCOMES = {"trained": GREEN, "stalled": GREY, "dead": ORANGE, "nonfinite": "black"}
-EDGES = (0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
 
 
 def swept(runs: Any) -> list[str]:
@@ -179,22 +179,16 @@ def foretold(asked: dict[str, Any], runs: Any) -> bytes:
     axes[0].legend(fontsize=9)
     axes[1].plot([0, 1], [0, 1], color=GREY, linewidth=1)
     for said, went, colour in (("diverges", "diverged", BLUE), ("dies", "died", ORANGE)):
-        points = reliability(column(runs, said), column(runs, went))
-        axes[1].plot(points[:, 0], points[:, 1], "o-", color=colour, linewidth=1, label=said)
-        for x, y, count in points:
-            axes[1].annotate(f"{int(count):,}", (x, y), (5, -10), fontsize=8, color=colour,
+        points = list(reliability(column(runs, said), column(runs, went) > 0))
+        places = [point[:2] for point in points]
+        axes[1].plot(*zip(*places, strict=True), "o-", color=colour, linewidth=1, label=said)
+        for x, y, _, count in points:
+            axes[1].annotate(f"{count:,}", (x, y), (5, -10), fontsize=8, color=colour,
                              textcoords="offset points")  # fmt: skip
     axes[1].set(xlabel="probability foretold", ylabel="share that came true (runs)",
                 xlim=(-0.04, 1.08), ylim=(-0.08, 1.06))  # fmt: skip
     axes[1].legend(fontsize=9)
     return png(figure)
-
-
-def reliability(foretold: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Per bin of probability: its mean, the share that came true, how many."""
-    which = np.clip(np.digitize(foretold, EDGES) - 1, 0, len(EDGES) - 2)
-    bins = [which == index for index in range(len(EDGES) - 1)]
-    return np.array([(foretold[b].mean(), truth[b].mean(), b.sum()) for b in bins if b.any()])
 
 
 def main(arguments: list[str] | None = None) -> None:
