@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -94,6 +94,10 @@ def free_memory() -> int:
 # ---- many processes
 
 
+class JobError(Exception):
+    """A job's processes do not all come, or do not all stay."""
+
+
 def distribute(
     coordinator: str | None, processes: int | None, process_id: int | None, by_environment: bool
 ) -> None:
@@ -105,7 +109,7 @@ def distribute(
 
     Raises:
         ValueError: the three do not fit together, or there is no such environment.
-        OSError: the first process does not answer.
+        JobError: the others do not come.
     """
     if by_environment and coordinator is None:
         try:
@@ -126,31 +130,59 @@ def distribute(
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise ValueError(f"--coordinator {coordinator} must be HOST:PORT")
     if process_id:
-        _await(host, int(port))
+        _come(host, int(port), process_id)
+    else:
+        _await(host, int(port), processes)
     jax.distributed.initialize(
         coordinator, processes, process_id, initialization_timeout=PATIENCE,
         heartbeat_timeout_seconds=HEARTBEAT,
     )  # fmt: skip
 
 
-def _await(host: str, port: int) -> None:
-    """Returns once the first process listens; JAX would end the process with a stack trace."""
+# JAX ends a process that waits in vain for the others with a stack trace. So they meet before.
+
+
+def _await(host: str, port: int, processes: int) -> None:
+    """Process 0 waits for the others at the coordinator's address, and sends them on."""
+    until, come = time.monotonic() + PATIENCE, {}
+    try:
+        with socket.create_server((host, port)) as server:
+            while len(come) < processes - 1:
+                server.settimeout(max(until - time.monotonic(), 1e-3))
+                connection, _ = server.accept()
+                connection.settimeout(5)
+                come[int.from_bytes(connection.recv(4))] = connection
+    except TimeoutError:
+        missing = sorted(set(range(1, processes)) - set(come))
+        raise JobError(
+            f"process {missing[0]} did not come to {host}:{port} within {PATIENCE} s; "
+            f"start all {processes}, with the same --coordinator"
+        ) from None
+    except OSError as error:
+        raise ValueError(f"--coordinator {host}:{port} cannot be used: {error.strerror}") from None
+    for connection in come.values():
+        connection.sendall(b"!")
+        connection.close()
+
+
+def _come(host: str, port: int, process_id: int) -> None:
+    """Another process tells process 0 that it is there, and waits for the rest."""
     until = time.monotonic() + PATIENCE
     while True:
         try:
-            socket.create_connection((host, port), timeout=5).close()
-            return
-        except OSError as error:
+            with socket.create_connection((host, port), timeout=5) as connection:
+                connection.sendall(process_id.to_bytes(4))
+                connection.settimeout(2 * PATIENCE)
+                if connection.recv(1):
+                    return
+            raise JobError(f"process 0 at {host}:{port} gave up: its own output says why")
+        except OSError:
             if time.monotonic() > until:
-                raise OSError(
-                    error.errno, f"coordinator {host}:{port} does not answer within {PATIENCE} s; "
-                    "start process 0 first, or look at the address"
-                ) from None  # fmt: skip
+                raise JobError(
+                    f"coordinator {host}:{port} does not answer within {PATIENCE} s; "
+                    "start process 0 too, or look at the address"
+                ) from None
             time.sleep(0.5)
-
-
-class ProcessLostError(Exception):
-    """Another process of the job has gone."""
 
 
 @contextlib.contextmanager
@@ -158,27 +190,28 @@ def together() -> Iterator[None]:
     """What the processes of a job do together.
 
     Raises:
-        ProcessLostError: one of them has gone, so that what they compute together failed.
+        JobError: one of them has gone, so that what they compute together failed.
     """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
             raise
-        raise ProcessLostError(
+        raise JobError(
             f"another of the {jax.process_count()} processes has gone: its own output says why "
             f"({str(error).splitlines()[0][:200]})"
         ) from None
 
 
-def leave(status: int) -> NoReturn:
-    """Ends a process of several that failed: at once, which the others notice.
+def leave(status: int) -> None:
+    """Ends this process at once if it is one of several: it failed, and the others are to notice.
 
     Python's own end would first wait for them, minutes, and then print a stack trace.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def is_first() -> bool:

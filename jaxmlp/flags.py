@@ -47,7 +47,7 @@ def one_line_errors(interrupted: str = "no record was written") -> Iterator[None
         fail(f"out of memory: {str(error).splitlines()[0]}; choose smaller --hidden", TROUBLE)
     except Exception as error:
         # data's and devices', known by name: they are slow to import
-        if type(error).__name__ not in ("DataError", "ProcessLostError"):
+        if type(error).__name__ not in ("DataError", "JobError"):
             raise
         fail(error, TROUBLE)
 

@@ -15,8 +15,8 @@ WAYS = ("grid", "zip", "random")
 FIELDS = {setting.name: setting for setting in dataclasses.fields(Experiment)}
 MOST = 10_000_000  # runs; more are a slip of the keyboard
 VALUES = (
-    "one or several values; LOW..HIGH whole numbers; log:LOW:HIGH:N or lin:LOW:HIGH:N, N of them "
-    "(with --random: log:LOW:HIGH, drawn)"
+    "values, LOW..HIGH (whole numbers), or log:LOW:HIGH:N, lin:LOW:HIGH:N (N of them; with "
+    "--random: log:LOW:HIGH)"
 )
 
 
@@ -38,7 +38,7 @@ class Range(NamedTuple):
     def at(self, share: float) -> float:
         if self.kind == "lin":
             return self.low + share * (self.high - self.low)
-        return self.low * (self.high / self.low) ** share
+        return self.low * 10 ** (share * math.log10(self.high / self.low))
 
 
 class Axis(NamedTuple):
@@ -109,6 +109,8 @@ def seeds(words: Sequence[str]) -> list[int]:
         ValueError: a word is no whole number, or a seed comes twice.
     """
     found = _listed(Axis("seed", None, tuple(words)))
+    for seed in found:
+        Experiment(seed=seed)  # is it one?
     if doubles := [seed for seed in found if found.count(seed) > 1]:
         raise ValueError(f"--seed {doubles[0]} comes twice; give every seed once")
     return found
@@ -182,7 +184,7 @@ def _parsed(one: Axis, word: str) -> Any:
             return tuple(map(rules["kind"], word.split(",")))
         return rules["kind"](word)
     except ValueError:
-        raise ValueError(f"{one.flag} {word}: no value of it; give {VALUES}") from None
+        raise ValueError(f"{one.flag} {word}: this is no value; give {VALUES}") from None
 
 
 def _replaced(base: Experiment, axes: list[Axis], values: Sequence[Any]) -> Experiment:

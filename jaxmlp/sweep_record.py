@@ -4,6 +4,7 @@
                     experiment (the settings of all), axes, seeds, data, environment, timings
     runs.parquet    a row per run, columns below
     curves.parquet  a row per run and epoch: run, and the entries of a record's `epochs`
+    *.png           figures, made by scripts/sweep_figures.py from runs.parquet
     parts/          finished chunks, until all are: no longer there once `finished` is true
 
 runs.parquet: run (from 0), experiment (sha256), seed, input_scale; init_scale_1, learning_rate_1,
@@ -33,7 +34,7 @@ from jaxmlp.experiment import PER_TENSOR, Experiment
 from jaxmlp.train import EpochResult, row, steps_arrays
 
 SCHEMA = 1
-NAMES = ("sweep.json", "runs.parquet", "curves.parquet")
+NAMES = ("sweep.json", "runs.parquet", "curves.parquet", "heat.png", "plane.png", "foretold.png")
 INTEGERS = ("run", "epoch", "best_epoch", "first_nonfinite_step")
 TEXTS = ("experiment", "verdict", "outcome")
 FLAGS = ("diverged", "died")
@@ -170,7 +171,7 @@ class Directory:
         out.mkdir(parents=True, exist_ok=True)
         if overwrite:
             shutil.rmtree(self.parts, ignore_errors=True)
-            for name in (*NAMES, *(path.name for path in out.glob("*.png"))):
+            for name in NAMES:
                 (out / name).unlink(missing_ok=True)
         for leftover in [*out.glob("*.partial"), *self.parts.glob("*.partial")]:
             leftover.unlink()

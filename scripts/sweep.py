@@ -50,21 +50,27 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     keep.add_argument("--resume", action="store_true",
                       help="go on with an unfinished sweep, or start it")  # fmt: skip
     keep.add_argument("--overwrite", action="store_true", help="replace a sweep that stands there")
+    arguments = sys.argv[1:] if arguments is None else arguments
     values, rest = parser.parse_known_args(arguments)
-    values.layer_axes = layer_axes(rest)
+    values.layer_axes = layer_axes(rest, arguments)
     return values
 
 
-def layer_axes(words: list[str]) -> dict[str, list[str]]:
-    """`--learning-rate.1 0.1 0.2` and the like: what argparse did not know."""
+def layer_axes(words: list[str], arguments: list[str]) -> dict[str, list[str]]:
+    """`--learning-rate.1 0.1 0.2` and the like: the words that argparse did not know."""
     names = "|".join(name.replace("_", "-") for name in grid.SWEPT)
     found: dict[str, list[str]] = {}
     own: list[str] | None = None
     for word in words:
         if match := re.fullmatch(rf"--((?:{names})\.\d+)", word):
             own = found.setdefault(match.group(1), [])
-        elif own is None or word.startswith("--"):
+        elif word.startswith("--"):
             flags.fail(f"unrecognized arguments: {word}; --help lists the flags", flags.INPUT)
+        elif own is None:
+            before = arguments[: arguments.index(word)]
+            flag = next((other for other in reversed(before) if other.startswith("--")), "here")
+            flags.fail(f"{word}: {flag} takes one value, and a sweep does not vary it; "
+                       "run a sweep for each", flags.INPUT)  # fmt: skip
         else:
             own.append(word)
     return found
@@ -134,6 +140,8 @@ def run(
     dataset = job.load(values, functools.partial(job.warn, console))
     if base.train_size:
         dataset = data.first(dataset, base.train_size)
+    devices.mesh(values.data_parallel, base.batch_size)
+    base.steps_per_epoch(len(dataset.train_labels))
     identity = sweep_record.identity(settings, values.seeds, dataset)
     asked = {
         "schema": sweep_record.SCHEMA,
@@ -156,7 +164,7 @@ def run(
     )
     finished = devices.agree_on({0} if directory and directory.finished else set(), 1)
     if finished:
-        console.print(f"{out} is finished; nothing is left to do")
+        console.print(f"{out} is finished; nothing is left to do", soft_wrap=True)
         return
     began = time.perf_counter()
     many = sweep.Sweep(

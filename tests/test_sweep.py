@@ -1,0 +1,453 @@
+"""Sweeps: each run is what it is alone, whatever trains beside it, and on however many devices."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import sweep as command
+import sweep_figures
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxmlp import forecast, grid, sweep, train
+from jaxmlp.experiment import Experiment
+
+TINY = {"hidden": (5,), "batch_size": 4, "epochs": 2}
+FLAGS = ["--hidden", "5", "--batch-size", "4", "--epochs", "2"]
+AXES = ["--input-scale", "1", "255", "--learning-rate", "log:1e-3:1:4", "--seed", "0..2"]
+COLUMNS = ("loss", "correct", "grad_norm", "dead")
+
+
+def spanned(**changes) -> list[Experiment]:
+    axes = [
+        grid.axis("learning-rate", ["0.001", "0.1,0.01", "0.5"]),
+        grid.axis("init-scale.1", ["0.5", "2"]),
+        grid.axis("input-scale", ["1", "255"]),
+    ]
+    return grid.experiments(Experiment(**{**TINY, **changes}), axes)
+
+
+def alone(many: sweep.Sweep, run: sweep.Finished) -> list[train.EpochResult]:
+    return list(train.Run(many.experiment_of(run), many.dataset).epochs())
+
+
+# ---- the same runs
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer": "adam", "bias": True, "schedule": ("cosine", "constant")},
+        {"precision": "float64", "hidden": (6,), "preprocessing": "center"},
+        {"hidden": (), "optimizer": "lion"},
+    ],
+    ids=["sgd", "adam with biases", "float64", "linear"],
+)
+def test_one_after_the_other_each_run_is_bit_for_bit_what_it_is_alone(changes, tiny_dataset):
+    settings = spanned(**changes) if changes.get("hidden", (5,)) else [
+        Experiment(**{**TINY, **changes, "learning_rate": (rate,)}) for rate in (1e-3, 1e-2)
+    ]  # fmt: skip
+    many = sweep.Sweep(settings, [3, 0], tiny_dataset, size=5, side_by_side=False)
+    finished = [run for chunk in many.chunks() for run in many.train(chunk)]
+    assert sorted((run.setting, run.seed) for run in finished) == sorted(
+        (i, j) for i in range(len(settings)) for j in (0, 1)
+    )
+    for run in finished:
+        for mine, expected in zip(run.epochs, alone(many, run), strict=True):
+            for name in COLUMNS:
+                np.testing.assert_array_equal(
+                    getattr(mine.steps, name), getattr(expected.steps, name)
+                )
+            for own, other in zip(mine.test, expected.test, strict=True):
+                np.testing.assert_array_equal(own, other)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_side_by_side_they_differ_by_rounding(shared, tiny_dataset):
+    scale = ["3"] if shared else ["1", "255"]
+    rates = f"log:1e-3:1:{8 if shared else 4}"
+    axes = [grid.axis("learning-rate", [rates]), grid.axis("input-scale", scale)]
+    many = sweep.Sweep(
+        grid.experiments(Experiment(**TINY), axes), [0, 1], tiny_dataset, side_by_side=True
+    )
+    assert many.program.shared_scale is shared
+    assert len(many.blocks) == 1
+    for run in many.train(many.chunks()[0]):
+        first, expected = run.epochs[0].steps.loss[:2], alone(many, run)[0].steps.loss[:2]
+        np.testing.assert_allclose(first, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("side_by_side", [True, False])
+def test_a_run_that_blows_up_does_not_disturb_the_others(side_by_side, tiny_dataset):
+    rates = ["0.01", "0.02", "0.03", "1e30"]
+    losses = []
+    for words in (rates, [*rates[:3], "0.04"]):
+        settings = grid.experiments(Experiment(**TINY), [grid.axis("learning-rate", words)])
+        many = sweep.Sweep(settings, [0], tiny_dataset, side_by_side=side_by_side)
+        (chunk,) = many.chunks()
+        finished = many.train(chunk)
+        assert [run.finite for run in finished[:3]] == [True] * 3
+        losses.append([[epoch.steps.loss for epoch in run.epochs] for run in finished])
+    np.testing.assert_array_equal(losses[0][:3], losses[1][:3])
+    assert not np.isfinite(losses[0][3]).all()
+    assert np.isfinite(losses[1][3]).all()
+
+
+@given(
+    st.lists(st.sampled_from([1.0, 16.0, 255.0]), min_size=1, max_size=40),
+    st.integers(1, 7),
+    st.integers(1, 50),
+)
+def test_blocks_hold_every_run_in_equal_rectangles(scales, seeds, size):
+    found = sweep.blocks(scales, seeds, size)
+    runs = {(i, j) for block in found for i in block.settings for j in block.seeds}
+    assert runs == {(i, j) for i in range(len(scales)) for j in range(seeds)}
+    assert len({(len(block.seeds), len(block.settings)) for block in found}) == 1
+    assert len(found[0].seeds) * len(found[0].settings) <= size
+    if sweep.one_scale_per_block(scales):
+        assert all(len({scales[i] for i in block.settings}) == 1 for block in found)
+
+
+def test_settings_that_need_two_programs_are_refused(tiny_dataset):
+    settings = [Experiment(**TINY), Experiment(**{**TINY, "epochs": 3})]
+    with pytest.raises(ValueError, match="differ only in what is traced"):
+        sweep.Sweep(settings, [0], tiny_dataset)
+
+
+def test_the_block_is_chosen_from_the_compilers_own_account(tiny_dataset, monkeypatch):
+    def size(free: int) -> int:
+        monkeypatch.setattr(sweep.devices, "free_memory", lambda: free)
+        settings = grid.experiments(
+            Experiment(**TINY), [grid.axis("learning-rate", ["log:1e-3:1:40"])]
+        )
+        return sweep.Sweep(settings, [0], tiny_dataset, side_by_side=True).size
+
+    sizes = [size(free) for free in (1, 60_000, 120_000, 10**12)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] == 1
+    assert 1 < sizes[1] < sizes[2] < sizes[3] == 40
+    assert 1.5 < sizes[2] / sizes[1] < 3
+
+
+# ---- what could be foretold
+
+
+def test_forecasts_are_those_of_the_single_runs(tiny_dataset):
+    many = sweep.Sweep(spanned(weight_decay=(0.1,)), [0, 1], tiny_dataset)
+    known: dict[str, float] = {}
+    finished = [run for chunk in many.chunks() for run in many.train(chunk)]
+    found = list(many.forecasts(finished, known))
+    for run, mine in list(zip(finished, found, strict=True))[::5]:
+        expected = forecast.forecast(many.experiment_of(run), tiny_dataset)
+        assert mine.sharpness.value == pytest.approx(expected.sharpness.value, rel=1e-3)
+        assert mine.sharpness.limit == expected.sharpness.limit
+        assert mine.diverges == pytest.approx(expected.diverges, rel=1e-2)
+        assert mine.dies == pytest.approx(expected.dies, rel=1e-2)
+    # Two of the three rates per layer are equal but for a common factor.
+    assert len(known) == len(finished) * 2 // 3
+
+
+# ---- the command
+
+
+def tables(out):
+    return pq.read_table(out / "runs.parquet"), pq.read_table(out / "curves.parquet")
+
+
+def start(tiny_npz, out, *more: str, devices: int = 1, flags=(*FLAGS, *AXES)) -> subprocess.Popen:
+    environment = dict(os.environ, XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}")
+    return subprocess.Popen(
+        [sys.executable, command.__file__, "--data", str(tiny_npz), *flags, "--out", str(out),
+         *more],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def sweep_in_process(tiny_npz, out, *more: str, flags=(*FLAGS, *AXES)) -> None:
+    command.main(["--data", str(tiny_npz), *flags, "--out", str(out), *more])
+
+
+def test_the_table_says_of_each_run_what_its_record_says(tiny_npz, tiny_dataset, tmp_path):
+    sweep_in_process(tiny_npz, tmp_path / "s")
+    runs, curves = tables(tmp_path / "s")
+    assert len(runs) == 24
+    assert len(curves) == 48
+    row = runs.to_pylist()[17]  # scale 255, the second rate, seed 2
+    assert (row["input_scale"], row["seed"]) == (255.0, 2)
+    experiment = Experiment(**TINY, input_scale=255.0, learning_rate=(0.01,), seed=2)
+    assert row["experiment"] == experiment.sha256
+    run = train.Run(experiment, tiny_dataset)
+    epochs = [run.row(i + 1, result) for i, result in enumerate(run.epochs())]
+    own = [one for one in curves.to_pylist() if one.pop("run") == 17]
+    assert own == epochs
+    for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
+        assert row[name] == epochs[-1][name]
+    assert row["canonical_learning_rate"] == pytest.approx(2.55)
+    assert row["canonical_init_scale_1"] == pytest.approx(255**0.5)
+    assert row["dead_1"] == epochs[-1]["dead"][0]
+    said = json.loads((tmp_path / "s" / "sweep.json").read_text())
+    assert said["finished"] is True
+    assert said["experiment"]["epochs"] == 2
+    assert {"heat.png", "plane.png", "foretold.png"} < {p.name for p in (tmp_path / "s").iterdir()}
+    assert not (tmp_path / "s" / "parts").exists()
+
+
+def test_any_number_of_devices_gives_the_same_table(tiny_npz, tmp_path):
+    sweep_in_process(tiny_npz, tmp_path / "one")
+    for devices in (2, 4, 8):
+        job = start(tiny_npz, tmp_path / str(devices), devices=devices)
+        said, _ = job.communicate(timeout=120)
+        assert job.returncode == 0, said
+        assert f"{devices} cpu devices" in said
+        for mine, expected in zip(
+            tables(tmp_path / str(devices)), tables(tmp_path / "one"), strict=True
+        ):
+            assert mine.equals(expected)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def job_of(count: int, tiny_npz, out, devices: int, **options) -> list[subprocess.Popen]:
+    address = f"127.0.0.1:{free_port()}"
+    return [
+        start(tiny_npz, out, "--coordinator", address, "--processes", str(count),
+              "--process-id", str(index), devices=devices, **options)
+        for index in range(count)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("count", "devices"), [(2, 2), (4, 1)])
+def test_any_number_of_processes_gives_the_same_table(count, devices, tiny_npz, tmp_path):
+    sweep_in_process(tiny_npz, tmp_path / "one")
+    processes = job_of(count, tiny_npz, tmp_path / "many", devices)
+    said = [process.communicate(timeout=180)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * count, said
+    assert f"{count * devices} cpu devices of {count} processes" in said[0]
+    for mine, expected in zip(tables(tmp_path / "many"), tables(tmp_path / "one"), strict=True):
+        assert mine.equals(expected)
+
+
+LONG = (*FLAGS[:-1], "100000", "--learning-rate", "log:1e-3:1:8", "--no-forecast")
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_is_killed_ends_the_others_in_a_line(victim, tiny_npz, tmp_path):
+    processes = job_of(2, tiny_npz, tmp_path / "s", 1, flags=LONG)
+    until = time.monotonic() + 120
+    while not (tmp_path / "s" / "sweep.json").exists():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    time.sleep(5)  # into the training
+    processes[victim].kill()
+    said, _ = processes[1 - victim].communicate(timeout=90)
+    processes[victim].communicate()
+    assert "Traceback" not in said
+    if victim == 0 and processes[1].returncode == -signal.SIGABRT:  # JAX was first to notice
+        assert "another task died" in said
+        return
+    assert processes[1 - victim].returncode == 1, said
+    assert "error: another of the 2 processes has gone" in said
+
+
+def test_processes_that_do_not_come_are_named(monkeypatch):
+    from jaxmlp import devices
+
+    monkeypatch.setattr(devices, "PATIENCE", 1)
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(devices.JobError, match=r"process 1 did not come .* start all 3"):
+        devices.distribute(address, 3, 0, False)
+    with pytest.raises(devices.JobError, match="does not answer within 1 s"):
+        devices.distribute(address, 3, 1, False)
+    for arguments in ((address, None, 0), (address, 2, 2), ("nowhere", 2, 0), (None, 2, 0)):
+        with pytest.raises(ValueError, match="--"):
+            devices.distribute(*arguments, False)
+
+
+def test_devices_that_share_a_batch_give_the_same_to_rounding(tiny_npz, tmp_path):
+    sweep_in_process(tiny_npz, tmp_path / "one")
+    job = start(tiny_npz, tmp_path / "two", "--data-parallel", "2", devices=4)
+    said, _ = job.communicate(timeout=120)
+    assert job.returncode == 0, said
+    assert "each batch on 2" in said
+    mine, expected = (
+        {row["run"]: row for row in tables(tmp_path / name)[0].to_pylist()}
+        for name in ("two", "one")
+    )
+    calm = [run for run, row in expected.items() if row["outcome"] == "stalled"]
+    assert len(calm) >= 6
+    for run in calm:
+        for name in ("train_loss", "test_loss"):
+            assert mine[run][name] == pytest.approx(expected[run][name], rel=1e-4)
+
+
+# ---- crashes
+
+
+def test_a_sweep_that_is_killed_again_and_again_ends_as_if_it_was_not(tiny_npz, tmp_path):
+    flags = (*FLAGS[:-1], "40", "--learning-rate", "log:1e-3:1:8", "--seed", "0..3",
+             "--runs-per-device", "2", "--no-forecast")  # fmt: skip
+    sweep_in_process(tiny_npz, tmp_path / "whole", flags=flags)
+    draw, out = random.Random(0), tmp_path / "killed"
+    for _ in range(4):
+        job = start(tiny_npz, out, "--resume", flags=flags)
+        until = time.monotonic() + 60
+        while not (out / "sweep.json").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(draw.uniform(0, 3))
+        job.kill()
+        job.communicate()
+    job = start(tiny_npz, out, "--resume", flags=flags)
+    said, _ = job.communicate(timeout=120)
+    assert job.returncode == 0, said
+    for mine, expected in zip(tables(out), tables(tmp_path / "whole"), strict=True):
+        assert mine.equals(expected)
+    assert {path.name for path in out.iterdir()} == {
+        path.name for path in (tmp_path / "whole").iterdir()
+    }
+
+
+def unfinished(tiny_npz, out, monkeypatch) -> int:
+    """A sweep of which some chunks are there; how many runs."""
+    train_chunk, calls = sweep.Sweep.train, []
+
+    def interrupted(self, *arguments):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return train_chunk(self, *arguments)
+
+    with monkeypatch.context() as context:
+        context.setattr(sweep.Sweep, "train", interrupted)
+        with pytest.raises(SystemExit) as ended:
+            sweep_in_process(tiny_npz, out, "--runs-per-device", "4")
+    assert ended.value.code == 130
+    return sum(len(pq.read_table(path)) for path in (out / "parts").iterdir())
+
+
+def test_only_what_is_missing_is_trained_again(tiny_npz, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "s"
+    assert unfinished(tiny_npz, out, monkeypatch) == 12
+    assert "interrupted; finished chunks are kept; --resume goes on" in capsys.readouterr().err
+    sorted((out / "parts").iterdir())[1].write_bytes(b"PAR1 cut off")
+    (out / "sweep.json.partial").write_text("{")
+    sweep_in_process(tiny_npz, out, "--resume")
+    said = capsys.readouterr().out
+    assert "8 are done already" in said
+    sweep_in_process(tiny_npz, tmp_path / "whole")
+    assert tables(out)[0].equals(tables(tmp_path / "whole")[0])
+    capsys.readouterr()
+    sweep_in_process(tiny_npz, out, "--resume")
+    assert "is finished; nothing is left to do" in capsys.readouterr().out
+    assert {p.name for p in out.iterdir()} == {p.name for p in (tmp_path / "whole").iterdir()}
+
+
+def test_what_stands_there_is_not_touched_unasked(tiny_npz, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "s"
+    unfinished(tiny_npz, out, monkeypatch)
+    capsys.readouterr()
+    other = [*FLAGS, "--learning-rate", "0.1", "0.2"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("precious")
+    cases = [
+        (out, [*FLAGS, *AXES], "holds an unfinished sweep; --overwrite replaces it, --resume"),
+        (out, other, "holds another sweep (its axes are not those asked for)"),
+        (out, [*other, "--resume"], "holds another sweep"),
+        (out, [*FLAGS[:-1], "9", *AXES], "holds another sweep (its epochs is 2, asked is 9)"),
+        (tmp_path / "mine", other, "holds files that are not a sweep's"),
+        (tmp_path / "mine" / "thesis.tex", other, "is a file"),
+    ]
+    for where, flags, words in cases:
+        with pytest.raises(SystemExit) as ended:
+            sweep_in_process(tiny_npz, where, flags=flags)
+        assert ended.value.code == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.count("\n") == 1
+    assert len(list((out / "parts").iterdir())) == 3
+    sweep_in_process(tiny_npz, out, "--overwrite", flags=other)
+    assert len(tables(out)[0]) == 2
+
+
+# ---- flags
+
+
+BAD = [
+    (["--batch-size", "4", "6"], "6: --batch-size takes one value, and a sweep does not vary it"),
+    (["--learning-rat", "1"], "unrecognized arguments: --learning-rat"),
+    (["--learning-rate.9", "1"], "the network has layers 1 to 2"),
+    (["--data-parallel", "3"], "data parallel 3 does not divide the 1 devices; choose 1"),
+    (["--runs-per-device", "0"], "--runs-per-device 0 must be at least 1"),
+    (["--random", "0"], "--random 0 must be at least 1"),
+    (["--batch-size", "5"], "batch size 5 does not divide 24"),
+    (["--distributed"], "--distributed: no cluster is found"),
+    (["--processes", "2"], "belong together"),
+    (["--zip", "--random", "3"], "not allowed with"),
+]
+
+
+@pytest.mark.parametrize(("more", "words"), BAD)
+def test_bad_flags_are_one_line(more, words, tiny_npz, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        sweep_in_process(tiny_npz, tmp_path / "s", *more, flags=FLAGS)
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_case_is_swept_with_its_own_settings(tiny_npz, tmp_path):
+    flags = ["--case", "scaled-lr", "--input-scale", "51", *FLAGS, "--seed", "0", "1"]
+    sweep_in_process(tiny_npz, tmp_path / "s", "--no-forecast", flags=flags)
+    runs = tables(tmp_path / "s")[0]
+    assert set(runs["learning_rate_1"].to_pylist()) == {0.02 / 51}
+    assert runs["verdict"].null_count == 2
+
+
+# ---- figures
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (["--random", "9", "--learning-rate", "log:1e-3:1", "--init-scale", "log:0.1:10"],
+         {"heat.png", "plane.png", "foretold.png"}),
+        (["--learning-rate.2", "0", "0.1"], set()),  # frozen: no canonical form, S of 0
+        (["--learning-rate", "0.1"], {"plane.png"}),
+    ],
+)  # fmt: skip
+def test_figures_are_those_that_the_runs_allow(flags, names, tiny_npz, tmp_path):
+    sweep_in_process(tiny_npz, tmp_path / "s", flags=[*FLAGS, *flags])
+    drawn = {path.name for path in (tmp_path / "s").glob("*.png")}
+    assert names <= drawn
+    assert ("plane.png" in drawn) == ("plane.png" in names)
+
+
+def test_columns_that_only_go_together_are_one_axis(tiny_npz, tmp_path, capsys):
+    sweep_in_process(tiny_npz, tmp_path / "s")
+    runs = tables(tmp_path / "s")[0]
+    assert sweep_figures.swept(runs) == ["input_scale", "learning_rate_1"]
+    sweep_figures.main([str(tmp_path / "s"), "--axes", "learning_rate_2", "seed", "--value",
+                        "spike", "--out", str(tmp_path / "f")])  # fmt: skip
+    assert (tmp_path / "f" / "heat.png").stat().st_size > 5000
+    capsys.readouterr()
+    for arguments, words in (
+        ([str(tmp_path / "s"), "--value", "nonsense"], "nonsense is no column of numbers"),
+        ([str(tmp_path)], "is no sweep"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            sweep_figures.main(arguments)
+        assert ended.value.code == 2
+        assert words in capsys.readouterr().err
