@@ -83,13 +83,16 @@ def preprocess(
     The same floats as torch's, which divides. XLA turns a division by a broadcast value into a
     multiplication by its reciprocal, one unit in the last place off for many pixels. So /255 is
     pixel·high + pixel·low with high + low = 1/255: the first product is exact, the second's error
-    far below the sum's rounding. The division by the deviations is shielded by a barrier.
+    far below the sum's rounding. The TPU's compiler would make that pixel·(high + low), as far off;
+    a rounding to the precision that the product has anyway keeps the two apart. The division by the
+    deviations is shielded by a barrier.
     """
     values = pixels.astype(input_scale.dtype)
     digits = 22 if values.dtype == jnp.float32 else 52
     high = 2**digits // 255 / 2**digits
     low = float(Fraction(1, 255) - Fraction(high))
-    inputs = values * high + values * low
+    kind = jnp.finfo(values.dtype)
+    inputs = jax.lax.reduce_precision(values * high, kind.nexp, kind.nmant) + values * low
     if experiment.preprocessing != "unit":
         inputs = inputs - images.mean
     if experiment.preprocessing == "standardize":
