@@ -15,6 +15,7 @@ from jaxmlp.experiment import Experiment
 
 INPUT = 2  # exit status: bad input
 TROUBLE = 1  # exit status: data or disk
+TERMINATED = 75  # exit status: SIGTERM, all saved; EX_TEMPFAIL of sysexits.h: try again
 INTERRUPTED = 130  # exit status: Ctrl-C, as shells report it
 
 
@@ -46,9 +47,11 @@ def one_line_errors(interrupted: str = "no record was written") -> Iterator[None
             raise
         fail(f"out of memory: {str(error).splitlines()[0]}; choose smaller --hidden", TROUBLE)
     except Exception as error:
-        if type(error).__name__ != "DataError":  # data.DataError, without importing data first
+        # By name, without importing what is slow: data.DataError, checkpoint.TerminatedError.
+        status = {"DataError": TROUBLE, "TerminatedError": TERMINATED}.get(type(error).__name__)
+        if status is None:
             raise
-        fail(error, TROUBLE)
+        fail(error, status)
 
 
 def make_directory(out: Path) -> None:
@@ -170,6 +173,34 @@ def add_forecast_flag(flags: Parser) -> None:
         "--no-forecast", action="store_true",
         help="start at once: no look at the curvature, no rehearsal of the first steps",
     )  # fmt: skip
+
+
+def add_checkpoint_flags(flags: Parser) -> None:
+    checkpoint = flags.add_argument_group("checkpoints")
+    checkpoint.add_argument(
+        "--checkpoint", metavar="DIR",
+        help="keep the last two epochs' state in DIR (or gs://..., s3://...) until the\n"
+        "record is written; after a crash, Ctrl-C or SIGTERM (exit status 75) the\n"
+        "same command goes on from there",
+    )  # fmt: skip
+    checkpoint.add_argument(
+        "--checkpoint-every", metavar="N", type=int,
+        help="epochs from one checkpoint to the next (default: 1)",
+    )  # fmt: skip
+
+
+def check_checkpoint_every(values: argparse.Namespace) -> None:
+    """Sees whether --checkpoint-every means something.
+
+    Raises:
+        ValueError: the number is not positive, or there are no checkpoints.
+    """
+    if values.checkpoint_every is None:
+        return
+    if values.checkpoint is None:
+        raise ValueError("--checkpoint-every needs --checkpoint DIR")
+    if values.checkpoint_every < 1:
+        raise ValueError(f"--checkpoint-every {values.checkpoint_every} must be at least 1")
 
 
 def as_flags(experiment: Experiment) -> list[str]:
