@@ -9,12 +9,14 @@ is the uninterrupted one's, bit for bit but for times.
 """
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
 import logging
 import re
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -78,8 +80,7 @@ class Checkpoints:
     ) -> None:
         self.directory, self.every, self.run, self.warn = directory, every, run, warn
         self.terminated = False
-        for name in ("absl", "asyncio"):  # what goes wrong is said here, in one line
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        _hush_orbax()
         self.path = _path(directory)
         self._claim()
         options = ocp.CheckpointManagerOptions(
@@ -261,6 +262,26 @@ class Checkpoints:
             for path in self.path.iterdir():
                 if OWN.fullmatch(path.name):
                     path.rmtree()
+
+
+@functools.cache
+def _hush_orbax() -> None:
+    """Silences what Orbax says of damaged files; `Checkpoints` says it in one line.
+
+    These are logs, and tracebacks of the reads that Orbax gave up when another failed: of their
+    coroutines, and of TensorStore when it comes back to an event loop that is closed by then.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    before = sys.unraisablehook
+
+    def hook(unraisable) -> None:
+        code = getattr(unraisable.object, "cr_code", None)
+        given_up = code and "orbax" in code.co_filename
+        if not given_up and str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _path(directory: str) -> epath.Path:
