@@ -83,9 +83,7 @@ class Checkpoints:
         _hush_orbax()
         self.path = _path(directory)
         self._claim()
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=KEPT, cleanup_tmp_directories=True, create=False
-        )
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True)
         self.manager = ocp.CheckpointManager(self.path, options=options)
         self.epochs = [step for step in self._newest_first() if self._is_this_runs(step)]
         self._fail_without_intact()
