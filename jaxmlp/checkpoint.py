@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import re
 import signal
 import sys
@@ -33,7 +34,9 @@ from jaxmlp.train import EpochResult, Evaluation, Run, State, StepMetrics
 
 KEPT = 2  # the newest, and one to fall back on should it be damaged
 PROBE = "probe"  # a file that is written and removed at once, to see whether saving will work
-OWN = re.compile(rf"\d+(\.orbax-checkpoint-tmp.*)?|{PROBE}")  # names that Orbax gives, and ours
+PARTIAL = r"\d+\.orbax-checkpoint-tmp.*"  # the names that Orbax gives, until a checkpoint is whole
+OWN = rf"\d+|{PARTIAL}|{PROBE}"
+OS_ERROR = re.compile(r"os_error_code='(\d+)'")  # in TensorStore's messages
 REPORTED = 200  # characters of Orbax's errors, which run to pages
 
 
@@ -100,8 +103,8 @@ class Checkpoints:
         finally:
             if jax.process_count() == 1:
                 signal.signal(signal.SIGTERM, self._before)
-            if jax.process_index() == 0 and not any(self.path.iterdir()):
-                self.path.rmdir()
+            with contextlib.suppress(OSError):
+                self._remove(PARTIAL)
 
     def _note(self, number, frame) -> None:
         self.terminated = True
@@ -111,7 +114,7 @@ class Checkpoints:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.directory} is a file; --checkpoint needs a directory's name")
         names = [path.name for path in self.path.iterdir()] if self.path.exists() else []
-        if others := sorted(name for name in names if not OWN.fullmatch(name)):
+        if others := sorted(name for name in names if not re.fullmatch(OWN, name)):
             raise ValueError(
                 f"{self.directory} holds {others[0]}, which is no checkpoint; choose a directory "
                 "of its own for --checkpoint"
@@ -247,6 +250,9 @@ class Checkpoints:
         except OSError:
             raise
         except Exception as error:
+            if code := OS_ERROR.search(str(error)):
+                number = int(code[1])
+                raise OSError(number, os.strerror(number), self.directory) from error
             what = " ".join(str(error).split())[:REPORTED]
             raise DataError(
                 f"cannot save in {self.directory}: {what}; mend it, and the same command goes on"
@@ -256,10 +262,16 @@ class Checkpoints:
         """Removes all checkpoints: the record is written."""
         with self._saving():
             self.manager.wait_until_finished()
+        self._remove(OWN)
+
+    def _remove(self, names: str) -> None:
+        """Removes what has such names, and the directory if it is empty then."""
         if jax.process_index() == 0:
             for path in self.path.iterdir():
-                if OWN.fullmatch(path.name):
+                if re.fullmatch(names, path.name):
                     path.rmtree()
+            if not any(self.path.iterdir()):
+                self.path.rmdir()
 
 
 @functools.cache

@@ -186,10 +186,14 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(command, stopped, tmp_
     assert stopped(*KEPT)[0] == 75
     DAMAGES[damage](tmp_path / "ck" / "3")
     shutil.copytree(tmp_path / "ck", tmp_path / "copy")
-    status, out, err = command(*KEPT)
-    assert (status, err) == (0, "")
+    status, out, err = stopped(*KEPT)
+    assert status == 75
+    assert err.count("\n") == 1
     assert "warning: the checkpoint ck/3 is damaged and not used" in out
     assert "resumed after epoch 2 of 5" in out
+    status, out, err = command(*KEPT)
+    assert (status, err) == (0, "")
+    assert "resumed after epoch 3 of 5" in out
     assert_same(tmp_path / "whole", tmp_path / "resumed")
 
     (tmp_path / "copy").rename(tmp_path / "ck")
@@ -248,12 +252,18 @@ def test_a_buckets_name_reaches_its_file_system_as_it_is(command, monkeypatch, t
 def test_a_checkpoint_that_cannot_be_saved_is_one_line(command, tmp_path, monkeypatch):
     import orbax.checkpoint as ocp
 
-    def full(*arguments, **options):
-        raise ValueError("RESOURCE_EXHAUSTED: write failed\nNo space left on device\n" + 9999 * "x")
+    for told, line in (
+        ("write failed\nsomewhere\n" + 9999 * "x", "cannot save in ck: write failed somewhere xx"),
+        ("long\n[os_error_code='28']", "No space left on device (ck); free or mend the disk"),
+    ):
 
-    monkeypatch.setattr(ocp.CheckpointManager, "save", full)
-    status, _, err = command(*KEPT)
-    assert (status, err.count("\n")) == (1, 1)
-    assert "cannot save in ck: RESOURCE_EXHAUSTED: write failed No space left on device" in err
-    assert len(err) < 400
-    assert names(tmp_path) == ["tiny.npz"]
+        def failing(*arguments, told=told, **options):
+            (tmp_path / "ck" / "1.orbax-checkpoint-tmp").mkdir()
+            raise ValueError(told)
+
+        monkeypatch.setattr(ocp.CheckpointManager, "save", failing)
+        status, _, err = command(*KEPT)
+        assert (status, err.count("\n")) == (1, 1)
+        assert line in err
+        assert len(err) < 400
+        assert names(tmp_path) == ["tiny.npz"]
