@@ -15,7 +15,12 @@ from jaxmlp.experiment import Experiment
 
 INPUT = 2  # exit status: bad input
 TROUBLE = 1  # exit status: data or disk
+TERMINATED = 75  # exit status: SIGTERM, all saved; EX_TEMPFAIL of sysexits.h: try again
 INTERRUPTED = 130  # exit status: Ctrl-C, as shells report it
+
+
+class TerminatedError(Exception):
+    """SIGTERM came, and what was finished is saved; the message is one line."""
 
 
 def fail(message: object, status: int) -> NoReturn:
@@ -32,6 +37,8 @@ def one_line_errors(interrupted: str = "no record was written") -> Iterator[None
         yield
     except KeyboardInterrupt:
         fail(f"interrupted; {interrupted}", INTERRUPTED)
+    except TerminatedError as error:
+        fail(error, TERMINATED)
     except ValueError as error:
         fail(error, INPUT)
     except BrokenPipeError:  # whoever read the output has gone: `| head`
@@ -192,6 +199,34 @@ def add_distributed_flags(group: Any) -> None:
     )
     group.add_argument("--processes", type=int, metavar="N", help="with --coordinator: how many")
     group.add_argument("--process-id", type=int, metavar="I", help="and which: 0 to N - 1")
+
+
+def add_checkpoint_flags(flags: Parser) -> None:
+    checkpoint = flags.add_argument_group("checkpoints")
+    checkpoint.add_argument(
+        "--checkpoint", metavar="DIR",
+        help="keep the last two epochs' state in DIR (or gs://..., s3://...) until the\n"
+        "record is written; after a crash, Ctrl-C or SIGTERM (exit status 75) the\n"
+        "same command goes on from there",
+    )  # fmt: skip
+    checkpoint.add_argument(
+        "--checkpoint-every", metavar="N", type=int,
+        help="epochs from one checkpoint to the next (default: 1)",
+    )  # fmt: skip
+
+
+def check_checkpoint_every(values: argparse.Namespace) -> None:
+    """Sees whether --checkpoint-every means something.
+
+    Raises:
+        ValueError: the number is not positive, or there are no checkpoints.
+    """
+    if values.checkpoint_every is None:
+        return
+    if values.checkpoint is None:
+        raise ValueError("--checkpoint-every needs --checkpoint DIR")
+    if values.checkpoint_every < 1:
+        raise ValueError(f"--checkpoint-every {values.checkpoint_every} must be at least 1")
 
 
 def as_flags(experiment: Experiment) -> list[str]:

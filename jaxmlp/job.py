@@ -5,6 +5,8 @@ import contextlib
 import datetime
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -31,6 +33,19 @@ class Trainer(Protocol):
     def steps(self, results: list[Any]) -> dict[str, np.ndarray]: ...
 
 
+class Checkpoints(Protocol):
+    """A run's checkpoints: jaxmlp.checkpoint.Checkpoints."""
+
+    def resume(self, run: Any) -> list[Any]: ...
+
+    def save(self, run: Any, finished: list[Any], last: bool) -> None: ...
+
+    def discard(self) -> None: ...
+
+
+Warn = Callable[[str], None]
+
+
 class Framework(NamedTuple):
     """What trains; its functions import what is slow only when they are called."""
 
@@ -38,11 +53,17 @@ class Framework(NamedTuple):
     packages: tuple[str, ...]  # whose versions the record holds
     device: Callable[[], str]
     trainer: Callable[[argparse.Namespace, Experiment, Dataset], Trainer]
-    load: Callable[[argparse.Namespace, Callable[[str], None]], Dataset]
+    load: Callable[[argparse.Namespace, Warn], Dataset]
     forecast: Callable[[Experiment, Dataset], dict[str, Any]] | None = None
+    checkpoints: (
+        Callable[
+            [argparse.Namespace, Experiment, Dataset, Warn], AbstractContextManager[Checkpoints]
+        ]
+        | None
+    ) = None
 
 
-def load(values: argparse.Namespace, warn: Callable[[str], None]) -> Dataset:
+def load(values: argparse.Namespace, warn: Warn) -> Dataset:
     """The data set that --data and --data-dir name."""
     from jaxmlp import data
 
@@ -55,9 +76,13 @@ def main(description: str, framework: Framework, arguments: list[str] | None = N
     flags.add_run_flags(parser)
     if framework.forecast:
         flags.add_forecast_flag(parser)
+    if framework.checkpoints:
+        flags.add_checkpoint_flags(parser)
     values = parser.parse_args(arguments)
     try:
         case, experiment = flags.experiment(values)
+        if framework.checkpoints:
+            flags.check_checkpoint_every(values)
     except ValueError as error:
         flags.fail(error, flags.INPUT)
     with flags.one_line_errors():
@@ -82,9 +107,14 @@ def run(
         framework.name, case, experiment, dataset.name, dataset.sha256
     )
     record.check(out, values.overwrite, record.params_size(experiment, dataset))
-    result, files = train(framework, console, values, case, experiment, dataset)
-    record.save(out, files)
+    with checkpoints(framework, console, values, experiment, dataset, out) as checkpoint:
+        result, files = train(framework, console, values, case, experiment, dataset, checkpoint)
+        record.save(out, files)
+        if checkpoint and result["finished"]:
+            checkpoint.discard()
     terminal.conclude(console, result, out)
+    if checkpoint and not result["finished"]:
+        console.print(f"checkpoint: {values.checkpoint}; the same command goes on", soft_wrap=True)
     if values.json:
         print(record.encode(result), end="")
     if not result["finished"]:
@@ -96,6 +126,30 @@ def warn(console, text: str) -> None:
     console.print(line, style="bold yellow", soft_wrap=True, markup=False)
 
 
+def checkpoints(
+    framework: Framework,
+    console,
+    values: argparse.Namespace,
+    experiment: Experiment,
+    dataset: Dataset,
+    out: Path,
+) -> AbstractContextManager[Checkpoints | None]:
+    """The checkpoints that --checkpoint asks for, if it does.
+
+    Raises:
+        ValueError: the record, which replaces its whole directory, would replace them too.
+    """
+    if not framework.checkpoints or values.checkpoint is None:
+        return contextlib.nullcontext()
+    directory, out = Path(values.checkpoint).resolve(), out.resolve()
+    if directory.is_relative_to(out) or out.is_relative_to(directory):
+        raise ValueError(
+            f"--checkpoint {values.checkpoint} and the record's {out} must lie apart; choose "
+            "another directory for one of them"
+        )
+    return framework.checkpoints(values, experiment, dataset, lambda text: warn(console, text))
+
+
 def train(
     framework: Framework,
     console,
@@ -103,6 +157,7 @@ def train(
     case: str,
     experiment: Experiment,
     dataset: Dataset,
+    checkpoint: Checkpoints | None,
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The finished record, and the files of its directory."""
     from jaxmlp import explanation, record, terminal
@@ -118,17 +173,24 @@ def train(
     trainer = framework.trainer(values, experiment, dataset)
     ready = f"compiled for {device} in {trainer.compile_seconds:.1f} s"
     console.print(ready if trainer.compile_seconds else f"{framework.name} on {device}")
-    results = []
+    results = checkpoint.resume(trainer) if checkpoint else []
+    rows = [trainer.row(epoch, result) for epoch, result in enumerate(results, 1)]
+    if rows:
+        console.print(f"resumed after epoch {len(rows)} of {experiment.epochs}")
     with (
         finishing_epochs(console) as stop,
-        terminal.progress(console, experiment.epochs, trainer.train_size) as show,
+        terminal.progress(console, experiment.epochs, trainer.train_size, len(rows)) as show,
     ):
-        for epoch in trainer.epochs():
-            results.append((trainer.row(len(results) + 1, epoch), epoch))
-            show(results[-1][0], epoch.seconds)
-            if stop():
+        for result in trainer.epochs():
+            results.append(result)
+            rows.append(trainer.row(len(results), result))
+            show(rows[-1], result.seconds)
+            stopping = stop()
+            if checkpoint:
+                checkpoint.save(trainer, results, stopping)
+            if stopping:
                 break
-    seconds = [epoch.seconds for _, epoch in results]
+    seconds = [result.seconds for result in results]
     times = record.timings(
         started, trainer.setup_seconds, trainer.compile_seconds, seconds, trainer.train_size
     )
@@ -138,9 +200,9 @@ def train(
         experiment=experiment,
         dataset=dataset,
         environment=record.environment(device, framework.packages),
-        rows=[row for row, _ in results],
-        steps=trainer.steps([epoch for _, epoch in results]),
-        params=results[-1][1].params,
+        rows=rows,
+        steps=trainer.steps(results),
+        params=results[-1].params,
         stability=stability,
         timings=times,
     )

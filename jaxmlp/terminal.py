@@ -26,9 +26,12 @@ def describe(row: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def progress(
-    console: Console, epochs: int, images: int
+    console: Console, epochs: int, images: int, done: int = 0
 ) -> Iterator[Callable[[dict[str, Any], float], None]]:
     """Shows each finished epoch: a bar on a terminal, a line each elsewhere.
+
+    Args:
+        done: epochs finished before the start, by the run that is resumed.
 
     Yields:
         A function of the epoch's row of the record and its seconds.
@@ -37,7 +40,8 @@ def progress(
     if not console.is_terminal:
 
         def line(row: dict[str, Any], seconds: float) -> None:
-            left = (time.perf_counter() - start) / row["epoch"] * (epochs - row["epoch"])
+            pace = (time.perf_counter() - start) / (row["epoch"] - done)
+            left = pace * (epochs - row["epoch"])
             console.print(
                 f"epoch {row['epoch']:{len(str(epochs))}}/{epochs}  {describe(row)}  "
                 f"{images / seconds:,.0f} images/s  {left:.0f} s left",
@@ -53,7 +57,7 @@ def progress(
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=epochs, status="first epoch ...")
+        task = bar.add_task("", total=epochs, completed=done, status="first epoch ...")
 
         def advance(row: dict[str, Any], seconds: float) -> None:
             bar.update(task, advance=1, status=f"{describe(row)}  {images / seconds:,.0f} img/s")

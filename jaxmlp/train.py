@@ -254,6 +254,7 @@ class Run:
         began = time.perf_counter()
         self.experiment, self.start = experiment, start(experiment, dataset)
         self.train_size, self.state = self.start.train_size, self.start.state
+        self.done = 0
         self.setup_seconds = time.perf_counter() - began
         began = time.perf_counter()
         with devices.precision(experiment):
@@ -266,9 +267,15 @@ class Run:
             self.compiled = lowered.compile()
         self.compile_seconds = time.perf_counter() - began
 
+    def resume(self, state: State, done: int) -> None:
+        """Goes on from the state after `done` epochs, with the batches that follow them."""
+        self.state, self.done = state, done
+        for _ in range(done):
+            next(self.start.order)
+
     def epochs(self) -> Iterator[EpochResult]:
-        """Trains, yielding after each epoch. Can be iterated once: the state moves on."""
-        for _ in range(self.experiment.epochs):
+        """Trains what is left, yielding after each epoch. Can be iterated once: the state moves."""
+        for _ in range(self.done, self.experiment.epochs):
             began = time.perf_counter()
             with devices.precision(self.experiment):
                 self.state, steps, test = self.compiled(

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import AbstractContextManager
 from typing import Any
 
 from jaxmlp import job
@@ -11,6 +12,9 @@ from jaxmlp.experiment import Experiment
 DESCRIPTION = (
     "Train the question's MLP on CIFAR-10, as one compiled JAX program, and say what happened."
 )
+
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")  # whose versions the record holds
 
 
 def device() -> str:
@@ -32,9 +36,17 @@ def forecast(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
     return forecast(experiment, dataset).to_json()
 
 
-JAX = job.Framework(
-    "jax", ("jax", "jaxlib", "flax", "optax", "numpy"), device, trainer, job.load, forecast
-)  # fmt: skip
+def checkpoints(
+    values: argparse.Namespace, experiment: Experiment, dataset: Dataset, warn: job.Warn
+) -> AbstractContextManager[job.Checkpoints]:
+    from jaxmlp import record
+    from jaxmlp.checkpoint import Checkpoints, identity
+
+    run = identity(experiment, dataset, record.environment(device(), PACKAGES))
+    return Checkpoints(values.checkpoint, values.checkpoint_every or 1, run, warn)
+
+
+JAX = job.Framework("jax", PACKAGES, device, trainer, job.load, forecast, checkpoints)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -10,6 +10,7 @@ import argparse
 import datetime
 import functools
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from jaxmlp import flags, grid
 from jaxmlp.experiment import Experiment
 
 DESCRIPTION = __doc__ or ""
+KEPT = "finished chunks are kept; --resume goes on"
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -108,8 +110,9 @@ def main(arguments: list[str] | None = None) -> None:
         base, axes, settings = plan(values)
     except ValueError as error:
         flags.fail(error, flags.INPUT)
+    signal.signal(signal.SIGTERM, terminate)
     try:
-        with flags.one_line_errors("finished chunks are kept; --resume goes on"):
+        with flags.one_line_errors(KEPT):
             run(values, base, axes, settings)
     except SystemExit as ended:
         if values.coordinator or values.distributed:
@@ -117,6 +120,11 @@ def main(arguments: list[str] | None = None) -> None:
 
             devices.leave(int(ended.code or 0))
         raise
+
+
+def terminate(number, frame) -> None:
+    """A machine is taken away: what is finished is on disk."""
+    raise flags.TerminatedError(f"terminated; {KEPT}")
 
 
 def run(

@@ -1,10 +1,15 @@
-"""Shared by the tests: a tiny data set whose sizes are all distinct, and a cache of its own."""
+"""Shared by the tests: a tiny data set whose sizes are all distinct, a cache, the JAX command."""
 
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+SCRIPT = Path(__file__).parent.parent / "scripts" / "run_jax.py"
 TRAIN, TEST, CHANNELS, HEIGHT, WIDTH, CLASSES = 24, 10, 3, 5, 4, 7
 
 
@@ -40,3 +45,48 @@ def tiny_dataset(tiny_npz: Path):
     from jaxmlp import data
 
     return data.load(str(tiny_npz))
+
+
+@pytest.fixture(scope="session")
+def script():
+    spec = importlib.util.spec_from_file_location("run_jax", SCRIPT)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def command(script, tmp_path, monkeypatch, capsys, tiny_npz):
+    """Runs the command in its own working directory; gives status, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, data: str | None = "tiny.npz"):
+        status = 0
+        try:
+            script.main([*(["--data", data] if data else []), *map(str, arguments)])
+        except SystemExit as exit_:
+            status = exit_.code
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def start(script, tmp_path, tiny_npz) -> Callable[..., subprocess.Popen]:
+    """The command as a process of its own; given once an epoch of this number has finished."""
+
+    def run(*arguments: str, epoch: int = 1) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-u", script.__file__, "--data", "tiny.npz", *arguments],
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("epoch") and int(line.split()[1].split("/")[0]) >= epoch:
+                return process
+        raise AssertionError(process.communicate())
+
+    return run

@@ -1,7 +1,6 @@
 """The command: what it leaves, what it says, and what it does with bad input and bad disks."""
 
 import errno
-import importlib.util
 import json
 import os
 import signal
@@ -15,35 +14,7 @@ import pytest
 
 from jaxmlp import record
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "run_jax.py"
 FAST = ("--hidden", "5", "--batch-size", "8", "--epochs", "2")
-
-
-@pytest.fixture(scope="session")
-def script():
-    spec = importlib.util.spec_from_file_location("run_jax", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def command(script, tmp_path, monkeypatch, capsys, tiny_npz):
-    """Runs the command in its own working directory; gives status, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str, data: str | None = "tiny.npz"):
-        status = 0
-        try:
-            script.main([*(["--data", data] if data else []), *map(str, arguments)])
-        except SystemExit as exit_:
-            status = exit_.code
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return run
 
 
 def load_json(path: Path) -> dict:
@@ -231,24 +202,11 @@ def test_overwriting_on_a_full_disk_keeps_the_old_run(command, tmp_path, monkeyp
     assert {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()} == before
 
 
-def start(tmp_path: Path, *arguments: str) -> subprocess.Popen:
-    """The command as a process of its own, after its first finished epoch."""
-    process = subprocess.Popen(
-        [sys.executable, "-u", SCRIPT, "--data", "tiny.npz", *arguments],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch"):
-            return process
-    raise AssertionError(process.communicate())
-
-
 LONG = ("--hidden", "5", "--batch-size", "1", "--epochs", "100000", "--out", "long")
 
 
-def test_ctrl_c_keeps_what_was_finished_and_says_so(tmp_path, tiny_npz):
-    process = start(tmp_path, *LONG)
+def test_ctrl_c_keeps_what_was_finished_and_says_so(start, tmp_path):
+    process = start(*LONG)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
@@ -260,24 +218,33 @@ def test_ctrl_c_keeps_what_was_finished_and_says_so(tmp_path, tiny_npz):
     assert err == ""
 
 
-def test_kill_9_leaves_nothing_half_written(tmp_path, tiny_npz):
-    process = start(tmp_path, *LONG)
+def test_kill_9_leaves_nothing_half_written(start, tmp_path):
+    process = start(*LONG)
     time.sleep(0.2)
     process.kill()
     process.communicate(timeout=60)
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["tiny.npz"]
 
 
-def test_help_loads_nothing_slow_and_shows_its_sections():
+def test_help_loads_nothing_slow_and_shows_its_sections(script):
     code = (
         "import runpy, sys; sys.argv = ['run_jax.py', '--help']\n"
-        f"try: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
+        f"try: runpy.run_path({script.__file__!r}, run_name='__main__')\n"
         "except SystemExit: pass\n"
-        "print([m for m in ('jax', 'flax', 'matplotlib', 'rich') if m in sys.modules])"
+        "print([m for m in ('jax', 'flax', 'matplotlib', 'orbax', 'rich') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
     assert out.rstrip().endswith("[]")
-    for section in ("network:", "input:", "optimizer:", "schedule:", "run:", "data:", "output:"):
+    for section in (
+        "network:",
+        "input:",
+        "optimizer:",
+        "schedule:",
+        "run:",
+        "data:",
+        "output:",
+        "checkpoints:",
+    ):
         assert f"\n{section}\n" in out
     assert "repair-uniform" in out
     assert max(map(len, out.splitlines())) <= 100
@@ -313,9 +280,9 @@ def test_a_symbolic_link_stays_and_its_target_gets_the_run(command, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == names
 
 
-def test_a_reader_that_goes_away_gets_no_traceback(tmp_path, tiny_npz):
+def test_a_reader_that_goes_away_gets_no_traceback(script, tmp_path, tiny_npz):
     process = subprocess.Popen(
-        [sys.executable, "-u", SCRIPT, "--data", "tiny.npz", *FAST],
+        [sys.executable, "-u", script.__file__, "--data", "tiny.npz", *FAST],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout

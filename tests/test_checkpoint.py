@@ -1,0 +1,269 @@
+"""Checkpoints: a run that was stopped goes on, and its record is that of one that was not."""
+
+import errno
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import arrays
+
+from jaxmlp import record, train
+
+FAST = ("--hidden", "5", "6", "--batch-size", "8", "--epochs", "5", "--no-forecast")
+KEPT = (*FAST, "--out", "resumed", "--checkpoint", "ck")
+KINDS = {  # flags, --checkpoint-every: 2 does not divide the third epoch, after which runs stop
+    "float32": ((), "1"),
+    "float64": (("--precision", "float64"), "2"),
+    "adam": (
+        ("--optimizer", "adam", "--bias", "--schedule", "cosine", "--warmup-epochs", "2"),
+        "2",
+    ),
+    "linear": (("--hidden",), "1"),  # nothing hidden: metrics without elements
+}
+
+
+def assert_same(whole: Path, resumed: Path) -> None:
+    """The records are one but for times."""
+    (first, *_), (second, *_) = record.load(whole), record.load(resumed)
+    assert first.pop("timings").keys() == second.pop("timings").keys()
+    assert first == second
+    for name in ("steps.npz", "params.npz"):
+        assert (whole / name).read_bytes() == (resumed / name).read_bytes()
+
+
+@pytest.fixture
+def stopped(command, monkeypatch) -> Callable:
+    """Runs the command, which gets a signal after its third epoch."""
+
+    def run(*arguments: str, number: int = signal.SIGTERM):
+        row = train.Run.row
+
+        def signalling(trainer: train.Run, epoch: int, result: train.EpochResult):
+            if epoch == 3:
+                os.kill(os.getpid(), number)
+            return row(trainer, epoch, result)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(train.Run, "row", signalling)
+            return command(*arguments)
+
+    return run
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_resumed_run_leaves_the_record_of_an_uninterrupted_one(command, stopped, tmp_path, kind):
+    flags, every = KINDS[kind]
+    resumable = (*KEPT, *flags, "--checkpoint-every", every)
+    assert command(*FAST, *flags, "--out", "whole")[0] == 0
+    status, _, err = stopped(*resumable)
+    line = "error: terminated after epoch 3 of 5; the same command goes on from there\n"
+    assert (status, err) == (75, line)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert names(tmp_path / "ck") == ["2", "3"]
+    status, out, err = command(*resumable)
+    assert (status, err) == (0, "")
+    assert "resumed after epoch 3 of 5" in out
+    assert [line[:9] for line in out.splitlines() if line.startswith("epoch")] == [
+        "epoch 4/5", "epoch 5/5",
+    ]  # fmt: skip
+    assert_same(tmp_path / "whole", tmp_path / "resumed")
+    assert names(tmp_path) == ["resumed", "tiny.npz", "whole"]
+
+
+def test_ctrl_c_leaves_a_record_and_the_same_command_finishes_it(command, stopped, tmp_path):
+    assert command(*FAST, "--out", "whole")[0] == 0
+    resumable = (*KEPT, "--checkpoint-every", "5")
+    status, out, err = stopped(*resumable, number=signal.SIGINT)
+    assert (status, err) == (130, "")
+    assert "checkpoint: ck; the same command goes on" in out
+    assert not record.load(tmp_path / "resumed")[0]["finished"]
+    assert names(tmp_path / "ck") == ["3"]
+    assert command(*resumable)[0] == 0
+    assert_same(tmp_path / "whole", tmp_path / "resumed")
+    assert names(tmp_path) == ["resumed", "tiny.npz", "whole"]
+
+
+def test_sigterm_and_kill_9_at_any_moment_change_nothing(command, start, tmp_path):
+    flags = ("--hidden", "5", "--batch-size", "1", "--epochs", "40", "--no-forecast")
+    resumable = (*flags, "--out", "resumed", "--checkpoint", "ck")
+    assert command(*flags, "--out", "whole")[0] == 0
+    draw = random.Random(0)
+    for number, status, line in (
+        (signal.SIGKILL, -9, ""),
+        (signal.SIGTERM, 75, "error: terminated after epoch"),
+        (signal.SIGKILL, -9, ""),
+    ):
+        process = start(*resumable)
+        time.sleep(draw.uniform(0, 0.2))
+        process.send_signal(number)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == status
+        assert err.startswith(line)
+        assert err.count("\n") == bool(line)
+        assert names(tmp_path) == ["ck", "tiny.npz", "whole"]
+    status, _, err = command(*resumable)
+    assert (status, err) == (0, "")
+    assert_same(tmp_path / "whole", tmp_path / "resumed")
+    assert names(tmp_path) == ["resumed", "tiny.npz", "whole"]
+
+
+def test_when_only_the_record_is_missing_it_is_written_without_training(
+    command, tmp_path, monkeypatch
+):
+    def full_disk(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "resumed")
+
+    assert command(*FAST, "--out", "whole")[0] == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(record, "save", full_disk)
+        assert command(*KEPT, "--checkpoint-every", "3")[0] == 1
+    status, out, err = command(*KEPT, "--checkpoint-every", "3")
+    assert (status, err) == (0, "")
+    assert "resumed after epoch 5 of 5" in out
+    assert_same(tmp_path / "whole", tmp_path / "resumed")
+
+
+def test_another_runs_checkpoint_is_refused_with_what_differs(
+    command, stopped, tmp_path, monkeypatch
+):
+    np.savez(tmp_path / "other.npz", **arrays(seed=1))
+    assert stopped(*KEPT)[0] == 75
+    environment = record.environment
+
+    def newer(*arguments):
+        made = environment(*arguments)
+        return {**made, "device": "abacus", "versions": {**made["versions"], "optax": "99"}}
+
+    for flags, data, versions, words in (
+        (("--seed", "1", "--learning-rate", "1", "2", "3"), "tiny.npz", environment,
+         "learning_rate 0.02 there and 1.0 2.0 3.0 here, seed 0 there and 1 here"),
+        (("--bias",), "tiny.npz", environment, "bias False there and True here"),
+        ((), "other.npz", environment, "data tiny "),
+        ((), "tiny.npz", newer, "device cpu there and abacus here, optax"),
+    ):  # fmt: skip
+        monkeypatch.setattr(record, "environment", versions)
+        status, _, err = command(*KEPT, *flags, data=data)
+        assert (status, err.count("\n")) == (2, 1)
+        assert words in err
+        assert "choose another --checkpoint, or remove this one" in err
+    assert names(tmp_path / "ck") == ["2", "3"]
+
+
+def largest(checkpoint: Path) -> Path:
+    """The file with the first layer's kernel."""
+    files = (checkpoint / "state" / "ocdbt.process_0" / "d").iterdir()
+    return max(files, key=lambda path: path.stat().st_size)
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "truncated": lambda at: os.truncate(largest(at), largest(at).stat().st_size // 2),
+    "flipped bit": lambda at: flip_a_bit(largest(at)),
+    "flipped setting": lambda at: flip_a_bit(at / "about" / "metadata"),
+    "no state": lambda at: shutil.rmtree(at / "state"),
+    "empty": lambda at: [path.write_bytes(b"") for path in at.rglob("*") if path.is_file()],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(command, stopped, tmp_path, damage):
+    assert command(*FAST, "--out", "whole")[0] == 0
+    assert stopped(*KEPT)[0] == 75
+    DAMAGES[damage](tmp_path / "ck" / "3")
+    shutil.copytree(tmp_path / "ck", tmp_path / "copy")
+    status, out, err = stopped(*KEPT)
+    assert status == 75
+    assert err.count("\n") == 1
+    assert "warning: the checkpoint ck/3 is damaged and not used" in out
+    assert "resumed after epoch 2 of 5" in out
+    status, out, err = command(*KEPT)
+    assert (status, err) == (0, "")
+    assert "resumed after epoch 3 of 5" in out
+    assert_same(tmp_path / "whole", tmp_path / "resumed")
+
+    (tmp_path / "copy").rename(tmp_path / "ck")
+    DAMAGES[damage](tmp_path / "ck" / "2")
+    status, out, err = command(*KEPT, "--overwrite")
+    assert status == 1
+    assert err == "error: no checkpoint in ck is intact; remove it to train from the start\n"
+    assert names(tmp_path / "ck") == ["2", "3"]
+
+
+BAD = [  # arguments, status, words of the one line
+    (("--checkpoint", "tiny.npz"), 2, "tiny.npz is a file; --checkpoint needs a directory's name"),
+    (("--checkpoint", "full"), 2, "full holds thesis.txt, which is no checkpoint"),
+    (("--checkpoint", "."), 2, "must lie apart"),
+    (("--checkpoint", "tiny.npz/below"), 1, "Not a directory"),
+    (("--checkpoint", "/proc/nowhere"), 1, "/proc/nowhere"),
+    (("--checkpoint", "a/ck", "--out", "a"), 2, "must lie apart"),
+    (("--checkpoint", "a", "--out", "a/b"), 2, "must lie apart"),
+    (("--checkpoint", "abc://bucket/ck"), 2, "give a directory's name, gs://... or s3://..."),
+    (("--checkpoint", "ck", "--checkpoint-every", "0"), 2, "--checkpoint-every 0 must be at least"),
+    (("--checkpoint-every", "2"), 2, "--checkpoint-every needs --checkpoint DIR"),
+    (("--checkpoint", "ck", "--batch-size", "7"), 2, "batch size 7 does not divide"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected", "words"), BAD, ids=lambda v: str(v)[:50])
+def test_bad_input_is_one_line_and_leaves_nothing(command, tmp_path, arguments, expected, words):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("precious")
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    status, _, err = command(*FAST, *arguments)
+    assert status == expected
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert words in err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("target", ["gs://bucket/ck", "s3://bucket/ck"])
+def test_a_buckets_name_reaches_its_file_system_as_it_is(command, monkeypatch, target):
+    from etils import epath
+
+    asked = []
+
+    def absent(path: epath.Path) -> bool:
+        asked.append(os.fspath(path))
+        raise ImportError("install the file system's package")
+
+    monkeypatch.setattr(type(epath.Path(target)), "exists", absent)
+    status, _, err = command(*FAST, "--checkpoint", target)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "install the file system's package" in err
+    assert asked == [target]
+
+
+def test_a_checkpoint_that_cannot_be_saved_is_one_line(command, tmp_path, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    for told, line in (
+        ("write failed\nsomewhere\n" + 9999 * "x", "cannot save in ck: write failed somewhere xx"),
+        ("long\n[os_error_code='28']", "No space left on device (ck); free or mend the disk"),
+    ):
+
+        def failing(*arguments, told=told, **options):
+            (tmp_path / "ck" / "1.orbax-checkpoint-tmp").mkdir()
+            raise ValueError(told)
+
+        monkeypatch.setattr(ocp.CheckpointManager, "save", failing)
+        status, _, err = command(*KEPT)
+        assert (status, err.count("\n")) == (1, 1)
+        assert line in err
+        assert len(err) < 400
+        assert names(tmp_path) == ["tiny.npz"]
