@@ -1,7 +1,6 @@
 """The device's arithmetic: what the experiment's precision means to the compiler."""
 
 import contextlib
-import math
 import os
 import socket
 import sys
@@ -50,27 +49,30 @@ def precision(experiment: Experiment) -> Iterator[None]:
         yield
 
 
-def mesh(data_parallel: int, batch_size: int) -> Mesh:
-    """All devices of all processes, as an axis `runs` by an axis `batch`.
+def mesh(data_parallel: int, batch_size: int, only: bool = False) -> Mesh:
+    """Devices as an axis `runs` by an axis `batch`.
 
     Args:
         data_parallel: devices along `batch`.
+        only: take so many and no more; else all devices of all processes.
 
     Raises:
         ValueError: that does not divide the devices, or the batch.
     """
-    count = jax.device_count()
+    there = jax.devices()
+    count = data_parallel if only and 1 <= data_parallel <= len(there) else len(there)
     for what, size in ((f"{count} devices", count), (f"batch size {batch_size}", batch_size)):
         if not 1 <= data_parallel <= size or size % data_parallel:
-            common = math.gcd(count, batch_size)
-            good = [str(n) for n in range(1, common + 1) if common % n == 0]
+            good = [str(n) for n in range(1, len(there) + 1)
+                    if batch_size % n == 0 and (only or len(there) % n == 0)]  # fmt: skip
             raise ValueError(
                 f"data parallel {data_parallel} does not divide the {what}; "
                 f"choose {' or '.join(good)}"
             )
     return jax.make_mesh(
-        (count // data_parallel, data_parallel), ("runs", "batch"), (AxisType.Auto,) * 2
-    )
+        (count // data_parallel, data_parallel), ("runs", "batch"), (AxisType.Auto,) * 2,
+        devices=there[:count],
+    )  # fmt: skip
 
 
 def put(tree: Any, sharding: NamedSharding) -> Any:
@@ -264,11 +266,12 @@ def gather(array: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(array))
 
 
-def describe() -> str:
-    """The device a run takes: platform, and kind where that says more."""
+def describe(count: int = 1) -> str:
+    """The devices a run takes: how many if several, platform, and kind where that says more."""
     device = jax.devices()[0]
     kind = device.device_kind
-    return device.platform if kind == device.platform else f"{device.platform} ({kind})"
+    name = device.platform if kind == device.platform else f"{device.platform} ({kind})"
+    return name if count == 1 else f"{count} × {name}"
 
 
 def use_compilation_cache() -> None:

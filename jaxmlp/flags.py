@@ -187,6 +187,11 @@ def add_forecast_flag(flags: Parser) -> None:
     )  # fmt: skip
 
 
+def add_data_parallel_flag(flags: Any) -> None:
+    flags.add_argument("--data-parallel", type=int, default=1, metavar="N",
+                       help="devices that share each batch (default: 1)")  # fmt: skip
+
+
 def add_distributed_flags(group: Any) -> None:
     """How several processes find each other."""
     group.add_argument(

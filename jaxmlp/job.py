@@ -51,7 +51,7 @@ class Framework(NamedTuple):
 
     name: str  # as in the record
     packages: tuple[str, ...]  # whose versions the record holds
-    device: Callable[[], str]
+    device: Callable[[argparse.Namespace], str]
     trainer: Callable[[argparse.Namespace, Experiment, Dataset], Trainer]
     load: Callable[[argparse.Namespace, Warn], Dataset]
     forecast: Callable[[Experiment, Dataset], dict[str, Any]] | None = None
@@ -61,6 +61,7 @@ class Framework(NamedTuple):
         ]
         | None
     ) = None
+    add_flags: Callable[[flags.Parser], None] = lambda parser: None  # its own
 
 
 def load(values: argparse.Namespace, warn: Warn) -> Dataset:
@@ -74,10 +75,7 @@ def main(description: str, framework: Framework, arguments: list[str] | None = N
     """Parses the flags, trains, writes the record, prints how it ended."""
     parser = flags.parser(description)
     flags.add_run_flags(parser)
-    if framework.forecast:
-        flags.add_forecast_flag(parser)
-    if framework.checkpoints:
-        flags.add_checkpoint_flags(parser)
+    framework.add_flags(parser)
     values = parser.parse_args(arguments)
     try:
         case, experiment = flags.experiment(values)
@@ -163,7 +161,7 @@ def train(
     from jaxmlp import explanation, record, terminal
 
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    device = framework.device()
+    device = framework.device(values)
     images = f"{len(dataset.train_labels):,} training images"
     console.print(f"{case}: {dataset.source}, {images}", soft_wrap=True)
     stability = None

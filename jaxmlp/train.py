@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmlp import devices, record
@@ -243,28 +245,63 @@ def start(experiment: Experiment, dataset: Dataset, images: Images | None = None
     return Start(widths, train_size, steps_per_epoch, images, hyper, state, order)
 
 
+def compile_epoch(
+    experiment: Experiment,
+    widths: tuple[int, ...],
+    state: State,
+    hyper: Hyperparameters,
+    images: Images,
+    steps: int,
+    mesh: Mesh | None = None,
+) -> Any:
+    """`run_epoch`, compiled for arguments of these shapes; the state is given up to it.
+
+    Args:
+        steps: of an epoch.
+        mesh: its devices share each batch, along the axis `batch`; the rest is on all of them.
+    """
+    placed: dict[str, Any] = {}
+    if mesh is not None:
+        everywhere, batches = (NamedSharding(mesh, P(*names)) for names in ((), (None, "batch")))
+        placed = {
+            "in_shardings": (everywhere, everywhere, batches, everywhere),
+            "out_shardings": everywhere,
+        }
+    epoch = jax.jit(run_epoch, static_argnums=(0, 1), donate_argnums=2, **placed)
+    indices = jax.ShapeDtypeStruct((steps, experiment.batch_size), jnp.int32)
+    return epoch.lower(program(experiment), widths, state, hyper, indices, images).compile()
+
+
 class Run:
     """A compiled run, ready to train: the program, its inputs, and how long it took to get there.
 
+    Args:
+        data_parallel: devices that share each batch; the same run to rounding.
+
     Raises:
-        ValueError: as `start`.
+        ValueError: as `start`; or there are not so many devices, or they do not divide the batch.
     """
 
-    def __init__(self, experiment: Experiment, dataset: Dataset) -> None:
+    def __init__(self, experiment: Experiment, dataset: Dataset, data_parallel: int = 1) -> None:
         began = time.perf_counter()
+        mesh = None
+        if data_parallel != 1:
+            mesh = devices.mesh(data_parallel, experiment.batch_size, only=True)
         self.experiment, self.start = experiment, start(experiment, dataset)
+        if mesh is not None:
+            images, hyper, state = devices.put(
+                (self.start.images, self.start.hyper, self.start.state), NamedSharding(mesh, P())
+            )
+            self.start = self.start._replace(images=images, hyper=hyper, state=state)
         self.train_size, self.state = self.start.train_size, self.start.state
         self.done = 0
         self.setup_seconds = time.perf_counter() - began
         began = time.perf_counter()
         with devices.precision(experiment):
-            indices = np.zeros((self.start.steps_per_epoch, experiment.batch_size), np.int32)
-            epoch = jax.jit(run_epoch, static_argnums=(0, 1), donate_argnums=2)
-            lowered = epoch.lower(
-                program(experiment), self.start.widths, self.state, self.start.hyper, indices,
-                self.start.images,
+            self.compiled = compile_epoch(
+                experiment, self.start.widths, self.state, self.start.hyper, self.start.images,
+                self.start.steps_per_epoch, mesh,
             )  # fmt: skip
-            self.compiled = lowered.compile()
         self.compile_seconds = time.perf_counter() - began
 
     def resume(self, state: State, done: int) -> None:

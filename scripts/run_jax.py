@@ -5,7 +5,7 @@ import sys
 from contextlib import AbstractContextManager
 from typing import Any
 
-from jaxmlp import job
+from jaxmlp import flags, job
 from jaxmlp.data import Dataset
 from jaxmlp.experiment import Experiment
 
@@ -17,17 +17,23 @@ DESCRIPTION = (
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")  # whose versions the record holds
 
 
-def device() -> str:
+def add_flags(parser: flags.Parser) -> None:
+    flags.add_forecast_flag(parser)
+    flags.add_checkpoint_flags(parser)
+    flags.add_data_parallel_flag(parser)
+
+
+def device(values: argparse.Namespace) -> str:
     from jaxmlp import devices
 
     devices.use_compilation_cache()
-    return devices.describe()
+    return devices.describe(values.data_parallel)
 
 
 def trainer(values: argparse.Namespace, experiment: Experiment, dataset: Dataset) -> job.Trainer:
     from jaxmlp.train import Run
 
-    return Run(experiment, dataset)
+    return Run(experiment, dataset, values.data_parallel)
 
 
 def forecast(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
@@ -42,11 +48,13 @@ def checkpoints(
     from jaxmlp import record
     from jaxmlp.checkpoint import Checkpoints, identity
 
-    run = identity(experiment, dataset, record.environment(device(), PACKAGES))
+    run = identity(experiment, dataset, record.environment(device(values), PACKAGES))
     return Checkpoints(values.checkpoint, values.checkpoint_every or 1, run, warn)
 
 
-JAX = job.Framework("jax", PACKAGES, device, trainer, job.load, forecast, checkpoints)
+JAX = job.Framework(
+    "jax", PACKAGES, device, trainer, job.load, forecast, checkpoints, add_flags
+)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> None:

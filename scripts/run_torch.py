@@ -224,7 +224,7 @@ def load(values: argparse.Namespace, warn: Callable[[str], None]) -> Dataset:
     return Dataset("cifar10", "CIFAR-10 by torchvision", **arrays, sha256=sha256, classes=10)
 
 
-def device() -> str:
+def device(values: argparse.Namespace) -> str:
     import torch
 
     return f"cuda ({torch.cuda.get_device_name()})" if torch.cuda.is_available() else "cpu"

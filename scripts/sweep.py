@@ -42,8 +42,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     where.add_argument("--batching", choices=("vmap", "map"),
                        help="a device's runs side by side, or one after the other\n"
                        "(default: map on CPU, vmap elsewhere)")  # fmt: skip
-    where.add_argument("--data-parallel", type=int, default=1, metavar="N",
-                       help="devices that share each batch (default: 1)")  # fmt: skip
+    flags.add_data_parallel_flag(where)
     flags.add_distributed_flags(where)
     output = parser.add_argument_group("output")
     output.add_argument("--out", metavar="DIR", type=Path,
@@ -134,6 +133,7 @@ def run(
     settings: list[Experiment],
 ) -> None:
     """Loads, trains chunk by chunk, writes. Imports what is slow only now, the flags are good."""
+    import jax
     from rich.console import Console
 
     from jaxmlp import data, devices, job, record, sweep, sweep_record
@@ -160,7 +160,7 @@ def run(
         "seeds": values.seeds,
         "data": record.data_section(dataset),
         "environment": record.environment(
-            devices.describe(), ("jax", "jaxlib", "flax", "optax", "numpy")
+            devices.describe(jax.device_count()), ("jax", "jaxlib", "flax", "optax", "numpy")
         ),
     }
     out = values.out or Path("runs") / f"sweep-{identity[:10]}"
