@@ -30,13 +30,16 @@ def dtype(experiment: Experiment):
 
 
 @contextlib.contextmanager
-def precision(experiment: Experiment) -> Iterator[None]:
+def precision(experiment: Experiment, platform: str | None = None) -> Iterator[None]:
     """Matrix products at the experiment's precision, inside this context.
+
+    Args:
+        platform: that is compiled for, if not this machine's.
 
     Raises:
         ValueError: the device has no such products, so that asking for them would do nothing.
     """
-    platform = jax.default_backend()
+    platform = platform or jax.default_backend()
     has = {"tf32": ("gpu",), "bfloat16": ("gpu", "tpu"), "float64": ("cpu", "gpu")}
     if platform not in has.get(experiment.precision, (platform,)):
         raise ValueError(
