@@ -130,11 +130,12 @@ class Checkpoints:
         Raises:
             ValueError: it is intact and another run's.
         """
-        about = self._read(epoch, about=ocp.args.JsonRestore())
-        if about is None or about["about"].get("sha256") != _seal(about["about"]):
+        read = self._read(epoch, about=ocp.args.JsonRestore())
+        about = read.about if read and isinstance(read.about, dict) else {}
+        if about.get("sha256") != _seal(about):
             self._warn_of(epoch)
             return False
-        there, here = about["about"]["run"], json.loads(json.dumps(self.run))
+        there, here = about["run"], json.loads(json.dumps(self.run))
         names = [name for name in here | there if here.get(name) != there.get(name)]
         if names:
             differences = ", ".join(

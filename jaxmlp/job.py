@@ -140,7 +140,8 @@ def checkpoints(
     if not framework.checkpoints or values.checkpoint is None:
         return contextlib.nullcontext()
     directory, out = Path(values.checkpoint).resolve(), out.resolve()
-    if directory.is_relative_to(out) or out.is_relative_to(directory):
+    apart = not (directory.is_relative_to(out) or out.is_relative_to(directory))
+    if not apart and "://" not in values.checkpoint:
         raise ValueError(
             f"--checkpoint {values.checkpoint} and the record's {out} must lie apart; choose "
             "another directory for one of them"

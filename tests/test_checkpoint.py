@@ -175,6 +175,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "truncated": lambda at: os.truncate(largest(at), largest(at).stat().st_size // 2),
     "flipped bit": lambda at: flip_a_bit(largest(at)),
     "flipped setting": lambda at: flip_a_bit(at / "about" / "metadata"),
+    "not our JSON": lambda at: (at / "about" / "metadata").write_text("[5]"),
     "no state": lambda at: shutil.rmtree(at / "state"),
     "empty": lambda at: [path.write_bytes(b"") for path in at.rglob("*") if path.is_file()],
 }
