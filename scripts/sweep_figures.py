@@ -11,17 +11,15 @@ from typing import Any
 
 import numpy as np
 from calibrate import reliability
-from matplotlib.colors import LogNorm
+from matplotlib.colors import ListedColormap, LogNorm
 from reproduce_figures import panels, png
 
-from jaxmlp import flags
+from jaxmlp import flags, forecast
 from jaxmlp.experiment import PER_TENSOR
-from jaxmlp.report import BLUE, GREEN, GREY, ORANGE
+from jaxmlp.report import BLUE, GREY, ORANGE
 
 VALUE = "test_accuracy"
 DECADES = 20  # a ratio of the ends from which on an axis is logarithmic
-FINE = 12  # places along an axis from which on cells are drawn without gaps
-OUTCOMES = {"trained": GREEN, "stalled": GREY, "dead": ORANGE, "nonfinite": "black"}
 
 
 def swept(runs: Any) -> list[str]:
@@ -115,37 +113,82 @@ def _scales(axis, across: np.ndarray, up: np.ndarray) -> None:
 
 
 def plane(asked: dict[str, Any], runs: Any) -> bytes:
-    """Outcomes over effective initial scale and effective rate, with the predicted boundary."""
+    """What happened, over effective initial scale and rate, with what was foretold as lines."""
     layers = sum(name.startswith("canonical_init_scale_") for name in runs.column_names)
-    scales = [column(runs, f"canonical_init_scale_{i + 1}") for i in range(layers)]
+    scales = np.array([column(runs, f"canonical_init_scale_{i + 1}") for i in range(layers)])
     mean = np.exp(np.mean(np.log(scales), axis=0))
     rate = column(runs, "canonical_learning_rate")
-    figure, axes = panels(title(asked, runs), 2, 13, 5.2)
-    outcomes = runs["outcome"].to_pylist()
-    size = max(6.0, min(60.0, 16_000 / len(runs)))
-    accuracy = column(runs, VALUE)
-    for kind, colour in OUTCOMES.items():
-        own = np.array([outcome == kind for outcome in outcomes])
-        if own.any():
-            axes[0].scatter(mean[own], rate[own], s=size, color=colour, marker="s", linewidths=0,
-                            label=f"{kind} ({int(own.sum()):,})")  # fmt: skip
-    shown = axes[1].scatter(mean, rate, c=accuracy, s=size, marker="s", linewidths=0,
-                            cmap="viridis")  # fmt: skip
+    figure, axes = panels(title(asked, runs), 2, 13, 5.8)
+    courses = np.array([course(row) for row in runs.to_pylist()])
+    colours = ListedColormap([colour for colour, _ in COURSES.values()])
+    _places(axes[0], mean, rate, courses, np.max, cmap=colours, vmin=-0.5, vmax=len(COURSES) - 0.5)
+    for index, (name, (colour, _)) in enumerate(COURSES.items()):
+        if count := int((courses == index).sum()):
+            axes[0].plot([], [], "s", color=colour, label=f"{name} ({count:,})")
+    shown = _places(axes[1], mean, rate, column(runs, VALUE), np.mean, cmap="viridis")
     figure.colorbar(shown, ax=axes[1], label="test accuracy")
     for axis, colour in zip(axes, ("black", "white"), strict=True):
-        if line := boundary(runs, np.array(scales), mean, rate):
-            axis.plot(*line, color=colour, linewidth=1.6, label="S = limit, before the first step")
+        if line := boundary(runs, scales, mean, rate):
+            axis.plot(*line, color=colour, linewidth=1.8)
+            axes[0].plot([], [], color="black", label="S = limit")
+        for name, level, style in (("diverges", 0.5, "--"), ("dies", forecast.FATAL, ":")):
+            grid = gridded(mean, rate, column(runs, name), np.mean)
+            if grid and min(grid[2].shape) > 1 and grid[2].min() < level < grid[2].max():
+                axis.contour(*grid, [level], colors=colour, linestyles=style, linewidths=1.8)
+                if axis is axes[0]:
+                    axis.plot([], [], style, color="black", label=f"foretold: {name}")
         name = "√(κ₁·κ₂)" if layers == 2 else "geometric mean of all κ"
         axis.set(xscale="log", yscale="log", xlabel=f"effective initial scale, {name}")
         axis.set(xlim=_ends(mean), ylim=_ends(rate))
         axis.grid(visible=False)
     axes[0].set_ylabel("effective learning rate R")
-    axes[0].legend(fontsize=9, loc="upper left", framealpha=0.9)
+    handles = dict(zip(*reversed(axes[0].get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles),
+                  fontsize=9, frameon=False)  # fmt: skip
     return png(figure)
 
 
+COURSES = {  # by how grave
+    "undisturbed": ("#56B4E9", lambda row: True),
+    "diverged, came back": ("#F0E442", lambda row: row["diverged"]),
+    "died": (ORANGE, lambda row: row["died"]),
+    "not finite": ("black", lambda row: row["outcome"] == "nonfinite"),
+}
+
+
+def course(row: dict[str, Any]) -> int:
+    """The gravest of COURSES that holds of a run."""
+    return max(i for i, (_, holds) in enumerate(COURSES.values()) if holds(row))
+
+
+def gridded(across: np.ndarray, up: np.ndarray, values: np.ndarray, merge: Any):
+    """Columns, rows and values (rows, columns) if the places form a full grid; else None.
+
+    Args:
+        merge: of the values at one place.
+    """
+    columns, where_x = np.unique(np.round(np.log(across), 6), return_inverse=True)
+    rows, where_y = np.unique(np.round(np.log(up), 6), return_inverse=True)
+    cells: dict[tuple[int, int], list[float]] = {}
+    for x, y, value in zip(where_x.tolist(), where_y.tolist(), values, strict=True):
+        cells.setdefault((y, x), []).append(value)
+    if len(cells) < len(columns) * len(rows):
+        return None
+    merged = [[merge(cells[y, x]) for x in range(len(columns))] for y in range(len(rows))]
+    return np.exp(columns), np.exp(rows), np.array(merged, float)
+
+
+def _places(axis, across: np.ndarray, up: np.ndarray, values: np.ndarray, merge: Any, **options):
+    """Cells where the runs form a grid, points elsewhere."""
+    grid = gridded(across, up, values, merge)
+    if grid and min(grid[2].shape) > 1:
+        return axis.pcolormesh(*grid, shading="nearest", **options)
+    size = max(8.0, min(60.0, 16_000 / len(values)))
+    return axis.scatter(across, up, c=values, s=size, marker="s", linewidths=0, **options)
+
+
 def _ends(values: np.ndarray) -> tuple[float, float]:
-    margin = (values.max() / values.min()) ** 0.03 * 1.02
+    margin = (values.max() / values.min()) ** 0.015 * 1.01
     return values.min() / margin, values.max() * margin
 
 
@@ -178,12 +221,14 @@ def foretold(asked: dict[str, Any], runs: Any) -> bytes:
     axes[0].set(xscale="log", xlabel="S ÷ limit, before the first step", ylabel="test accuracy")
     axes[0].legend(fontsize=9)
     axes[1].plot([0, 1], [0, 1], color=GREY, linewidth=1)
-    for said, went, colour in (("diverges", "diverged", BLUE), ("dies", "died", ORANGE)):
+    for said, went, colour, below in (
+        ("diverges", "diverged", BLUE, -12), ("dies", "died", ORANGE, 6),
+    ):  # fmt: skip
         points = list(reliability(column(runs, said), column(runs, went) > 0))
         places = [point[:2] for point in points]
         axes[1].plot(*zip(*places, strict=True), "o-", color=colour, linewidth=1, label=said)
         for x, y, _, count in points:
-            axes[1].annotate(f"{count:,}", (x, y), (5, -10), fontsize=8, color=colour,
+            axes[1].annotate(f"{count:,}", (x, y), (5, below), fontsize=8, color=colour,
                              textcoords="offset points")  # fmt: skip
     axes[1].set(xlabel="probability foretold", ylabel="share that came true (runs)",
                 xlim=(-0.04, 1.08), ylim=(-0.08, 1.06))  # fmt: skip
