@@ -96,7 +96,8 @@ def run(
     from jaxmlp import data, record, terminal
 
     console = Console(stderr=values.json, highlight=False)
-    if values.out:
+    resumes = framework.checkpoints is not None and values.checkpoint is not None
+    if values.out and not resumes:
         record.check(values.out, values.overwrite, size=0)
     dataset = framework.load(values, lambda text: warn(console, text))
     if experiment.train_size:
@@ -104,6 +105,12 @@ def run(
     out = values.out or record.default_directory(
         framework.name, case, experiment, dataset.name, dataset.sha256
     )
+    if resumes and not values.overwrite and record.is_finished(out, experiment, dataset.sha256):
+        with checkpoints(framework, console, values, experiment, dataset, out) as checkpoint:
+            if checkpoint:  # stopped between its record and this
+                checkpoint.discard()
+        console.print(f"{out} holds this run's record; nothing is left to do", soft_wrap=True)
+        return
     record.check(out, values.overwrite, record.params_size(experiment, dataset))
     with checkpoints(framework, console, values, experiment, dataset, out) as checkpoint:
         result, files = train(framework, console, values, case, experiment, dataset, checkpoint)

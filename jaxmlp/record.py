@@ -268,6 +268,16 @@ def check(out: Path, overwrite: bool, size: int) -> None:
         raise OSError(error.errno, error.strerror, str(parent)) from error
 
 
+def is_finished(out: Path, experiment: Experiment, sha256: str) -> bool:
+    """Whether the finished record of this experiment on data of this fingerprint stands there."""
+    try:
+        there = json.loads((out / "result.json").read_bytes())
+        same = (there["experiment"], there["data"]["sha256"]) == (experiment.to_json(), sha256)
+        return same and _finished(out)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _finished(out: Path) -> bool:
     try:
         return json.loads((out / "result.json").read_bytes())["finished"] is True

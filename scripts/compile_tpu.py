@@ -241,7 +241,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--hidden", type=int, nargs="*", default=[300], metavar="N",
                         help="widths of the hidden layers (default: 300)")  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=250, metavar="N",
-                        help="(default: 250, or nearest that all chips can share)")  # fmt: skip
+                        help="(default: 250, or the nearest that chips can share)")  # fmt: skip
     parser.add_argument("--epochs", type=int, default=20, metavar="N", help="(default: 20)")
     parser.add_argument("--optimizer", default="sgd", metavar="NAME", help="(default: sgd)")
     parser.add_argument("--precision", choices=tuple(PASSES), default="float32",
@@ -271,10 +271,10 @@ def run(values: argparse.Namespace) -> None:
         if values.dollars is not None:
             chip = chip._replace(dollars=values.dollars)
         for program in values.programs:
-            own = experiment
+            own, some = experiment, there
             if program == "data-parallel":
-                own = shareable(experiment, shape.train, len(there))
-            row = measure(program, own, shape, chip, there, values.runs_per_device)
+                own, some = shared(experiment, shape.train, there)
+            row = measure(program, own, shape, chip, some, values.runs_per_device)
             row = {"topology": name, "batch_size": own.batch_size, **row}
             everything.append(row)
             if not values.json:
@@ -306,21 +306,14 @@ def topology(name: str) -> tuple[Chip, list[Any]]:
     return CHIPS[kind], list(found.devices)
 
 
-def shareable(experiment: Experiment, train_size: int, count: int) -> Experiment:
-    """The experiment with the nearest batch size that `count` devices can share.
-
-    Raises:
-        ValueError: there is none.
-    """
-    sizes = [n for n in range(count, train_size + 1, count) if train_size % n == 0]
-    if not sizes:
-        raise ValueError(
-            f"no batch of {train_size:,} images can be shared by {count} devices; leave "
-            "data-parallel out with --programs"
-        )
-    return dataclasses.replace(
-        experiment, batch_size=min(sizes, key=lambda n: abs(n - experiment.batch_size))
-    )
+def shared(experiment: Experiment, train_size: int, there: list[Any]):
+    """The experiment with the nearest batch size that most of the devices can share, and those."""
+    for count in range(len(there), 0, -1):
+        sizes = [n for n in range(count, train_size + 1, count) if train_size % n == 0]
+        if sizes and len(there) % count == 0:
+            size = min(sizes, key=lambda n: abs(n - experiment.batch_size))
+            return dataclasses.replace(experiment, batch_size=size), there[:count]
+    raise AssertionError("one device shares every batch")
 
 
 COLUMNS = (

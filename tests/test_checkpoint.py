@@ -268,3 +268,22 @@ def test_a_checkpoint_that_cannot_be_saved_is_one_line(command, tmp_path, monkey
         assert line in err
         assert len(err) < 400
         assert names(tmp_path) == ["tiny.npz"]
+
+
+def test_a_command_that_has_finished_says_so_and_leaves_no_checkpoint(
+    command, tmp_path, monkeypatch
+):
+    from jaxmlp.checkpoint import Checkpoints
+
+    with monkeypatch.context() as patched:  # killed between the record and this
+        patched.setattr(Checkpoints, "discard", lambda self: None)
+        assert command(*KEPT)[0] == 0
+    assert names(tmp_path / "ck") == ["4", "5"]
+    before = (tmp_path / "resumed" / "result.json").read_bytes()
+    status, out, _ = command(*KEPT)
+    assert (status, out) == (0, "resumed holds this run's record; nothing is left to do\n")
+    assert not (tmp_path / "ck").exists()
+    assert (tmp_path / "resumed" / "result.json").read_bytes() == before
+    status, _, err = command(*KEPT, "--seed", "1")
+    assert status == 2
+    assert "resumed holds a finished run" in err
