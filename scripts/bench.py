@@ -8,8 +8,10 @@ else the machine does hits all alike; medians and their ratios are printed.
 """
 
 import argparse
+import dataclasses
 import functools
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -26,13 +28,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlp import data, devices
+from jaxmlp import data, devices, grid, sweep
 from jaxmlp.experiment import Experiment
 from jaxmlp.train import Run
 
 CALLS = 100  # products a round: about half a second on two cores
 Contender = Callable[[], float]  # runs once, returns its milliseconds per step
 OURS = "the run, evaluation included"
+SWEEP = "a run in a sweep of 64, all included"
+BLOCKS = (1, 4, 16, 64)
 QUESTION = "torch, the question's way: PIL, 4 workers"
 TORCH = {
     QUESTION: "question",
@@ -123,6 +127,36 @@ def whole_run(run: Run) -> Contender:
     return lambda: timed(lambda: next(results), run.start.steps_per_epoch)
 
 
+def sweep_of_64(run: Run, dataset: data.Dataset) -> tuple[sweep.Sweep, Contender]:
+    """A sweep and its contender: a chunk for one epoch, per training step of each of its runs."""
+    rates = grid.axis("learning-rate", ["log:1e-4:0.1:64"])
+    settings = grid.experiments(dataclasses.replace(run.experiment, epochs=1), [rates])
+    many = sweep.Sweep(settings, [0], dataset)
+    chunk = many.chunks()[0]
+    steps = run.start.steps_per_epoch * len(many.runs(chunk))
+    return many, lambda: timed(lambda: many.train(chunk), steps)
+
+
+def memory_by_block(many: sweep.Sweep) -> dict[int, float]:
+    """Megabytes on a device by the number of runs side by side, as the compiler says."""
+    program = many.program._replace(side_by_side=True)
+    with devices.precision(many.experiment):
+        return {
+            runs: sweep.bytes_per_device(program.compile(program.shapes(1, runs, many.images)))
+            / 1e6
+            for runs in BLOCKS
+        }
+
+
+def matrix_rate(size: int = 4096) -> float:
+    """FLOP per second of a large float32 product, the best of three."""
+    square = jnp.ones((size, size), jnp.float32)
+    product = jax.jit(lambda a: jnp.dot(a, a, precision="highest"))
+    work = lambda: jax.block_until_ready(product(square))  # noqa: E731
+    work()
+    return 2 * size**3 / min(timed(work, 1) / 1000 for _ in range(3))
+
+
 def first_epoch(arguments: list[str]) -> tuple[float, float]:
     """Seconds from a command to its first finished epoch, and the command's peak memory in GB."""
     script = Path(__file__).with_name("run_jax.py")
@@ -160,8 +194,9 @@ def main() -> None:
     arguments = ["--data", values.data]
     if values.data_dir:
         arguments += ["--data-dir", str(values.data_dir)]
+    many, of_sweep = sweep_of_64(run, dataset)
     contenders = {name: made for name, make in makers.items() if (made := make(run))}
-    contenders |= torch_ways(arguments)
+    contenders |= {SWEEP: of_sweep} | torch_ways(arguments)
     times = {name: [] for name in contenders}
     for round_ in range(values.rounds + 1):
         for name, contender in contenders.items():
@@ -170,6 +205,12 @@ def main() -> None:
                 times[name].append(milliseconds)
     medians = {name: statistics.median(rounds) for name, rounds in times.items()}
     best = min(value for name, value in medians.items() if name.startswith("two"))
+    widths = run.start.widths
+    flop = (
+        2
+        * run.experiment.batch_size
+        * sum((3 - (layer == 0)) * a * b for layer, (a, b) in enumerate(itertools.pairwise(widths)))
+    )
     first_epoch(arguments)  # warms the caches
     seconds, memory = first_epoch(arguments)
     result = {
@@ -179,6 +220,13 @@ def main() -> None:
             name: medians[name] / medians[OURS] for name in TORCH if name in medians
         },
         "seconds_to_first_epoch": seconds, "peak_gigabytes": memory,
+        "sweep": {
+            "cost_of_a_run": medians[SWEEP] / medians[OURS],
+            "seconds_for_1000_runs_of_20_epochs": medians[SWEEP] / 1000 * 1000 * 20
+            * run.start.steps_per_epoch,
+            "share_of_matrix_rate": flop / (medians[SWEEP] / 1000) / matrix_rate(),
+            "megabytes_by_runs": memory_by_block(many),
+        },
     }  # fmt: skip
     print(json.dumps(result, indent=2) if values.json else table(result, times))
 
@@ -195,7 +243,18 @@ def table(result: dict, times: dict[str, list[float]]) -> str:
         f"run / best bare products: {result['ratio_to_best_products']:.2f}",
         f"command to first finished epoch, warm caches: {result['seconds_to_first_epoch']:.1f} s",
         f"peak memory of a run: {result['peak_gigabytes']:.2f} GB",
+        *of_many(result["sweep"]),
     ])  # fmt: skip
+
+
+def of_many(found: dict) -> list[str]:
+    memory = ", ".join(f"{runs}: {size:.0f}" for runs, size in found["megabytes_by_runs"].items())
+    return [
+        f"cost of a run in a sweep of 64 / alone: {found['cost_of_a_run']:.2f}",
+        f"1000 runs of 20 epochs: {found['seconds_for_1000_runs_of_20_epochs']:,.0f} s, at "
+        f"{found['share_of_matrix_rate']:.0%} of the device's rate for a large float32 product",
+        f"MB by runs side by side, as the compiler says: {memory}",
+    ]
 
 
 def faster(ratios: dict[str, float]) -> list[str]:
