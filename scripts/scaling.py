@@ -47,7 +47,7 @@ def sweep(processes: int, devices: int, out: Path, arguments: list[str]) -> dict
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-            )  # fmt: skip
+            )
         )
     said = [job.communicate()[0] for job in jobs]
     if any(job.returncode for job in jobs):
