@@ -1,8 +1,9 @@
 """Compiles the programs for TPUs that are not there: `python scripts/compile_tpu.py v5e:2x2`.
 
 libtpu (the extra `tpu`) brings the compiler, a topology's name its devices. Three programs, as
-run_jax.py and sweep.py compile them: `run`, one run on one chip; `data-parallel`, one run whose
-batches all chips share; `sweep`, runs side by side on every chip. For each, per chip and epoch:
+run_jax.py and sweep.py compile them: `run`, one run on one chip; `data-parallel`, runs whose
+batches as many chips share as can; `sweep`, runs side by side on every chip. For each, per chip and
+epoch:
 
     memory        at a time, by the compiler's account
     GFLOP, GB     of the matrix products, once each; to and from the chip's memory, at least:
@@ -22,7 +23,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import math
 import os
 import re
 import sys
@@ -98,19 +98,23 @@ def images(shape: Shape, dtype: Any) -> Any:
     )  # fmt: skip
 
 
-def compiled(name: str, experiment: Experiment, shape: Shape, there: list[Any], runs: int) -> Any:
-    """One of PROGRAMS, compiled for these devices."""
+def compiled(
+    name: str, experiment: Experiment, shape: Shape, there: list[Any], runs: int, share: int
+) -> Any:
+    """One of PROGRAMS, compiled for these devices.
+
+    Args:
+        runs: side by side on a device, of the sweep.
+        share: devices that share a batch, of the data-parallel program.
+    """
     import jax
     import numpy as np
     from jax.sharding import AxisType, Mesh
 
     from jaxmlp import devices, sweep, train
 
-    grid = {"run": (1, 1), "data-parallel": (1, len(there)), "sweep": (len(there), 1)}[name]
-    mesh = Mesh(
-        np.array(there[: math.prod(grid)]).reshape(grid), ("runs", "batch"),
-        axis_types=(AxisType.Auto,) * 2,
-    )  # fmt: skip
+    grid = (len(there) // share, share) if name == "data-parallel" else (len(there), 1)
+    mesh = Mesh(np.array(there).reshape(grid), ("runs", "batch"), axis_types=(AxisType.Auto,) * 2)
     steps = experiment.steps_per_epoch(shape.train)
     widths = (shape.features, *experiment.hidden, shape.classes)
     with devices.precision(experiment, "tpu"):
@@ -118,12 +122,15 @@ def compiled(name: str, experiment: Experiment, shape: Shape, there: list[Any], 
         program = sweep.Program(train.program(experiment), widths, steps, mesh, True, True)
         if name == "sweep":
             return program.compile(program.shapes(1, runs, data))
+        if name == "data-parallel":
+            return program.compile(program.shapes(1, 1, data))
         state = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape[3:], leaf.dtype),
             program.shapes(1, 1, data)[0],
         )
         hyper = jax.eval_shape(functools.partial(train.hyperparameters, experiment))
-        return train.compile_epoch(experiment, widths, state, hyper, data, steps, mesh)
+        one = Mesh(np.array(there[:1]).reshape(1, 1), mesh.axis_names, axis_types=mesh.axis_types)
+        return train.compile_epoch(experiment, widths, state, hyper, data, steps, one)
 
 
 # ---- reading them
@@ -169,16 +176,21 @@ def parts(text: str) -> list[Part]:
 
 
 def measure(
-    name: str, experiment: Experiment, shape: Shape, chip: Chip, there: list[Any], runs: int
+    name: str,
+    experiment: Experiment,
+    shape: Shape,
+    chip: Chip,
+    there: list[Any],
+    runs: int,
+    share: int,
 ) -> dict[str, Any]:
-    """A row of the table."""
+    """A row of the table; arguments as `compiled`."""
     from jaxmlp import sweep
 
     began = time.perf_counter()
-    program = compiled(name, experiment, shape, there, runs)
+    program = compiled(name, experiment, shape, there, runs, share)
     seconds = time.perf_counter() - began
-    own = runs if name == "sweep" else 1
-    share = len(there) if name == "data-parallel" else 1
+    own, share = runs if name == "sweep" else 1, share if name == "data-parallel" else 1
     gflop, gigabytes = work(experiment, shape, own, share)
     found = parts(program.as_text())
     cycles = sum(part.trips * part.cycles for part in found)
@@ -186,8 +198,8 @@ def measure(
     waiting = 1e9 * gigabytes / chip.bandwidth * chip.devices
     computing = PASSES[experiment.precision] * 1e9 * gflop / chip.flops * chip.devices
     estimate = max(cycles / chip.hertz, waiting)
-    side_by_side = own * (len(there) if name == "sweep" else 1)
-    chips = 1 if name == "run" else len(there) / chip.devices
+    used = 1 if name == "run" else len(there)
+    side_by_side, chips = own * used // share, used / chip.devices
     total = estimate * experiment.epochs * RUNS / side_by_side
     memory = sweep.bytes_per_device(program)
     return {
@@ -271,10 +283,10 @@ def run(values: argparse.Namespace) -> None:
         if values.dollars is not None:
             chip = chip._replace(dollars=values.dollars)
         for program in values.programs:
-            own, some = experiment, there
+            own, share = experiment, 1
             if program == "data-parallel":
-                own, some = shared(experiment, shape.train, there)
-            row = measure(program, own, shape, chip, some, values.runs_per_device)
+                own, share = shared(experiment, shape.train, len(there))
+            row = measure(program, own, shape, chip, there, values.runs_per_device, share)
             row = {"topology": name, "batch_size": own.batch_size, **row}
             everything.append(row)
             if not values.json:
@@ -306,13 +318,13 @@ def topology(name: str) -> tuple[Chip, list[Any]]:
     return CHIPS[kind], list(found.devices)
 
 
-def shared(experiment: Experiment, train_size: int, there: list[Any]):
-    """The experiment with the nearest batch size that most of the devices can share, and those."""
-    for count in range(len(there), 0, -1):
-        sizes = [n for n in range(count, train_size + 1, count) if train_size % n == 0]
-        if sizes and len(there) % count == 0:
+def shared(experiment: Experiment, train_size: int, count: int) -> tuple[Experiment, int]:
+    """How many of the devices can share a batch, and the experiment with the nearest such batch."""
+    for share in range(count, 0, -1):
+        sizes = [n for n in range(share, train_size + 1, share) if train_size % n == 0]
+        if sizes and count % share == 0:
             size = min(sizes, key=lambda n: abs(n - experiment.batch_size))
-            return dataclasses.replace(experiment, batch_size=size), there[:count]
+            return dataclasses.replace(experiment, batch_size=size), share
     raise AssertionError("one device shares every batch")
 
 

@@ -56,10 +56,9 @@ def test_work_is_that_of_the_products_and_of_the_state():
 
 
 def test_a_batch_is_shared_by_as_many_as_can():
-    there = list(range(64))
-    experiment, some = compile_tpu.shared(Experiment(), 50_000, there)
-    assert (experiment.batch_size, len(some)) == (400, 16)  # 50,000 is 2⁴·5⁵
-    assert compile_tpu.shared(Experiment(), 50_000, there[:4])[0].batch_size == 200
+    experiment, share = compile_tpu.shared(Experiment(), 50_000, 64)
+    assert (experiment.batch_size, share) == (400, 16)  # 50,000 is 2⁴·5⁵
+    assert compile_tpu.shared(Experiment(), 50_000, 4)[0].batch_size == 200
 
 
 @pytest.mark.parametrize(
@@ -120,7 +119,7 @@ from jaxmlp.experiment import Experiment
 _, there = compile_tpu.topology("v5e:2x2")
 shape = compile_tpu.Shape(train=1000, test=1000)
 experiment = Experiment(hidden=(16,), precision="bfloat16")
-print(compile_tpu.compiled("run", experiment, shape, there, 1).as_text())
+print(compile_tpu.compiled("run", experiment, shape, there, 1, 1).as_text())
 """
     said = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True,
