@@ -67,7 +67,9 @@ from jaxmlp.torch_rng import init_bound
 
 SCHEMA = 1
 PER_LAYER = (*PER_TENSOR, "schedule", "warmup_epochs", "gamma")
-STEERING = ("XLA_FLAGS", "JAX_PLATFORMS", "OMP_NUM_THREADS", "NVIDIA_TF32_OVERRIDE")
+STEERING = (
+    "XLA_FLAGS", "JAX_PLATFORMS", "OMP_NUM_THREADS", "PJRT_NPROC", "NVIDIA_TF32_OVERRIDE",
+)  # fmt: skip
 RESERVE = 4 << 20  # bytes for figures, result.json and steps.npz of a usual run; measured: 1 MB
 
 

@@ -1,7 +1,9 @@
 """Times one sweep on 1 to 8 virtual CPU devices and 1 to 4 processes; prints a Markdown table.
 
 The devices share this machine's cores: a column that stays level says that dividing a sweep costs
-nothing, not that more devices are faster. Also holds all tables to be the same.
+nothing, not that more devices are faster. It also sees whether all tables are the same. For that
+all have as many threads: XLA takes one per core but at least one per device, and how it divides a
+large product among them decides the order of its sums.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import pyarrow.parquet as pq
 from jaxmlp import flags
 
 SPLITS = ((1, 1), (1, 2), (1, 4), (1, 8), (2, 1), (2, 2), (4, 1), (4, 2))  # processes, devices each
+THREADS = str(max(devices for _, devices in SPLITS))
 RATES = "log:1e-4:0.1:"
 
 
@@ -33,7 +36,7 @@ def sweep(processes: int, devices: int, out: Path, arguments: list[str]) -> dict
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
     environment = {
-        **os.environ, "JAX_PLATFORMS": "cpu",
+        **os.environ, "JAX_PLATFORMS": "cpu", "PJRT_NPROC": THREADS,
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }  # fmt: skip
     jobs = []
