@@ -50,6 +50,29 @@ def test_the_same_command_twice_gives_the_same_result_but_for_times(command, tmp
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+def test_devices_that_share_each_batch_give_the_same_run_to_rounding(
+    command, start, tmp_path, monkeypatch
+):
+    asked = (*FAST, "--bias", "--optimizer", "adam", "--learning-rate", "0.01")
+    assert command(*asked, "--out", "one")[0] == 0
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+    process = start(*asked, "--data-parallel", "4", "--out", "four")
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    (one, steps, params), (four, steps_of_4, params_of_4) = (
+        record.load(tmp_path / name) for name in ("one", "four")
+    )
+    assert (one["environment"]["device"], four["environment"]["device"]) == ("cpu", "4 × cpu")
+    np.testing.assert_allclose(steps_of_4["loss"], steps["loss"], rtol=1e-5)
+    np.testing.assert_allclose(steps_of_4["grad_norm"], steps["grad_norm"], rtol=1e-4)
+    np.testing.assert_array_equal(steps_of_4["dead"], steps["dead"])
+    for name, expected in params.items():
+        np.testing.assert_allclose(params_of_4[name], expected, rtol=1e-3, atol=1e-5)
+    status, _, err = command(*FAST, "--data-parallel", "3")
+    assert status == 2
+    assert "data parallel 3 does not divide the 1 devices; choose 1" in err
+
+
 def test_json_goes_to_standard_output_and_all_else_to_standard_error(command, tmp_path):
     status, out, err = command(*FAST, "--json", "--out", "a")
     assert status == 0
