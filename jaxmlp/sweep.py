@@ -366,11 +366,13 @@ class Sweep:
                 for seed, generator in generators.items()
             }
             results = []
-            for epoch in range(self.experiment.epochs):
-                order = self._order(devices_used, {seed: next(o) for seed, o in orders.items()})
+            order = self._order(devices_used, orders)
+            for epoch in range(1, self.experiment.epochs + 1):
                 state, steps, test = self.compiled(state, hyper, order, self.images)
+                if epoch < self.experiment.epochs:  # drawn while the devices train
+                    order = self._order(devices_used, orders)
                 results.append(jax.device_get((steps, test)))
-                progress(epoch + 1)
+                progress(epoch)
             finite = jax.device_get(self._finite(state.params))
         found = {}
         for d, block in enumerate(chunk):
@@ -401,8 +403,10 @@ class Sweep:
         weights = _stacked(_stacked(drawn[seed] for seed in block.seeds) for block in chunk)
         return devices.put(weights, self.program.sharding("runs"))
 
-    def _order(self, chunk: Sequence[Block], of_seed: dict[int, np.ndarray]) -> Array:
-        order = np.stack([np.stack([of_seed[seed] for seed in block.seeds]) for block in chunk])
+    def _order(self, chunk: Sequence[Block], orders: dict[int, Iterator[np.ndarray]]) -> Array:
+        """The batches of an epoch, each seed's drawn once; (devices, seeds, steps, batch)."""
+        drawn = {seed: next(order) for seed, order in orders.items()}
+        order = np.stack([np.stack([drawn[seed] for seed in block.seeds]) for block in chunk])
         return devices.put(order, self.program.sharding("runs", None, None, "batch"))
 
     # ---- what could be foretold

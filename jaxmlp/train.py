@@ -312,12 +312,16 @@ class Run:
 
     def epochs(self) -> Iterator[EpochResult]:
         """Trains what is left, yielding after each epoch. Can be iterated once: the state moves."""
-        for _ in range(self.done, self.experiment.epochs):
+        left = range(self.done, self.experiment.epochs)
+        batches = next(self.start.order) if left else None
+        for epoch in left:
             began = time.perf_counter()
             with devices.precision(self.experiment):
                 self.state, steps, test = self.compiled(
-                    self.state, self.start.hyper, next(self.start.order), self.start.images
+                    self.state, self.start.hyper, batches, self.start.images
                 )
+                if epoch + 1 < self.experiment.epochs:  # drawn while the device trains
+                    batches = next(self.start.order)
                 steps, test = jax.device_get((steps, test))  # waits
             yield EpochResult(steps, test, self.state.params, time.perf_counter() - began)
 
