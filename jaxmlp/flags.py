@@ -85,11 +85,11 @@ class Parser(argparse.ArgumentParser):
         fail(f"{message}; --help lists the flags", INPUT)
 
 
-def parser(description: str, swept: tuple[str, ...] = (), values: str = "") -> Parser:
+def parser(description: str, swept: tuple[str, ...] = ()) -> Parser:
     """A parser with --case and every setting of Experiment, in sections.
 
     Args:
-        swept: settings that take words for several values, as `values` describes them.
+        swept: settings that take words for several values (grid.py).
     """
     cases = "\n".join(f"  {name:20} {change}" for name, change in question.CASES.items())
     flags = Parser(
@@ -104,7 +104,8 @@ def parser(description: str, swept: tuple[str, ...] = (), values: str = "") -> P
             sections[section] = flags.add_argument_group(section)
         options = _argument(setting)
         if setting.name in swept:
-            options |= {"type": str, "nargs": "+", "metavar": "V", "help": f"SWEPT: {values}"}
+            options |= {"type": str, "nargs": "+", "metavar": "V",
+                        "help": options["help"] + "\n(several values)"}  # fmt: skip
         sections[section].add_argument(
             "--" + setting.name.replace("_", "-"), dest=setting.name, **options
         )

@@ -3,7 +3,10 @@
 Input scale, learning rates, decays, inits, eps and seeds take several values, all combinations of
 which are run: `--input-scale 1 16 255`, `--seed 0..4`, `--learning-rate log:1e-4:1:25`. Settings
 per layer take one value for all layers (`0.1`), one for each (`0.1,0.02`), or an axis of their own
-for one layer (`--learning-rate.1 log:1e-4:1:9`).
+for one layer (`--learning-rate.1 log:1e-4:1:9`). With --random, `log:1e-4:1` is drawn from.
+
+It leaves a directory: runs.parquet (a row per run), curves.parquet (a row per run and epoch),
+figures and sweep.json. Finished chunks are on disk at once; --resume goes on after a crash.
 """
 
 import argparse
@@ -25,7 +28,7 @@ KEPT = "finished chunks are kept; --resume goes on"
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The flags; `axes` are those of settings, `layer_axes` of single layers."""
-    parser = flags.parser(DESCRIPTION, grid.SWEPT, grid.VALUES)
+    parser = flags.parser(DESCRIPTION, grid.SWEPT)
     flags.add_data_flags(parser)
     how = parser.add_argument_group("sweep")
     ways = how.add_mutually_exclusive_group()
