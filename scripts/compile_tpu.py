@@ -336,7 +336,7 @@ COLUMNS = (
     ("Mcycles", "{mcycles:7.1f}"),
     ("collectives", "{collectives_per_step:4} + {collectives_outside:<4}"),
     ("ms", "{milliseconds:7.1f}"), ("roofline", "{roofline_milliseconds:7.1f}"),
-    ("1000 runs", "{seconds_per_1000_runs:7.0f} s"), ("$", "{dollars_per_1000_runs:7.2f}"),
+    ("1000 runs", "{seconds_per_1000_runs:7.1f} s"), ("$", "{dollars_per_1000_runs:7.2f}"),
 )  # fmt: skip
 
 
