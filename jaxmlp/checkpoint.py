@@ -296,8 +296,10 @@ def _path(directory: str) -> epath.Path:
     """The directory; a local one absolute, as Orbax needs it.
 
     Raises:
-        ValueError: of a kind that this machine cannot reach.
+        ValueError: it has no name, or is of a kind that this machine cannot reach.
     """
+    if not directory:
+        raise ValueError("--checkpoint has an empty name; give a directory's")
     if "://" not in directory:
         return epath.Path(Path(directory).expanduser().resolve())
     try:

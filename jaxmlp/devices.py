@@ -1,6 +1,7 @@
 """The device's arithmetic: what the experiment's precision means to the compiler."""
 
 import contextlib
+import hashlib
 import os
 import socket
 import sys
@@ -225,23 +226,38 @@ def is_first() -> bool:
 
 
 def by_first(work: Callable[[], Result]) -> Result | None:
-    """`work()` in the first process, None in the others; a ValueError of it ends all.
+    """`work()` in the first process, None in the others; what it raises ends all.
 
     Raises:
-        ValueError: work's.
+        ValueError: work's, in every process.
+        OSError: work's; in the other processes a JobError.
     """
-    result, message = None, ""
+    result, failure = None, None
     if is_first():
         try:
             result = work()
         except (ValueError, OSError) as error:
-            if jax.process_count() == 1:
-                raise
-            message = str(error) or "the first process failed"
-    text = np.frombuffer(message.encode()[:4096].ljust(4096), np.uint8)
-    if said := broadcast(text).tobytes().decode(errors="replace").strip():
-        raise ValueError(said)
+            failure = error
+    kind = "" if failure is None else "V" if isinstance(failure, ValueError) else "O"
+    text = np.frombuffer(f"{kind}{failure or ''}".encode()[:4096].ljust(4096), np.uint8)
+    said = broadcast(text).tobytes().decode(errors="replace").strip()
+    if failure is not None:
+        raise failure
+    if said:
+        raise (ValueError if said[0] == "V" else JobError)(f"the first process: {said[1:]}")
     return result
+
+
+def alike(text: str) -> None:
+    """Sees that every process says the same.
+
+    Raises:
+        ValueError: one does not.
+    """
+    digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
+    if not (gather(digest) == digest).all():
+        raise ValueError("the processes were started with different flags or data; give all the "
+                         "same")  # fmt: skip
 
 
 def agree_on(numbers: set[int], below: int) -> set[int]:
@@ -249,6 +265,11 @@ def agree_on(numbers: set[int], below: int) -> set[int]:
     flags = np.zeros(below, bool)
     flags[list(numbers)] = True
     return set(np.flatnonzero(broadcast(flags)).tolist())
+
+
+def agree(answer: bool) -> bool:
+    """The first process's answer, in every process."""
+    return bool(broadcast(np.array(answer)))
 
 
 def broadcast(array: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,8 +19,11 @@ TERMINATED = 75  # exit status: SIGTERM, all saved; EX_TEMPFAIL of sysexits.h: t
 INTERRUPTED = 130  # exit status: Ctrl-C, as shells report it
 
 
-class TerminatedError(Exception):
-    """SIGTERM came, and what was finished is saved; the message is one line."""
+class TerminatedError(BaseException):
+    """SIGTERM came, and what was finished is saved; the message is one line.
+
+    No Exception, as KeyboardInterrupt is none: who catches errors does not mean it.
+    """
 
 
 def fail(message: object, status: int) -> NoReturn:
@@ -85,11 +88,14 @@ class Parser(argparse.ArgumentParser):
         fail(f"{message}; --help lists the flags", INPUT)
 
 
-def parser(description: str, swept: tuple[str, ...] = ()) -> Parser:
+def parser(
+    description: str, swept: tuple[str, ...] = (), layer_flags: Sequence[str] = ()
+) -> Parser:
     """A parser with --case and every setting of Experiment, in sections.
 
     Args:
         swept: settings that take words for several values (grid.py).
+        layer_flags: such as `--learning-rate.1`, that take them too.
     """
     cases = "\n".join(f"  {name:20} {change}" for name, change in question.CASES.items())
     flags = Parser(
@@ -109,6 +115,8 @@ def parser(description: str, swept: tuple[str, ...] = ()) -> Parser:
         sections[section].add_argument(
             "--" + setting.name.replace("_", "-"), dest=setting.name, **options
         )
+    for flag in layer_flags:
+        flags.add_argument(flag, dest=flag.removeprefix("--"), nargs="+", metavar="V")
     return flags
 
 

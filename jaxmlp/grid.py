@@ -1,5 +1,6 @@
 """What a sweep asks for: axes of values over the traced settings, and the experiments they span."""
 
+import collections
 import dataclasses
 import itertools
 import math
@@ -14,10 +15,8 @@ SWEPT = (*SCALED, "seed")  # what is traced: one compiled program serves all val
 WAYS = ("grid", "zip", "random")
 FIELDS = {setting.name: setting for setting in dataclasses.fields(Experiment)}
 MOST = 10_000_000  # runs; more are a slip of the keyboard
-VALUES = (
-    "values, LOW..HIGH (whole numbers), or log:LOW:HIGH:N, lin:LOW:HIGH:N (N of them; with "
-    "--random: log:LOW:HIGH)"
-)
+NUMBERS = "numbers, or log:LOW:HIGH:N or lin:LOW:HIGH:N for N of them (--random: log:LOW:HIGH)"
+WHOLE = "whole numbers, or LOW..HIGH for all between"
 
 
 class Range(NamedTuple):
@@ -53,6 +52,11 @@ class Axis(NamedTuple):
         layer = "" if self.layer is None else f".{self.layer}"
         return "--" + self.setting.replace("_", "-") + layer
 
+    @property
+    def values(self) -> str:
+        """What may be given."""
+        return WHOLE if FIELDS[self.setting].metadata["kind"] is int else NUMBERS
+
 
 def axis(name: str, words: Sequence[str]) -> Axis:
     """The axis of a flag's name without dashes, such as `learning-rate` or `learning-rate.1`.
@@ -63,7 +67,7 @@ def axis(name: str, words: Sequence[str]) -> Axis:
     setting, _, layer = name.replace("-", "_").partition(".")
     found = Axis(setting, int(layer) if layer else None, tuple(words))
     if not words:
-        raise ValueError(f"{found.flag} has no value; give {VALUES}")
+        raise ValueError(f"{found.flag} has no value; give {found.values}")
     if layer and not FIELDS[setting].metadata.get("per_layer"):
         raise ValueError(f"{found.flag}: {setting} is not per layer; leave out .{layer}")
     return found
@@ -97,9 +101,18 @@ def experiments(
         values = [_listed(one) for one in axes]
         combinations = _zipped(axes, values) if way == "zip" else itertools.product(*values)
         count = max(map(len, values), default=1) if way == "zip" else math.prod(map(len, values))
-    if count > MOST:
-        raise ValueError(f"{count:,} runs are more than {MOST:,}; take fewer values")
+    limit(count)
     return [_replaced(base, axes, combination) for combination in combinations]
+
+
+def limit(runs: int) -> None:
+    """Refuses what nobody means.
+
+    Raises:
+        ValueError: there are too many.
+    """
+    if runs > MOST:
+        raise ValueError(f"{runs:,} runs are more than {MOST:,}; take fewer values")
 
 
 def seeds(words: Sequence[str]) -> list[int]:
@@ -109,14 +122,17 @@ def seeds(words: Sequence[str]) -> list[int]:
         ValueError: a word is no whole number, or a seed comes twice.
     """
     found = _listed(Axis("seed", None, tuple(words)))
-    for seed in found:
+    for seed in (min(found), max(found)):
         Experiment(seed=seed)  # is it one?
-    if doubles := [seed for seed in found if found.count(seed) > 1]:
-        raise ValueError(f"--seed {doubles[0]} comes twice; give every seed once")
+    seed, times = collections.Counter(found).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"--seed {seed} comes twice; give every seed once")
     return found
 
 
 def _zipped(axes: list[Axis], values: list[list[Any]]) -> Iterable[Sequence[Any]]:
+    if not axes:
+        return [()]
     longest = max(map(len, values), default=1)
     for one, own in zip(axes, values, strict=True):
         if len(own) not in (1, longest):
@@ -162,6 +178,8 @@ def _drawn(one: Axis):
 def _parsed(one: Axis, word: str) -> Any:
     """A word's value: a Range, a range of whole numbers, a number, or one per layer."""
     rules: Mapping[str, Any] = FIELDS[one.setting].metadata
+    if match := re.fullmatch(r"(\d+)\.\.(\d+)", word):
+        limit(int(match[2]) - int(match[1]))
     try:
         kind, *rest = word.split(":")
         if kind in ("log", "lin") and rest:
@@ -177,20 +195,24 @@ def _parsed(one: Axis, word: str) -> Any:
             return found
         if match := re.fullmatch(r"(\d+)\.\.(\d+)", word):
             low, high = map(int, match.groups())
-            if low > high or rules["kind"] is not int or high - low > MOST:
+            if low > high or rules["kind"] is not int:
                 raise ValueError
             return range(low, high + 1)
         if rules.get("per_layer") and one.layer is None and "," in word:
             return tuple(map(rules["kind"], word.split(",")))
         return rules["kind"](word)
     except ValueError:
-        raise ValueError(f"{one.flag} {word}: this is no value; give {VALUES}") from None
+        raise ValueError(f"{one.flag} {word}: this is no value; give {one.values}") from None
 
 
 def _replaced(base: Experiment, axes: list[Axis], values: Sequence[Any]) -> Experiment:
     """The base with a value for each axis; what holds for all layers first, then what for one."""
     changed = base
-    pairs = sorted(zip(axes, values, strict=True), key=lambda pair: pair[0].layer or 0)
+    # And the weights' before the biases', which are stored as following those that they equal.
+    pairs = sorted(
+        zip(axes, values, strict=True),
+        key=lambda pair: (pair[0].setting.startswith("bias_"), pair[0].layer or 0),
+    )
     for one, value in pairs:
         if one.layer is not None:
             if not 1 <= one.layer <= base.layers:

@@ -10,6 +10,7 @@ along its axis `batch` the devices share each batch.
 import dataclasses
 import functools
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -62,6 +63,11 @@ class Finished(NamedTuple):
     seed: int  # its position among the seeds
     epochs: list[EpochResult]  # without parameters
     finite: bool  # whether every final parameter is
+
+
+def seeded(setting: Experiment, seed: int) -> Experiment:
+    """The run of a setting with a seed."""
+    return dataclasses.replace(setting, seed=seed)
 
 
 def one_scale_per_block(scales: Sequence[float]) -> bool:
@@ -292,6 +298,7 @@ class Sweep:
         size: int | None = None,
         side_by_side: bool | None = None,
     ) -> None:
+        began = time.perf_counter()
         self.settings, self.seeds, self.dataset = list(settings), list(seeds), dataset
         static = {program(experiment) for experiment in settings}
         if len(static) != 1:
@@ -314,6 +321,7 @@ class Sweep:
             runs = len(self.settings) * len(self.seeds)
             most = -(-runs // self.mesh.shape["runs"])
             self.size = min(most, size or self._size_by_memory(most))
+            self.size = int(devices.gather(np.array(self.size, np.int32)).min())  # one for all
             self.blocks = blocks(scales, len(self.seeds), self.size)
             self.height, self.width = len(self.blocks[0].seeds), len(self.blocks[0].settings)
             self.compiled = self.program.compile(
@@ -322,6 +330,7 @@ class Sweep:
             runs_sharding = self.program.sharding("runs")
             self._start = jax.jit(self.program.start, out_shardings=runs_sharding)
             self._finite = jax.jit(self.program.finite, out_shardings=everywhere)
+        self.setup_seconds = time.perf_counter() - began
 
     def _size_by_memory(self, most: int) -> int:
         """As many runs a block as the device's free memory takes."""
@@ -431,7 +440,8 @@ class Sweep:
         for position, experiment in enumerate(wanted.values()):
             if position % count == own:
                 found[position] = self._sharpness(experiment).value
-        parts = devices.gather(found)
+        with devices.precision(self.experiment):
+            parts = devices.gather(found)
         known.update((key, float(parts[i % count, i])) for i, key in enumerate(wanted))
         for run in finished:
             key, rate = self._unit_rate(run)
@@ -452,7 +462,7 @@ class Sweep:
         return dataclasses.replace(asked, **changed), rate
 
     def experiment_of(self, run: Finished) -> Experiment:
-        return dataclasses.replace(self.settings[run.setting], seed=self.seeds[run.seed])
+        return seeded(self.settings[run.setting], self.seeds[run.seed])
 
     def _sharpness(self, experiment: Experiment) -> Sharpness:
         ready = start(experiment, self.dataset, self.local_images)

@@ -1,7 +1,8 @@
 """What a sweep leaves behind, and how it goes on after a crash.
 
     sweep.json      what was asked: schema, `finished`, identity (a hash of every run and the data),
-                    experiment (the settings of all), axes, seeds, data, environment, timings
+                    experiment (the settings of all), axes, seeds, forecast, data, environments
+                    (all that had a part in it), timings
     runs.parquet    a row per run, columns below
     curves.parquet  a row per run and epoch: run, and the entries of a record's `epochs`
     *.png           figures, made by scripts/sweep_figures.py from runs.parquet
@@ -16,12 +17,11 @@ train_accuracy, test_loss, test_accuracy of the last epoch; best_test_accuracy a
 first that reached it); dead_1, ... per hidden layer.
 """
 
+import fcntl
 import hashlib
-import itertools
 import json
 import os
-import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,14 @@ TEXTS = ("experiment", "verdict", "outcome")
 FLAGS = ("diverged", "died")
 
 
-def identity(settings: Iterable[Experiment], seeds: Sequence[int], dataset: Dataset) -> str:
+def identity(
+    settings: Iterable[Experiment], seeds: Sequence[int], dataset: Dataset, forecast: bool
+) -> str:
     """A fingerprint of every run and the data: equal sweeps, equal fingerprints."""
     digest = hashlib.sha256(dataset.sha256.encode())
     for experiment in settings:
         digest.update(experiment.sha256.encode())
-    digest.update(json.dumps(list(seeds)).encode())
+    digest.update(json.dumps([list(seeds), forecast]).encode())
     return digest.hexdigest()
 
 
@@ -143,54 +145,102 @@ def table(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 class Directory:
-    """A sweep's directory; what is in it is whole at any moment.
+    """A sweep's directory; what is in it is whole at any moment. Looks, and touches nothing.
+
+    Args:
+        plan: what sweep.json is to say.
+        fingerprint: of the run at a position of the table (Experiment.sha256).
 
     Raises:
         ValueError: something else stands there, or a sweep that was not to be touched.
     """
 
-    def __init__(self, out: Path, plan: dict[str, Any], resume: bool, overwrite: bool) -> None:
+    def __init__(
+        self,
+        out: Path,
+        plan: dict[str, Any],
+        fingerprint: Callable[[int], str],
+        resume: bool,
+        overwrite: bool,
+    ) -> None:
         self.out, self.plan, self.parts = out, plan, out / "parts"
+        self.fingerprint, self.overwrite = fingerprint, overwrite
+        self.finished = False
         if out.exists() and not out.is_dir():
             raise ValueError(f"{out} is a file; --out needs a directory's name")
-        there = read(out) if (out / "sweep.json").is_file() else None
-        if there is None and out.is_dir() and any(out.iterdir()) and not self._just_begun():
+        if out.is_dir() and any(out.iterdir()) and not self._is_ours():
             raise ValueError(f"{out} holds files that are not a sweep's; choose another --out")
-        self.finished = False
-        if there is not None and not overwrite:
-            if there["identity"] != plan["identity"]:
-                raise ValueError(
-                    f"{out} holds another sweep ({_difference(there, plan)}); --overwrite replaces "
-                    "it, --out DIR keeps both"
-                )
-            if not resume:
-                state = "a finished" if there["finished"] else "an unfinished"
-                keeps = "--out DIR keeps both" if there["finished"] else "--resume continues it"
-                raise ValueError(f"{out} holds {state} sweep; --overwrite replaces it, {keeps}")
-            self.finished = there["finished"]
-        out.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            shutil.rmtree(self.parts, ignore_errors=True)
-            for name in NAMES:
-                (out / name).unlink(missing_ok=True)
-        for leftover in [*out.glob("*.partial"), *self.parts.glob("*.partial")]:
-            leftover.unlink()
-        if not self.finished:
-            self.parts.mkdir(exist_ok=True)
-            self._write_plan(False)
+        if overwrite or not (out / "sweep.json").exists():
+            return
+        there = read(out)
+        if there["identity"] != plan["identity"]:
+            raise ValueError(
+                f"{out} holds another sweep ({_difference(there, plan)}); --overwrite replaces "
+                "it, --out DIR keeps both"
+            )
+        if not resume:
+            state = "a finished" if there["finished"] else "an unfinished"
+            keeps = "--out DIR keeps both" if there["finished"] else "--resume continues it"
+            raise ValueError(f"{out} holds {state} sweep; --overwrite replaces it, {keeps}")
+        self.finished = there["finished"]
+        known = there.get("environments", [])
+        plan["environments"] = known + [one for one in plan["environments"] if one not in known]
 
-    def _just_begun(self) -> bool:
-        """Killed before sweep.json was there."""
-        return {path.name for path in self.out.iterdir()} <= {"parts", "sweep.json.partial"}
+    def _is_ours(self) -> bool:
+        """Whether a sweep stands here, or was just about to."""
+        if (self.out / "sweep.json").is_file():
+            return True
+        names = {path.name for path in self.out.iterdir()}
+        empty = not self.parts.exists() or not any(self.parts.iterdir())
+        return names <= {"parts", "sweep.json.partial"} and empty
+
+    def begin(self) -> None:
+        """Makes the directory ready for parts, and takes it for this process.
+
+        Raises:
+            ValueError: another process is at work in it.
+            OSError: it cannot be written.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._lock()
+        if self.overwrite:
+            for name in NAMES:
+                (self.out / name).unlink(missing_ok=True)
+            self._remove_parts()
+        for leftover in [*self.out.glob("*.partial"), *self.parts.glob("*.partial")]:
+            leftover.unlink()
+        if self.finished:
+            self._remove_parts()
+        else:
+            self._write_plan(False)
+            self.parts.mkdir(exist_ok=True)
+
+    def _lock(self) -> None:
+        """A lock that ends with the process; where the file system has none, there is none."""
+        self._locked = os.open(self.out, os.O_RDONLY)
+        try:
+            fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another process is at work in {self.out}; wait for it") from None
+        except OSError:
+            return
+
+    def close(self) -> None:
+        """Gives the directory up."""
+        os.close(self._locked)
 
     def done(self) -> set[int]:
-        """The runs of finished chunks; a damaged part counts as not there."""
+        """The runs of finished chunks; a part that is damaged or another sweep's is dropped."""
         found: set[int] = set()
-        for path in sorted(self.parts.glob("*.parquet")):
+        for path in self._own_parts():
             try:
-                found |= set(pq.read_table(path, columns=["run"])["run"].to_pylist())
-            except (pa.ArrowException, OSError):
+                rows = pq.read_table(path, columns=["run", "experiment"]).to_pylist()
+                if any(one["experiment"] != self.fingerprint(one["run"]) for one in rows):
+                    raise ValueError
+            except (pa.ArrowException, OSError, ValueError, IndexError):
                 path.unlink()
+            else:
+                found |= {one["run"] for one in rows}
         return found
 
     def add(self, rows: list[dict[str, Any]]) -> None:
@@ -198,22 +248,18 @@ class Directory:
         path = self.parts / f"{rows[0]['run']:08}-{rows[-1]['run']:08}.parquet"
         write(path, lambda partial: pq.write_table(table(rows), partial))
 
-    def finish(
-        self, runs: pa.Table, curves: pa.Table, files: dict[str, bytes], timings: dict[str, Any]
-    ) -> None:
-        """Puts the tables of all runs and `files` in the place of the parts."""
+    def finish(self, runs: pa.Table, curves: pa.Table, timings: dict[str, Any]) -> None:
+        """Puts the tables of all runs in the place of the parts."""
         write(self.out / "runs.parquet", lambda partial: pq.write_table(runs, partial))
         write(self.out / "curves.parquet", lambda partial: pq.write_table(curves, partial))
-        for name, content in files.items():
-            write(self.out / name, lambda partial, content=content: partial.write_bytes(content))
         self.plan |= {"timings": timings}
         self._write_plan(True)
-        shutil.rmtree(self.parts)
+        self._remove_parts()
 
     def tables(self) -> tuple[pa.Table, pa.Table]:
         """runs.parquet and curves.parquet out of the parts, in the order of the runs."""
         rows: dict[int, dict[str, Any]] = {}
-        for path in sorted(self.parts.glob("*.parquet")):
+        for path in self._own_parts():
             for one in pq.read_table(path).to_pylist():
                 rows.setdefault(one["run"], one)
         ordered = [rows[run] for run in sorted(rows)]
@@ -221,6 +267,15 @@ class Directory:
         for one in ordered:
             del one["epochs"]
         return table(ordered), table(curves)
+
+    def _own_parts(self) -> list[Path]:
+        return sorted(self.parts.glob("[0-9]*-[0-9]*.parquet"))
+
+    def _remove_parts(self) -> None:
+        if self.parts.exists():
+            for path in self._own_parts():
+                path.unlink()
+            self.parts.rmdir()
 
     def _write_plan(self, finished: bool) -> None:
         text = json.dumps(self.plan | {"finished": finished}, indent=2, allow_nan=False) + "\n"
@@ -242,9 +297,10 @@ def write(path: Path, content: Any) -> None:
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
+    except OSError as error:  # Arrow's names no file
+        raise OSError(error.errno, error.errno and os.strerror(error.errno), str(path)) from error
+    finally:
         partial.unlink(missing_ok=True)
-        raise
 
 
 def read(out: Path) -> dict[str, Any]:
@@ -278,7 +334,7 @@ def load(out: Path) -> tuple[dict[str, Any], pa.Table, pa.Table]:
 
 
 def _difference(there: dict[str, Any], plan: dict[str, Any]) -> str:
-    for name in ("experiment", "axes", "seeds", "data"):
+    for name in ("experiment", "axes", "seeds", "data", "forecast"):
         mine, theirs = plan[name], there.get(name)
         if mine != theirs:
             if isinstance(mine, dict) and isinstance(theirs, dict):
@@ -286,8 +342,3 @@ def _difference(there: dict[str, Any], plan: dict[str, Any]) -> str:
                 return f"its {key} is {theirs.get(key)}, asked is {mine.get(key)}"
             return f"its {name} are not those asked for"
     return "its runs are not those asked for"
-
-
-def pairs(settings: int, seeds: int) -> list[tuple[int, int]]:
-    """The runs in the order of the table: (setting, seed) by their positions, seeds fastest."""
-    return list(itertools.product(range(settings), range(seeds)))

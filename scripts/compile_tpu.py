@@ -23,6 +23,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import math
 import os
 import re
 import sys
@@ -271,12 +272,14 @@ def main(arguments: list[str] | None = None) -> None:
 def run(values: argparse.Namespace) -> None:
     experiment = Experiment(
         hidden=tuple(values.hidden), batch_size=values.batch_size, epochs=values.epochs,
-        optimizer=values.optimizer, precision=values.precision,
+        optimizer=values.optimizer, precision=values.precision, train_size=values.train_size,
     )  # fmt: skip
     shape = Shape(train=values.train_size)
     experiment.steps_per_epoch(shape.train)
     if values.runs_per_device < 1:
         raise ValueError(f"--runs-per-device {values.runs_per_device} must be at least 1")
+    if values.dollars is not None and not 0 <= values.dollars < math.inf:
+        raise ValueError(f"--dollars {values.dollars:g} must be 0 or more")
     chosen = [(name, *topology(name)) for name in values.topologies]
     everything = []
     for name, chip, there in chosen:

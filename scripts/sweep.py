@@ -10,33 +10,56 @@ figures and sweep.json. Finished chunks are on disk at once; --resume goes on af
 """
 
 import argparse
+import contextlib
 import datetime
 import functools
 import re
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxmlp import flags, grid
+from jaxmlp import flags, grid, question
 from jaxmlp.experiment import Experiment
 
-DESCRIPTION = __doc__ or ""
 KEPT = "finished chunks are kept; --resume goes on"
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+LAYER_FLAG = re.compile(
+    rf"--(?:{'|'.join(name.replace('_', '-') for name in grid.SWEPT)})\.[1-9]\d*(?==|$)"
+)
+
+
+# ---- what is asked
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The flags; `axes` are those of settings, `layer_axes` of single layers."""
-    parser = flags.parser(DESCRIPTION, grid.SWEPT)
+    """The flags; those of single layers in `layer_axes`."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    matches = [LAYER_FLAG.match(word) for word in arguments]
+    layer_flags = list(dict.fromkeys(match[0] for match in matches if match))
+    parser = flags.parser(__doc__ or "", grid.SWEPT, layer_flags)
+    add_flags(parser)
+    values, rest = parser.parse_known_args(arguments)
+    for word in rest:
+        if not word.startswith("-"):
+            flags.fail(f"{word} is one value too many: a sweep does not vary what it follows; "
+                       "run a sweep for each", flags.INPUT)  # fmt: skip
+        parser.error(f"unrecognized arguments: {word}")
+    names = [flag.removeprefix("--") for flag in layer_flags]
+    values.layer_axes = {name: getattr(values, name) for name in names}
+    return values
+
+
+def add_flags(parser: flags.Parser) -> None:
     flags.add_data_flags(parser)
     how = parser.add_argument_group("sweep")
     ways = how.add_mutually_exclusive_group()
     ways.add_argument("--zip", action="store_true",
                       help="the axes' values side by side (default: all combinations)")  # fmt: skip
     ways.add_argument("--random", type=int, metavar="N", help="N draws from the axes")
-    how.add_argument("--sweep-seed", type=int, default=0, metavar="K",
-                     help="of the draws (default: 0)")  # fmt: skip
+    how.add_argument("--sweep-seed", type=int, metavar="K", help="of the draws (default: 0)")
     how.add_argument("--no-forecast", action="store_true",
                      help="leave out sharpness and what was foretold")  # fmt: skip
     where = parser.add_argument_group("devices")
@@ -54,56 +77,53 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     keep.add_argument("--resume", action="store_true",
                       help="go on with an unfinished sweep, or start it")  # fmt: skip
     keep.add_argument("--overwrite", action="store_true", help="replace a sweep that stands there")
-    arguments = sys.argv[1:] if arguments is None else arguments
-    values, rest = parser.parse_known_args(arguments)
-    values.layer_axes = layer_axes(rest, arguments)
-    return values
-
-
-def layer_axes(words: list[str], arguments: list[str]) -> dict[str, list[str]]:
-    """`--learning-rate.1 0.1 0.2` and the like: the words that argparse did not know."""
-    names = "|".join(name.replace("_", "-") for name in grid.SWEPT)
-    found: dict[str, list[str]] = {}
-    own: list[str] | None = None
-    for word in words:
-        if match := re.fullmatch(rf"--((?:{names})\.\d+)", word):
-            own = found.setdefault(match.group(1), [])
-        elif word.startswith("--"):
-            flags.fail(f"unrecognized arguments: {word}; --help lists the flags", flags.INPUT)
-        elif own is None:
-            before = arguments[: arguments.index(word)]
-            flag = next((other for other in reversed(before) if other.startswith("--")), "here")
-            flags.fail(f"{word}: {flag} takes one value, and a sweep does not vary it; "
-                       "run a sweep for each", flags.INPUT)  # fmt: skip
-        else:
-            own.append(word)
-    return found
 
 
 def plan(values: argparse.Namespace) -> tuple[Experiment, list[grid.Axis], list[Experiment]]:
-    """The base experiment, the axes, and the settings that they span.
+    """The base experiment, the axes, and the settings that they span; `values.seeds` beside them.
 
     Raises:
         ValueError: a value breaks its rule.
     """
     words = {name: getattr(values, name) for name in grid.SWEPT if getattr(values, name)}
-    words_of_seed = words.pop("seed", None) or ["0"]
-    values.seeds = grid.seeds(words_of_seed)
+    values.seeds = grid.seeds(words.pop("seed", None) or ["0"])
     for name in grid.SWEPT:
         setattr(values, name, None)
-    scales = words.get("input_scale", [])
-    if values.case and len(scales) == 1 and re.fullmatch(r"[\d.e+-]+", scales[0]):
-        values.input_scale = float(scales[0])  # the case's settings depend on it
-    _, base = flags.experiment(values)
     axes = [grid.axis(name, own) for name, own in {**words, **values.layer_axes}.items()]
-    way = "zip" if values.zip else "random" if values.random is not None else "grid"
-    if values.random is not None and values.random < 1:
-        raise ValueError(f"--random {values.random} must be at least 1")
-    for name in ("runs_per_device", "data_parallel"):
+    if values.case:
+        values.input_scale = scale_of_case(values.case, axes)
+    _, base = flags.experiment(values)
+    for name in ("random", "runs_per_device", "data_parallel"):
         if getattr(values, name) is not None and getattr(values, name) < 1:
             flag = "--" + name.replace("_", "-")
             raise ValueError(f"{flag} {getattr(values, name)} must be at least 1")
-    return base, axes, grid.experiments(base, axes, way, values.random, values.sweep_seed)
+    if values.sweep_seed is not None and values.random is None:
+        raise ValueError("--sweep-seed is of the draws; give --random N, or leave it out")
+    way = "zip" if values.zip else "random" if values.random is not None else "grid"
+    settings = grid.experiments(base, axes, way, values.random, values.sweep_seed or 0)
+    grid.limit(len(settings) * len(values.seeds))
+    return base, axes, settings
+
+
+def scale_of_case(case: str, axes: list[grid.Axis]) -> float | None:
+    """The input scale for which a case's settings are taken.
+
+    Raises:
+        ValueError: there are several.
+    """
+    own = [axis for axis in axes if axis.setting == "input_scale"]
+    if not own:
+        return None
+    scales = {experiment.input_scale for experiment in grid.experiments(Experiment(), own)}
+    if len(scales) > 1 and question.settings(case, 2.0) != {"input_scale": 2.0}:
+        raise ValueError(
+            f"--case {case}: its settings depend on the input scale; give one --input-scale, or "
+            "the settings themselves"
+        )
+    return scales.pop() if len(scales) == 1 else None
+
+
+# ---- the command
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -112,7 +132,6 @@ def main(arguments: list[str] | None = None) -> None:
         base, axes, settings = plan(values)
     except ValueError as error:
         flags.fail(error, flags.INPUT)
-    signal.signal(signal.SIGTERM, terminate)
     try:
         with flags.one_line_errors(KEPT):
             run(values, base, axes, settings)
@@ -124,9 +143,33 @@ def main(arguments: list[str] | None = None) -> None:
         raise
 
 
-def terminate(number, frame) -> None:
-    """A machine is taken away: what is finished is on disk."""
-    raise flags.TerminatedError(f"terminated; {KEPT}")
+@contextlib.contextmanager
+def stopping() -> Iterator[Callable[[], None]]:
+    """SIGTERM and Ctrl-C end the work where they arrive.
+
+    Yields:
+        To be called now and then: raises again what was swallowed, as JAX's callbacks do.
+    """
+    asked: list[BaseException] = []
+
+    def handle(number, frame) -> None:
+        asked.append(
+            KeyboardInterrupt()
+            if number == signal.SIGINT
+            else flags.TerminatedError(f"terminated; {KEPT}")
+        )
+        raise asked[0]
+
+    def check() -> None:
+        if asked:
+            raise asked[0]
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run(
@@ -136,96 +179,132 @@ def run(
     settings: list[Experiment],
 ) -> None:
     """Loads, trains chunk by chunk, writes. Imports what is slow only now, the flags are good."""
-    import jax
     from rich.console import Console
 
-    from jaxmlp import data, devices, job, record, sweep, sweep_record
+    from jaxmlp import data, devices, job, sweep, sweep_record
 
-    console = Console(highlight=False)
-    devices.distribute(values.coordinator, values.processes, values.process_id, values.distributed)
-    devices.use_compilation_cache()
-    writes = devices.is_first()
-    if not writes:
-        console.quiet = True
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    dataset = job.load(values, functools.partial(job.warn, console))
-    if base.train_size:
-        dataset = data.first(dataset, base.train_size)
-    devices.mesh(values.data_parallel, base.batch_size)
-    base.steps_per_epoch(len(dataset.train_labels))
-    identity = sweep_record.identity(settings, values.seeds, dataset)
-    asked = {
+    with stopping() as check:
+        devices.distribute(
+            values.coordinator, values.processes, values.process_id, values.distributed
+        )
+        devices.use_compilation_cache()
+        console = Console(highlight=False, soft_wrap=True, quiet=not devices.is_first())
+        dataset = job.load(values, functools.partial(job.warn, console))
+        if base.train_size:
+            dataset = data.first(dataset, base.train_size)
+        devices.mesh(values.data_parallel, base.batch_size)
+        base.steps_per_epoch(len(dataset.train_labels))
+        asked = description(values, base, axes, settings, dataset)
+        devices.alike(asked["identity"])
+        out = values.out or Path("runs") / f"sweep-{asked['identity'][:10]}"
+
+        def fingerprint(run: int) -> str:
+            setting, seed = divmod(run, len(values.seeds))
+            return sweep.seeded(settings[setting], values.seeds[seed]).sha256
+
+        directory = devices.by_first(
+            lambda: sweep_record.Directory(out, asked, fingerprint, values.resume, values.overwrite)
+        )
+        if devices.agree(directory is not None and directory.finished):
+            finished(console, directory)
+            return
+        many = sweep.Sweep(
+            settings, values.seeds, dataset, values.data_parallel, values.runs_per_device,
+            None if values.batching is None else values.batching == "vmap",
+        )  # fmt: skip
+        devices.by_first(lambda: directory.begin() if directory else None)
+        try:
+            train(many, directory, not values.no_forecast, console, axes, check)
+        finally:
+            if directory:
+                directory.close()
+    console.print(f"sweep: {out}")
+
+
+def description(
+    values: argparse.Namespace, base: Experiment, axes: list[grid.Axis], settings, dataset
+) -> dict[str, Any]:
+    """What sweep.json says before the first run."""
+    import jax
+
+    from jaxmlp import devices, record, sweep_record
+
+    forecast = not values.no_forecast
+    return {
         "schema": sweep_record.SCHEMA,
-        "identity": identity,
+        "identity": sweep_record.identity(settings, values.seeds, dataset, forecast),
         "experiment": base.to_json(),
         "axes": [{"flag": axis.flag, "values": list(axis.words)} for axis in axes],
         "way": {"zip": values.zip, "random": values.random, "seed": values.sweep_seed},
         "seeds": values.seeds,
+        "forecast": forecast,
         "data": record.data_section(dataset),
-        "environment": record.environment(
-            devices.describe(jax.device_count()), ("jax", "jaxlib", "flax", "optax", "numpy")
-        ),
+        "environments": [record.environment(devices.describe(jax.device_count()), PACKAGES)],
     }
-    out = values.out or Path("runs") / f"sweep-{identity[:10]}"
-    directory = devices.by_first(
-        lambda: sweep_record.Directory(out, asked, values.resume, values.overwrite)
-    )
-    done = devices.agree_on(
-        directory.done() if directory else set(), len(settings) * len(values.seeds)
-    )
-    finished = devices.agree_on({0} if directory and directory.finished else set(), 1)
-    if finished:
-        console.print(f"{out} is finished; nothing is left to do", soft_wrap=True)
-        return
-    began = time.perf_counter()
-    many = sweep.Sweep(
-        settings, values.seeds, dataset, values.data_parallel, values.runs_per_device,
-        None if values.batching is None else values.batching == "vmap",
-    )  # fmt: skip
-    setup = time.perf_counter() - began
-    console.print(describe(many, axes, done), soft_wrap=True)
-    began = time.perf_counter()
-    with devices.together():
-        train(values, many, directory, done, console)
+
+
+def finished(console, directory: Any) -> None:
+    """A sweep that was finished before: what a crash may have left undone at its end."""
     if directory:
-        import sweep_figures
-
-        timings = {
-            "started": started,
-            "setup_seconds": setup,
-            "train_seconds": time.perf_counter() - began,
-        }
-        runs, curves = directory.tables()
-        directory.finish(runs, curves, sweep_figures.draw(asked, runs), timings)
-        console.print(summary(runs, sweep_figures.swept(runs)), soft_wrap=True)
-        console.print(f"sweep: {out}", soft_wrap=True)
+        directory.begin()
+        draw(directory.out)
+        console.print(f"{directory.out} is finished; nothing is left to do")
+        directory.close()
 
 
-def describe(many: Any, axes: list[grid.Axis], done: set[int]) -> str:
+def draw(out: Path) -> None:
+    import sweep_figures
+
+    from jaxmlp import sweep_record
+
+    asked, runs, _ = sweep_record.load(out)
+    sweep_figures.save(sweep_figures.draw(asked, runs), out)
+
+
+def train(many: Any, directory: Any, forecast: bool, console, axes: list[grid.Axis], check) -> None:
+    """Trains what is not done; the first process keeps each chunk, and at the end all."""
+    import sweep_figures
+
+    from jaxmlp import devices
+
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    began = time.perf_counter()
+    runs = len(many.settings) * len(many.seeds)
+    done = devices.agree_on(directory.done() if directory else set(), runs)
+    console.print(describe(many, axes, len(done)))
+    with devices.together():
+        train_chunks(many, directory, forecast, console, done, check)
+    if directory:
+        timings = {"started": started, "setup_seconds": many.setup_seconds,
+                   "train_seconds": time.perf_counter() - began}  # fmt: skip
+        table, curves = directory.tables()
+        directory.finish(table, curves, timings)
+        draw(directory.out)
+        console.print(summary(table, sweep_figures.swept(table)))
+
+
+def describe(many: Any, axes: list[grid.Axis], done: int) -> str:
     import jax
 
     runs, seeds = len(many.settings) * len(many.seeds), len(many.seeds)
     what = ", ".join(f"{axis.flag[2:]} {' '.join(axis.words)}" for axis in axes) or "one setting"
-    how = "side by side" if many.program.side_by_side else "one after the other"
-    shape = many.mesh.shape
-    shared = f", each batch on {shape['batch']}" if shape["batch"] > 1 else ""
-    processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    how = "side by side" if many.program.side_by_side else "one run after the other"
+    count, shared = jax.device_count(), many.mesh.shape["batch"]
     return (
-        f"{runs:,} runs: {what}; {seeds} seed{'s' * (seeds > 1)}; "
+        f"{runs:,} run{'s' * (runs > 1)}: {what}; {seeds} seed{'s' * (seeds > 1)}; "
         f"{many.experiment.epochs} epochs of {many.dataset.source}\n"
-        f"{jax.device_count()} {jax.devices()[0].platform} "
-        f"device{'s' * (jax.device_count() > 1)}{processes}{shared}; on each "
-        f"{many.height * many.width} runs at a time, {how}"
-        + (f"; {len(done):,} are done already" if done else "")
+        f"{count} {jax.devices()[0].platform} device{'s' * (count > 1)}"
+        + (f" of {jax.process_count()} processes" if jax.process_count() > 1 else "")
+        + (f", each batch on {shared}" if shared > 1 else "")
+        + f"; in blocks of {many.height * many.width}, {how}"
+        + (f"; {done:,} are done already" if done else "")
     )
 
 
-def train(values: argparse.Namespace, many: Any, directory: Any, done: set[int], console) -> None:
-    """Trains what is not done, and keeps each chunk as it finishes."""
-    from rich import progress
-
-    from jaxmlp import sweep_record
-
+def train_chunks(
+    many: Any, directory: Any, forecast: bool, console, done: set[int], check: Callable[[], None]
+) -> None:
+    """Trains the chunks in which a run is not done."""
     seeds, epochs = len(many.seeds), many.experiment.epochs
     chunks = []
     for chunk in many.chunks():
@@ -233,60 +312,83 @@ def train(values: argparse.Namespace, many: Any, directory: Any, done: set[int],
         if left:
             chunks.append((chunk, left))
     known: dict[str, float] = {}
-    total = sum(len(left) for _, left in chunks)
+    trained = 0
+    with progress(console, sum(len(left) for _, left in chunks)) as show:
+        for chunk, left in chunks:
+
+            def after(epoch: int, before: int = trained, size: int = len(left)) -> None:
+                check()
+                show(before + size * epoch / epochs)
+
+            wanted = set(left)
+            runs = [one for one in many.train(chunk, after) if (one.setting, one.seed) in wanted]
+            foretold = list(many.forecasts(runs, known)) if forecast else [None] * len(runs)
+            check()
+            if directory:
+                directory.add(rows(many, runs, foretold))
+            trained += len(left)
+            show(trained)
+
+
+def rows(many: Any, runs: list[Any], foretold: list[Any]) -> list[dict[str, Any]]:
+    """A chunk's rows, in the order of the table."""
+    from jaxmlp import sweep_record
+
+    found = [
+        sweep_record.run_row(
+            one.setting * len(many.seeds) + one.seed, many.experiment_of(one), one.epochs,
+            one.finite, said and said.to_json(), many.dataset,
+        )
+        for one, said in zip(runs, foretold, strict=True)
+    ]  # fmt: skip
+    return sorted(found, key=lambda row: row["run"])
+
+
+@contextlib.contextmanager
+def progress(console, total: int) -> Iterator[Callable[[float], None]]:
+    """A bar over the whole sweep on a terminal, a line after each chunk elsewhere.
+
+    Yields:
+        A function of the runs that are trained, parts of runs included.
+    """
+    from rich import progress
+
+    began = time.perf_counter()
     columns = (
         progress.TextColumn("runs"), progress.BarColumn(bar_width=30),
         progress.MofNCompleteColumn(), progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(compact=True),
     )  # fmt: skip
-    trained, began = 0, time.perf_counter()
     with progress.Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=total)
-        for chunk, left in chunks:
 
-            def show(epoch: int, before: int = trained, size: int = len(left)) -> None:
-                bar.update(task, completed=before + size * epoch // epochs)
+        def show(trained: float) -> None:
+            bar.update(task, completed=int(trained))
+            if not console.is_terminal and isinstance(trained, int):
+                left = (time.perf_counter() - began) / trained * (total - trained)
+                console.print(f"{trained:,} of {total:,} runs, {left:.0f} s left")
 
-            finished = [
-                one for one in many.train(chunk, show) if (one.setting, one.seed) in set(left)
-            ]
-            foretold = [None] * len(finished)
-            if not values.no_forecast:
-                foretold = [one.to_json() for one in many.forecasts(finished, known)]
-            if directory:
-                rows = [
-                    sweep_record.run_row(
-                        one.setting * seeds + one.seed, many.experiment_of(one), one.epochs,
-                        one.finite, before, many.dataset,
-                    )
-                    for one, before in zip(finished, foretold, strict=True)
-                ]  # fmt: skip
-                directory.add(sorted(rows, key=lambda row: row["run"]))
-            trained += len(left)
-            if not console.is_terminal:
-                seconds = time.perf_counter() - began
-                rest = seconds / trained * (total - trained)
-                console.print(f"{trained:,} of {total:,} runs, {rest:.0f} s left")
+        yield show
 
 
 def summary(runs: Any, swept: list[str]) -> str:
     """How the runs ended, which was the best, and how right the forecasts were."""
-    rows = runs.to_pylist()
-    kinds = [row["outcome"] for row in rows]
+    found = runs.to_pylist()
+    kinds = [row["outcome"] for row in found]
     counts = ", ".join(f"{kinds.count(kind):,} {kind}" for kind in dict.fromkeys(sorted(kinds)))
-    best = max(rows, key=lambda row: row["test_accuracy"])
+    best = max(found, key=lambda row: (row["outcome"] != "nonfinite", row["test_accuracy"]))
     what = ", ".join(f"{name} {best[name]:.4g}" for name in swept)
     lines = [
         f"outcomes: {counts}",
-        f"best: run {best['run']} (seed {best['seed']}), test accuracy "
+        f"best: run {best['run']} (seed {best['seed']}, {best['outcome']}), test accuracy "
         f"{best['test_accuracy']:.1%}" + f": {what}" * bool(what),
     ]
     if best["verdict"]:
         pairs = (("diverges", lambda row: row["diverges"] >= 0.5, "diverged"),
                  ("dies", lambda row: row["verdict"] == "fatal", "died"))  # fmt: skip
         for name, said, went in pairs:
-            right = sum(said(row) == row[went] for row in rows) / len(rows)
-            lines.append(f"{name}: {sum(row[went] for row in rows):,} runs; "
+            right = sum(said(row) == row[went] for row in found) / len(found)
+            lines.append(f"{name}: {sum(row[went] for row in found):,} runs; "
                          f"{right:.1%} of the forecasts came true")  # fmt: skip
     return "\n".join(lines)
 

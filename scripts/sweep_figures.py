@@ -39,9 +39,8 @@ def swept(runs: Any) -> list[str]:
 
 
 def _proportional(a: np.ndarray, b: np.ndarray) -> bool:
-    with np.errstate(all="ignore"):
-        ratio = a / b
-    return bool(np.ptp(ratio) <= 1e-9 * abs(ratio[0]))
+    at = np.argmax(np.abs(b))
+    return bool(np.allclose(a * b[at], b * a[at], rtol=1e-9, atol=0))
 
 
 def draw(asked: dict[str, Any], runs: Any) -> dict[str, bytes]:
@@ -85,23 +84,16 @@ def heat(asked: dict[str, Any], runs: Any, x: str, y: str, value: str) -> bytes:
 
 
 def _cells(figure, axis, runs, x: str, y: str, values: np.ndarray, label: str) -> None:
-    """A grid of cells where the runs form one, points elsewhere."""
+    """A grid of cells where the runs form one, points elsewhere; the mean at each place."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        raise ValueError(f"{label} is nowhere finite; choose another --value")
     across, up = column(runs, x), column(runs, y)
-    places, which = np.unique(np.column_stack([across, up]), axis=0, return_inverse=True)
-    which = which.ravel()
-    with np.errstate(all="ignore"):
-        known = np.isfinite(values)
-        sums = np.bincount(which, np.where(known, values, 0), len(places))
-        means = sums / np.bincount(which, known, len(places))
-    columns, rows = np.unique(across), np.unique(up)
-    bounded = 0 <= np.nanmin(means) <= np.nanmax(means) <= 1
-    wide = not bounded and np.nanmin(means) > 0 and np.nanmax(means) > DECADES * np.nanmin(means)
+    bounded = 0 <= known.min() <= known.max() <= 1
+    wide = not bounded and known.min() > 0 and known.max() > DECADES * known.min()
     options: dict[str, Any] = {"cmap": "viridis"} | ({"norm": LogNorm()} if wide else {})
-    if len(places) == len(columns) * len(rows):
-        shown = axis.pcolormesh(columns, rows, means.reshape(len(columns), len(rows)).T,
-                                shading="nearest", **options)  # fmt: skip
-    else:
-        shown = axis.scatter(*places.T, c=means, s=14, **options)
+    shown = _places(axis, across, up, np.where(np.isfinite(values), values, np.nan), np.mean,
+                    **options)  # fmt: skip
     _scales(axis, across, up)
     figure.colorbar(shown, ax=axis, label=label.replace("_", " "))
 
@@ -167,15 +159,25 @@ def gridded(across: np.ndarray, up: np.ndarray, values: np.ndarray, merge: Any):
     Args:
         merge: of the values at one place.
     """
-    columns, where_x = np.unique(np.round(np.log(across), 6), return_inverse=True)
-    rows, where_y = np.unique(np.round(np.log(up), 6), return_inverse=True)
+    columns, where_x = _marks(across)
+    rows, where_y = _marks(up)
     cells: dict[tuple[int, int], list[float]] = {}
     for x, y, value in zip(where_x.tolist(), where_y.tolist(), values, strict=True):
         cells.setdefault((y, x), []).append(value)
     if len(cells) < len(columns) * len(rows):
         return None
     merged = [[merge(cells[y, x]) for x in range(len(columns))] for y in range(len(rows))]
-    return np.exp(columns), np.exp(rows), np.array(merged, float)
+    return columns, rows, np.array(merged, float)
+
+
+def _marks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different values, but for rounding, and which of them each is."""
+    with np.errstate(divide="ignore"):
+        digits = 6 - np.floor(np.log10(np.abs(values)))
+    rounded = [
+        round(v, int(d)) if np.isfinite(d) else v for v, d in zip(values, digits, strict=True)
+    ]
+    return np.unique(rounded, return_inverse=True)
 
 
 def _places(axis, across: np.ndarray, up: np.ndarray, values: np.ndarray, merge: Any, **options):
@@ -212,6 +214,8 @@ def foretold(asked: dict[str, Any], runs: Any) -> bytes:
     ratio = column(runs, "sharpness") / column(runs, "sharpness_limit")
     accuracy, diverged = column(runs, VALUE), column(runs, "diverged") > 0
     good = np.isfinite(ratio) & (ratio > 0)
+    if hidden := int((~good).sum()):
+        axes[0].plot([], [], " ", label=f"S 0 or not finite, not shown ({hidden:,})")
     for own, colour, label in (
         (good & ~diverged, BLUE, "did not diverge"), (good & diverged, ORANGE, "diverged"),
     ):  # fmt: skip
@@ -234,6 +238,13 @@ def foretold(asked: dict[str, Any], runs: Any) -> bytes:
                 xlim=(-0.04, 1.08), ylim=(-0.08, 1.06))  # fmt: skip
     axes[1].legend(fontsize=9)
     return png(figure)
+
+
+def save(files: dict[str, bytes], out: Path) -> None:
+    from jaxmlp import sweep_record
+
+    for name, content in files.items():
+        sweep_record.write(out / name, lambda at, content=content: at.write_bytes(content))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -261,10 +272,8 @@ def run(values: argparse.Namespace) -> None:
         files["heat.png"] = heat(asked, runs, axes[0], axes[1], values.value)
     out = values.out or values.directory
     flags.make_directory(out)
-    for name, content in files.items():
-        sweep_record.write(
-            out / name, lambda partial, content=content: partial.write_bytes(content)
-        )
+    save(files, out)
+    for name in files:
         print(f"written: {out / name}")
 
 

@@ -37,6 +37,16 @@ def test_one_layer_has_an_axis_of_its_own_whatever_the_order():
     assert [e.learning_rate for e in grid.experiments(BASE, axes)] == [(0.1, 5.0), (0.1, 6.0)]
 
 
+def test_biases_stay_where_they_were_put():
+    base = Experiment(bias=True)
+    for words in (["bias-learning-rate", "learning-rate.1"],
+                  ["learning-rate.1", "bias-learning-rate"]):  # fmt: skip
+        values = {"bias-learning-rate": ["0.02"], "learning-rate.1": ["0.5"]}
+        (found,) = grid.experiments(base, [axis(name, values[name]) for name in words])
+        assert found.per_layer("learning_rate") == (0.5, 0.02)
+        assert found.per_layer("bias_learning_rate") == (0.02, 0.02)
+
+
 def test_zip_puts_values_side_by_side():
     axes = [axis("input-scale", ["1", "255"]), axis("learning-rate", ["0.1", "0.2"]),
             axis("weight-decay", ["0"])]  # fmt: skip
@@ -44,6 +54,11 @@ def test_zip_puts_values_side_by_side():
     assert [(e.input_scale, *e.learning_rate, *e.weight_decay) for e in found] == [
         (1.0, 0.1, 0.0), (255.0, 0.2, 0.0),
     ]  # fmt: skip
+
+
+def test_nothing_swept_is_one_run():
+    for way in ("grid", "zip"):
+        assert grid.experiments(BASE, [], way=way) == [BASE]
 
 
 def test_draws_are_within_their_range_and_the_same_for_a_seed():
@@ -76,7 +91,8 @@ BAD = [
     (lambda: axis("input-scale.1", ["1"]), "input_scale is not per layer"),
     (lambda: grid.seeds(["1", "0..2"]), "--seed 1 comes twice"),
     (lambda: grid.seeds(["-1"]), "seed -1 must lie in"),
-    (lambda: grid.seeds(["0.5"]), "--seed 0.5: this is no value"),
+    (lambda: grid.seeds(["0.5"]), "--seed 0.5: this is no value; give whole numbers"),
+    (lambda: grid.seeds(["1..99999999999"]), "99,999,999,998 runs are more than"),
     (lambda: grid.seeds(["log:1:9:3"]), "--seed log:1:9:3: this is no value"),
     (lambda: grid.experiments(BASE, [axis("learning-rate.3", ["1"])]),
      "--learning-rate.3: the network has layers 1 to 2"),

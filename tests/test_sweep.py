@@ -124,6 +124,8 @@ def test_settings_that_need_two_programs_are_refused(tiny_dataset):
 
 
 def test_the_block_is_chosen_from_the_compilers_own_account(tiny_dataset, monkeypatch):
+    monkeypatch.setattr(sweep, "MOST", {})
+
     def size(free: int) -> int:
         monkeypatch.setattr(sweep.devices, "free_memory", lambda: free)
         settings = grid.experiments(
@@ -228,15 +230,37 @@ def job_of(count: int, tiny_npz, out, devices: int, **options) -> list[subproces
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("count", "devices"), [(2, 2), (4, 1)])
-def test_any_number_of_processes_gives_the_same_table(count, devices, tiny_npz, tmp_path):
-    sweep_in_process(tiny_npz, tmp_path / "one")
-    processes = job_of(count, tiny_npz, tmp_path / "many", devices)
+@pytest.mark.parametrize(("count", "devices", "precision"), [(2, 2, "float64"), (4, 1, "float32")])
+def test_any_number_of_processes_gives_the_same_table(
+    count, devices, precision, tiny_npz, tmp_path
+):
+    flags = [*FLAGS, *AXES, "--precision", precision]
+    sweep_in_process(tiny_npz, tmp_path / "one", flags=flags)
+    processes = job_of(count, tiny_npz, tmp_path / "many", devices, flags=flags)
     said = [process.communicate(timeout=180)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * count, said
     assert f"{count * devices} cpu devices of {count} processes" in said[0]
     for mine, expected in zip(tables(tmp_path / "many"), tables(tmp_path / "one"), strict=True):
         assert mine.equals(expected)
+
+
+def test_processes_with_different_flags_are_refused(tiny_npz, tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    processes = [
+        start(tiny_npz, tmp_path / "s", "--coordinator", address, "--processes", "2",
+              "--process-id", str(index), flags=[*FLAGS, "--learning-rate", rate])
+        for index, rate in enumerate(("0.1", "0.2"))
+    ]  # fmt: skip
+    for process in processes:
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 2
+        assert "error: the processes were started with different flags or data" in said
+    assert not (tmp_path / "s").exists()
+
+
+def test_processes_take_the_smallest_of_their_blocks(tiny_dataset, monkeypatch):
+    monkeypatch.setattr(sweep.devices, "gather", lambda array: np.array([array, 3]))
+    assert sweep.Sweep(spanned(), [0], tiny_dataset).size == 3
 
 
 LONG = (*FLAGS[:-1], "100000", "--learning-rate", "log:1e-3:1:8", "--no-forecast")
@@ -353,6 +377,90 @@ def test_only_what_is_missing_is_trained_again(tiny_npz, tmp_path, monkeypatch, 
     assert {p.name for p in out.iterdir()} == {p.name for p in (tmp_path / "whole").iterdir()}
 
 
+@pytest.mark.parametrize(("number", "status", "word"), [
+    (signal.SIGTERM, 75, "terminated"), (signal.SIGINT, 130, "interrupted"),
+])  # fmt: skip
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_signals_end_a_sweep_with_their_own_status(
+    number, status, word, swallowed, tiny_npz, tmp_path, monkeypatch, capsys
+):
+    compiled_epoch = sweep.Sweep._order
+
+    def signalled(self, *arguments):
+        try:
+            os.kill(os.getpid(), number)
+        except BaseException:
+            if not swallowed:  # as JAX's callbacks do
+                raise
+        return compiled_epoch(self, *arguments)
+
+    monkeypatch.setattr(sweep.Sweep, "_order", signalled)
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended:
+        sweep_in_process(tiny_npz, tmp_path / "s")
+    assert ended.value.code == status
+    assert f"error: {word}; finished chunks are kept; --resume goes on" in capsys.readouterr().err
+    assert signal.getsignal(number) is before
+
+
+def test_what_a_crash_at_the_very_end_leaves_is_cleared(tiny_npz, tmp_path, capsys):
+    out = tmp_path / "s"
+    sweep_in_process(tiny_npz, out)
+    names = {path.name for path in out.iterdir()}
+    (out / "parts").mkdir()
+    (out / "parts" / "00000000-00000015.parquet").write_bytes(b"")
+    (out / "plane.png").unlink()
+    sweep_in_process(tiny_npz, out, "--resume")
+    assert {path.name for path in out.iterdir()} == names
+    assert "is finished; nothing is left to do" in capsys.readouterr().out
+
+
+def test_one_command_at_a_time_works_in_a_directory(tiny_npz, tmp_path):
+    out = tmp_path / "s"
+    first = start(tiny_npz, out, "--resume", flags=LONG)
+    while not (out / "parts").exists():
+        time.sleep(0.05)
+    second = start(tiny_npz, out, "--resume", flags=LONG)
+    said, _ = second.communicate(timeout=60)
+    first.kill()
+    first.communicate()
+    assert second.returncode == 2
+    assert f"error: another process is at work in {out}" in said
+
+
+def test_parts_of_another_sweep_are_not_taken_for_ones_own(tiny_npz, tmp_path, monkeypatch):
+    out = tmp_path / "s"
+    unfinished(tiny_npz, out, monkeypatch)
+    (out / "sweep.json").unlink()
+    other = [*FLAGS, "--learning-rate", "0.1", "0.2", "0.3"]
+    with pytest.raises(SystemExit):  # it does not even look like a sweep
+        sweep_in_process(tiny_npz, out, "--resume", flags=other)
+    parts = [path.read_bytes() for path in sorted((out / "parts").iterdir())]
+    for path in (out / "parts").iterdir():
+        path.unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(sweep.Sweep, "train", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(SystemExit):
+            sweep_in_process(tiny_npz, out, "--resume", flags=other)
+    (out / "parts" / "00000000-00000009.parquet").write_bytes(parts[0])
+    sweep_in_process(tiny_npz, out, "--resume", flags=other)
+    assert tables(out)[0]["learning_rate_1"].to_pylist() == [0.1, 0.2, 0.3]
+
+
+def test_a_refused_overwrite_leaves_what_was_there(tiny_npz, tmp_path):
+    out = tmp_path / "s"
+    sweep_in_process(tiny_npz, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(SystemExit):
+        sweep_in_process(tiny_npz, out, "--overwrite", "--precision", "tf32")
+    assert before == {path.name: path.read_bytes() for path in out.iterdir()}
+    (out / "sweep.json").write_text("{")
+    with pytest.raises(SystemExit):
+        sweep_in_process(tiny_npz, out, "--resume")
+    sweep_in_process(tiny_npz, out, "--overwrite")
+    assert tables(out)[0].num_rows == 24
+
+
 def test_what_stands_there_is_not_touched_unasked(tiny_npz, tmp_path, monkeypatch, capsys):
     out = tmp_path / "s"
     unfinished(tiny_npz, out, monkeypatch)
@@ -360,12 +468,16 @@ def test_what_stands_there_is_not_touched_unasked(tiny_npz, tmp_path, monkeypatc
     other = [*FLAGS, "--learning-rate", "0.1", "0.2"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("precious")
+    (tmp_path / "upper" / "parts").mkdir(parents=True)
+    (tmp_path / "upper" / "parts" / "thesis.tex").write_text("precious")
     cases = [
         (out, [*FLAGS, *AXES], "holds an unfinished sweep; --overwrite replaces it, --resume"),
         (out, other, "holds another sweep (its axes are not those asked for)"),
         (out, [*other, "--resume"], "holds another sweep"),
         (out, [*FLAGS[:-1], "9", *AXES], "holds another sweep (its epochs is 2, asked is 9)"),
+        (out, [*FLAGS, *AXES, "--resume", "--no-forecast"], "holds another sweep (its forecast"),
         (tmp_path / "mine", other, "holds files that are not a sweep's"),
+        (tmp_path / "upper", other, "holds files that are not a sweep's"),
         (tmp_path / "mine" / "thesis.tex", other, "is a file"),
     ]
     for where, flags, words in cases:
@@ -384,7 +496,13 @@ def test_what_stands_there_is_not_touched_unasked(tiny_npz, tmp_path, monkeypatc
 
 
 BAD = [
-    (["--batch-size", "4", "6"], "6: --batch-size takes one value, and a sweep does not vary it"),
+    (["--batch-size", "4", "6"], "6 is one value too many: a sweep does not vary what it follows"),
+    (["--learning-rate.1", "0.1", "--epochs", "2", "3"], "3 is one value too many"),
+    (["--learning-rate.0", "0.1"], "unrecognized arguments: --learning-rate.0"),
+    (["--case", "scaled-lr", "--input-scale", "51", "255"], "give one --input-scale"),
+    (["--sweep-seed", "1"], "--sweep-seed is of the draws; give --random N"),
+    (["--learning-rate", "log:1e-3:1:10000000", "--seed", "0..1"], "20,000,000 runs are more than"),
+    (["--precision", "tf32"], "precision tf32 does not exist on cpu"),
     (["--learning-rat", "1"], "unrecognized arguments: --learning-rat"),
     (["--learning-rate.9", "1"], "the network has layers 1 to 2"),
     (["--data-parallel", "3"], "data parallel 3 does not divide the 1 devices; choose 1"),
@@ -424,6 +542,9 @@ def test_a_case_is_swept_with_its_own_settings(tiny_npz, tmp_path):
     [
         (["--random", "9", "--learning-rate", "log:1e-3:1", "--init-scale", "log:0.1:10"],
          {"heat.png", "plane.png", "foretold.png"}),
+        (["--weight-decay", "0", "1e-4", "1e-3", "--learning-rate", "0.1", "1e30"],
+         {"heat.png", "plane.png"}),
+        (["--zip"], {"plane.png"}),
         (["--learning-rate.2", "0", "0.1"], set()),  # frozen: no canonical form, S of 0
         (["--learning-rate", "0.1"], {"plane.png"}),
     ],
@@ -445,9 +566,16 @@ def test_columns_that_only_go_together_are_one_axis(tiny_npz, tmp_path, capsys):
     capsys.readouterr()
     for arguments, words in (
         ([str(tmp_path / "s"), "--value", "nonsense"], "nonsense is no column of numbers"),
+        ([str(tmp_path / "s"), "--value", "first_nonfinite_step"], "is nowhere finite"),
         ([str(tmp_path)], "is no sweep"),
     ):
         with pytest.raises(SystemExit) as ended:
             sweep_figures.main(arguments)
         assert ended.value.code == 2
         assert words in capsys.readouterr().err
+
+
+def test_an_axis_with_a_zero_is_one_axis(tiny_npz, tmp_path):
+    axes = ["--weight-decay", "0", "1e-4", "1e-3", "--learning-rate", "0", "0.1"]
+    sweep_in_process(tiny_npz, tmp_path / "s", flags=[*FLAGS, *axes])
+    assert sweep_figures.swept(tables(tmp_path / "s")[0]) == ["learning_rate_1", "weight_decay_1"]
