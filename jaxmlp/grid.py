@@ -14,7 +14,7 @@ from jaxmlp.experiment import SCALED, Experiment
 SWEPT = (*SCALED, "seed")  # what is traced: one compiled program serves all values
 WAYS = ("grid", "zip", "random")
 FIELDS = {setting.name: setting for setting in dataclasses.fields(Experiment)}
-MOST = 10_000_000  # runs; more are a slip of the keyboard
+MOST = 1_000_000  # runs; more are a slip of the keyboard
 NUMBERS = "numbers, or log:LOW:HIGH:N or lin:LOW:HIGH:N for N of them (--random: log:LOW:HIGH)"
 WHOLE = "whole numbers, or LOW..HIGH for all between"
 
@@ -79,12 +79,14 @@ def experiments(
     way: str = "grid",
     count: int | None = None,
     draw: int = 0,
+    seeds: int = 1,
 ) -> list[Experiment]:
     """The runs' settings at the base's seed, in the order of the table.
 
     Args:
         way: grid, every combination, the last axis fastest; zip, the axes' values side by side; or
             random, `count` draws from the axes' ranges and lists with the seed `draw`.
+        seeds: that each setting will be run with.
 
     Raises:
         ValueError: a value breaks its rule, or the axes do not fit together.
@@ -101,7 +103,7 @@ def experiments(
         values = [_listed(one) for one in axes]
         combinations = _zipped(axes, values) if way == "zip" else itertools.product(*values)
         count = max(map(len, values), default=1) if way == "zip" else math.prod(map(len, values))
-    limit(count)
+    limit(count * seeds)
     return [_replaced(base, axes, combination) for combination in combinations]
 
 

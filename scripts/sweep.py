@@ -100,8 +100,9 @@ def plan(values: argparse.Namespace) -> tuple[Experiment, list[grid.Axis], list[
     if values.sweep_seed is not None and values.random is None:
         raise ValueError("--sweep-seed is of the draws; give --random N, or leave it out")
     way = "zip" if values.zip else "random" if values.random is not None else "grid"
-    settings = grid.experiments(base, axes, way, values.random, values.sweep_seed or 0)
-    grid.limit(len(settings) * len(values.seeds))
+    settings = grid.experiments(
+        base, axes, way, values.random, values.sweep_seed or 0, len(values.seeds)
+    )
     return base, axes, settings
 
 

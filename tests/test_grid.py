@@ -86,7 +86,7 @@ BAD = [
     (lambda: rates(["1..3"]), "this is no value"),
     (lambda: rates(["log:1:2"]), "log:1:2: say how many, log:1:2:N"),
     (lambda: rates(["log:1:2:3"], way="random", count=2), "with --random give one log:LOW:HIGH"),
-    (lambda: rates(["log:1:2:10000000", "1"]), "10,000,001 runs are more than 10,000,000"),
+    (lambda: rates(["log:1:2:1000000", "1"]), "1,000,001 runs are more than 1,000,000"),
     (lambda: axis("learning-rate", []), "--learning-rate has no value"),
     (lambda: axis("input-scale.1", ["1"]), "input_scale is not per layer"),
     (lambda: grid.seeds(["1", "0..2"]), "--seed 1 comes twice"),
