@@ -204,9 +204,10 @@ def test_the_table_says_of_each_run_what_its_record_says(tiny_npz, tiny_dataset,
 
 
 def test_any_number_of_devices_gives_the_same_table(tiny_npz, tmp_path):
+    counts = (2, 4, 8)
+    jobs = [start(tiny_npz, tmp_path / str(devices), devices=devices) for devices in counts]
     sweep_in_process(tiny_npz, tmp_path / "one")
-    for devices in (2, 4, 8):
-        job = start(tiny_npz, tmp_path / str(devices), devices=devices)
+    for devices, job in zip(counts, jobs, strict=True):
         said, _ = job.communicate(timeout=120)
         assert job.returncode == 0, said
         assert f"{devices} cpu devices" in said
@@ -235,8 +236,8 @@ def test_any_number_of_processes_gives_the_same_table(
     count, devices, precision, tiny_npz, tmp_path
 ):
     flags = [*FLAGS, *AXES, "--precision", precision]
-    sweep_in_process(tiny_npz, tmp_path / "one", flags=flags)
     processes = job_of(count, tiny_npz, tmp_path / "many", devices, flags=flags)
+    sweep_in_process(tiny_npz, tmp_path / "one", flags=flags)
     said = [process.communicate(timeout=180)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * count, said
     assert f"{count * devices} cpu devices of {count} processes" in said[0]
@@ -273,7 +274,7 @@ def test_a_process_that_is_killed_ends_the_others_in_a_line(victim, tiny_npz, tm
     while not (tmp_path / "s" / "sweep.json").exists():
         assert time.monotonic() < until
         time.sleep(0.1)
-    time.sleep(5)  # into the training
+    time.sleep(3)  # into the training
     processes[victim].kill()
     said, _ = processes[1 - victim].communicate(timeout=90)
     processes[victim].communicate()
