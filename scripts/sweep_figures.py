@@ -19,7 +19,7 @@ from jaxmlp.experiment import PER_TENSOR
 from jaxmlp.report import BLUE, GREY, ORANGE
 
 VALUE = "test_accuracy"
-DECADES = 20  # a ratio of the ends from which on an axis is logarithmic
+DECADES = 10  # a ratio of the ends from which on an axis is logarithmic
 
 
 def swept(runs: Any) -> list[str]:
@@ -100,7 +100,7 @@ def _cells(figure, axis, runs, x: str, y: str, values: np.ndarray, label: str) -
 
 def _scales(axis, across: np.ndarray, up: np.ndarray) -> None:
     for which, values in (("x", across), ("y", up)):
-        if values.min() > 0 and values.max() > DECADES * values.min():
+        if logarithmic(values):
             axis.set(**{f"{which}scale": "log"})
 
 
@@ -130,7 +130,8 @@ def plane(asked: dict[str, Any], runs: Any) -> bytes:
                 if axis is axes[0]:
                     axis.plot([], [], style, color="black", label=f"foretold: {name}")
         name = "√(κ₁·κ₂)" if layers == 2 else "geometric mean of all κ"
-        axis.set(xscale="log", yscale="log", xlabel=f"effective initial scale, {name}")
+        _scales(axis, mean, rate)
+        axis.set(xlabel=f"effective initial scale, {name}")
         axis.set(xlim=_ends(mean), ylim=_ends(rate))
         axis.grid(visible=False)
     axes[0].set_ylabel("effective learning rate R")
@@ -184,14 +185,34 @@ def _places(axis, across: np.ndarray, up: np.ndarray, values: np.ndarray, merge:
     """Cells where the runs form a grid, points elsewhere."""
     grid = gridded(across, up, values, merge)
     if grid and min(grid[2].shape) > 1:
-        return axis.pcolormesh(*grid, shading="nearest", **options)
+        columns, rows, merged = grid
+        return axis.pcolormesh(_edges(columns), _edges(rows), merged, **options)
     size = max(8.0, min(60.0, 16_000 / len(values)))
     return axis.scatter(across, up, c=values, s=size, marker="s", linewidths=0, **options)
 
 
+def _edges(places: np.ndarray) -> np.ndarray:
+    """The borders of cells around the places, half-way on the axis that they get."""
+    if logarithmic(places):
+        return np.exp(_edges_between(np.log(places)))
+    return _edges_between(places)
+
+
+def _edges_between(places: np.ndarray) -> np.ndarray:
+    middle = (places[1:] + places[:-1]) / 2
+    return np.array([2 * places[0] - middle[0], *middle, 2 * places[-1] - middle[-1]])
+
+
+def logarithmic(values: np.ndarray) -> bool:
+    return bool(values.min() > 0 and values.max() > DECADES * values.min())
+
+
 def _ends(values: np.ndarray) -> tuple[float, float]:
-    margin = (values.max() / values.min()) ** 0.015 * 1.01
-    return values.min() / margin, values.max() * margin
+    """A little beyond the cells, or the points."""
+    if len(places := _marks(values)[0]) > 1:
+        edges = _edges(places)
+        return float(edges[0]), float(edges[-1])
+    return float(values.min()) / 1.1, float(values.max()) * 1.1
 
 
 def boundary(runs: Any, scales: np.ndarray, mean: np.ndarray, rate: np.ndarray):

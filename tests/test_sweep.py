@@ -580,3 +580,8 @@ def test_an_axis_with_a_zero_is_one_axis(tiny_npz, tmp_path):
     axes = ["--weight-decay", "0", "1e-4", "1e-3", "--learning-rate", "0", "0.1"]
     sweep_in_process(tiny_npz, tmp_path / "s", flags=[*FLAGS, *axes])
     assert sweep_figures.swept(tables(tmp_path / "s")[0]) == ["learning_rate_1", "weight_decay_1"]
+
+
+def test_cells_meet_half_way_on_their_axis():
+    np.testing.assert_allclose(sweep_figures._edges(np.array([1.0, 100.0])), [0.1, 10, 1000])
+    np.testing.assert_allclose(sweep_figures._edges(np.array([0.0, 1.0, 3.0])), [-0.5, 0.5, 2, 4])
