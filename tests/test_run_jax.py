@@ -68,6 +68,14 @@ def test_devices_that_share_each_batch_give_the_same_run_to_rounding(
     np.testing.assert_array_equal(steps_of_4["dead"], steps["dead"])
     for name, expected in params.items():
         np.testing.assert_allclose(params_of_4[name], expected, rtol=1e-3, atol=1e-5)
+    code = (
+        "from jaxmlp import data, train; from jaxmlp.experiment import Experiment\n"
+        "run = train.Run(Experiment(hidden=(5,), batch_size=8), data.load('tiny.npz'), 4)\n"
+        "print(run.compiled.input_shardings[0][2].shard_shape((3, 8)))\n"
+        "print('all-reduce' in run.compiled.as_text())"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert said.stdout == "(3, 2)\nTrue\n", said.stderr  # shared indeed
     status, _, err = command(*FAST, "--data-parallel", "3")
     assert status == 2
     assert "data parallel 3 does not divide the 1 devices; choose 1" in err

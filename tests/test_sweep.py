@@ -385,9 +385,10 @@ def test_only_what_is_missing_is_trained_again(tiny_npz, tmp_path, monkeypatch, 
 def test_signals_end_a_sweep_with_their_own_status(
     number, status, word, swallowed, tiny_npz, tmp_path, monkeypatch, capsys
 ):
-    compiled_epoch = sweep.Sweep._order
+    compiled_epoch, calls = sweep.Sweep._order, []
 
     def signalled(self, *arguments):
+        calls.append(1)
         try:
             os.kill(os.getpid(), number)
         except BaseException:
@@ -398,8 +399,9 @@ def test_signals_end_a_sweep_with_their_own_status(
     monkeypatch.setattr(sweep.Sweep, "_order", signalled)
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as ended:
-        sweep_in_process(tiny_npz, tmp_path / "s")
+        sweep_in_process(tiny_npz, tmp_path / "s", flags=[*FLAGS[:-1], "6", *AXES])
     assert ended.value.code == status
+    assert len(calls) == 1 + swallowed  # no epoch is trained after it
     assert f"error: {word}; finished chunks are kept; --resume goes on" in capsys.readouterr().err
     assert signal.getsignal(number) is before
 
