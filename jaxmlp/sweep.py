@@ -430,6 +430,8 @@ class Sweep:
                 factor on their learning rates, or in their decay, share one computation.
         """
         limit = curvature.stability_limit(self.experiment)
+        epoch = np.empty((self.program.steps_per_epoch, self.experiment.batch_size), np.int8)
+        images = curvature.sample(epoch).size
         wanted = {}
         for run in finished:
             key, _ = self._unit_rate(run)
@@ -445,7 +447,7 @@ class Sweep:
         known.update((key, float(parts[i % count, i])) for i, key in enumerate(wanted))
         for run in finished:
             key, rate = self._unit_rate(run)
-            value = Sharpness(rate * known[key.sha256], limit, curvature.SAMPLE)
+            value = Sharpness(rate * known[key.sha256], limit, images)
             asked = self.settings[run.setting]
             yield judge(asked, value, first_steps(run.epochs), self.dataset.classes)
 

@@ -152,7 +152,10 @@ def matrix_rate(size: int = 4096) -> float:
     """FLOP per second of a large float32 product, the best of three."""
     square = jnp.ones((size, size), jnp.float32)
     product = jax.jit(lambda a: jnp.dot(a, a, precision="highest"))
-    work = lambda: jax.block_until_ready(product(square))  # noqa: E731
+
+    def work() -> None:
+        jax.block_until_ready(product(square))
+
     work()
     return 2 * size**3 / min(timed(work, 1) / 1000 for _ in range(3))
 

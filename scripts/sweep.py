@@ -184,7 +184,7 @@ def run(
 
     from jaxmlp import data, devices, job, sweep, sweep_record
 
-    with stopping() as check:
+    with stopping() as check, devices.together():
         devices.distribute(
             values.coordinator, values.processes, values.process_id, values.distributed
         )
@@ -273,8 +273,7 @@ def train(many: Any, directory: Any, forecast: bool, console, axes: list[grid.Ax
     runs = len(many.settings) * len(many.seeds)
     done = devices.agree_on(directory.done() if directory else set(), runs)
     console.print(describe(many, axes, len(done)))
-    with devices.together():
-        train_chunks(many, directory, forecast, console, done, check)
+    train_chunks(many, directory, forecast, console, done, check)
     if directory:
         timings = {"started": started, "setup_seconds": many.setup_seconds,
                    "train_seconds": time.perf_counter() - began}  # fmt: skip
