@@ -1,4 +1,4 @@
-"""In words: which run a run really is, whether it will live, and what would repair it."""
+"""In words: which run a run really is, what course it will take, and what would repair it."""
 
 import dataclasses
 import math
@@ -12,41 +12,42 @@ from jaxmlp.repair import repair
 ATTEMPTS = {
     "scaled": (
         "nothing else changed",
-        "Dies: effective rate 255 times, start 16 times too large. Pixels are never negative, so a "
+        "Dead: effective rate 255 times, start 16 times too large. Pixels are never negative, so a "
         "step moves a unit's sum the same way on nearly every image; a step this long throws it so "
         "far below 0 that no image reaches it again. Without input it gets no gradient: dead for "
         "good.",
     ),
     "scaled-lr": (
         "both rates ÷ 255",
-        "Half recovers: the effective rate is right again, the start still 16 times too large. The "
-        "first steps overshoot and kill three units in four; the rest train. No learning rate can "
-        "mend it: rates never alter κ1·κ2 = s × both init scales, which is 255 instead of 1.",
+        "Trained, to 37 % instead of 49 %: the effective rate is right again, the start still 16 "
+        "times too large. The first steps overshoot and leave three units in four dead; the rest "
+        "train. No learning rate can mend it: rates never alter κ1·κ2 = s × both init scales, "
+        "which is 255 instead of 1.",
     ),
     "scaled-lr-init": (
         "both rates and both inits ÷ 255",
-        "Trains: κ1·κ2 is 1/255 now, the baseline started 16 times too small, which costs a short "
+        "Trained: κ1·κ2 is 1/255 now, the baseline started 16 times too small, which costs a short "
         "plateau and no more. It works by overshooting to the harmless side; exact is ÷ √255 "
         "(÷ 15.97) for each init, and decay × 255.",
     ),
     "scaled-lr-init1": (
         "both rates ÷ 255, first init ÷ 255",
-        "Nearly dies: κ1·κ2 is 1, as it should be, but split unevenly: first layer 16 times too "
-        "small, second 16 times too large, and with it the first layer's gradients. Exact with "
-        "this init: first rate ÷ 255², second rate left alone, first decay × 255².",
+        "Stalled or hardly trained: κ1·κ2 is 1, as it should be, but split unevenly: first layer "
+        "16 times too small, second 16 times too large, and with it the first layer's gradients. "
+        "Exact with this init: first rate ÷ 255², second rate left alone, first decay × 255².",
     ),
     "scaled-lr1-init1": (
         "first rate ÷ 255, first init ÷ 255",
-        "Dies: the first layer's gradients grow by 255 and its weights shrink by 255, so its rate "
+        "Dead: the first layer's gradients grow by 255 and its weights shrink by 255, so its rate "
         "needs ÷ 255². It got ÷ 255: the effective rate is 16 times too large.",
     ),
     "scaled-lr1": (
         "first rate ÷ 255",
-        "Nearly dies: the same, and the first layer also starts 64, the second 4 times too large.",
+        "Stalled: the same, and the first layer also starts 64, the second 4 times too large.",
     ),
     "scaled-lrsq-init1": (
         "both rates ÷ 255², first init ÷ 255",
-        "Trains: for the first layer, but for its decay, the exact repair. The second needed no "
+        "Trained: for the first layer, but for its decay, the exact repair. The second needed no "
         "change and got a rate 65025 times too small: it hardly moves, and the first layer learns "
         "around it.",
     ),
@@ -118,17 +119,17 @@ def identity(experiment: Experiment, against: Experiment) -> str:
     )
 
 
-def stability(known: dict[str, Any]) -> str:
-    """The verdict before training, from the record's section `stability`."""
-    ratio, dies, diverges = known["ratio"], known["dies"], known["diverges"]
+def forecast(known: dict[str, Any]) -> str:
+    """The forecast in words, from the record's section `forecast`."""
+    ratio, fails, diverges = known["ratio"], known["fails"], known["diverges"]
     said = {
-        "fatal": f"Fatal: it dies with probability {_percent(dies)}",
-        "catapult": (
-            f"Catapult: the loss shoots up with probability {_percent(diverges)}, and the network "
-            f"survives it, battered (it dies with probability {_percent(dies)})"
+        "fails": f"Fails: it diverges and does not recover (probability {_percent(fails)})",
+        "recovers": (
+            f"Recovers: it diverges (probability {_percent(diverges)}) and trains on, damaged "
+            f"(it fails with probability {_percent(fails)})"
         ),
-        "stable": f"Stable: it trains undisturbed (diverges with probability {_percent(diverges)})",
-    }[known["verdict"]]
+        "stable": f"Stable (it diverges with probability {_percent(diverges)})",
+    }[known["course"]]
     if math.isnan(ratio):
         return f"{said}. The curvature at the start is not finite."
     return (

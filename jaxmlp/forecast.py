@@ -1,4 +1,4 @@
-"""Will a run live? A verdict before its first step, with calibrated probabilities.
+"""What course a run will take, told before its first step, with calibrated probabilities.
 
 Two things are looked at: the sharpness at initialisation (curvature.py), and a rehearsal: the run's
 first steps, trained on a copy and thrown away. Two logistic models turn them into probabilities.
@@ -7,11 +7,11 @@ how well they do on another.
 
     diverges   the loss becomes non-finite or passes 1.5 times its first value + 0.5, or a hidden
                layer ends without an active unit on most test images
-    dies       it diverges and does not come back: after six epochs it is non-finite or the loss
+    fails      it diverges and does not recover: after six epochs it is non-finite or the loss
                still rises, or the network has lost so many units that its test accuracy is below
                twice that of guessing
 
-The verdict: `fatal` (it dies), `catapult` (it diverges, and lives), `stable`.
+The course: `stable` (it does not diverge), `recovers` (it diverges, and does not fail), `fails`.
 """
 
 import functools
@@ -40,8 +40,9 @@ from jaxmlp.train import (
 
 REHEARSAL = 100  # steps; measured: 40 know less, and 100 take 0.4 s of the question's network
 LAST = 10  # steps of the rehearsal that are averaged at a time
-FATAL = 0.3  # verdict; measured on family 1: few die, and at 0.5 too many deaths are missed
+FAILS_FROM = 0.3  # course; measured on family 1: few fail, and at 0.5 too many are missed
 GONE = 0.99  # of a layer's units: as good as all
+COURSES = ("stable", "recovers", "fails")  # by how grave
 HUGE = 1e30  # stands for a loss that is not finite
 
 
@@ -60,7 +61,7 @@ class Model(NamedTuple):
 # scripts/calibrate.py --family 1 --experiments 400 --fit
 CURVATURE_ALONE = Model(-0.982, {"sharpness": 0.785})  # for comparison: no rehearsal
 DIVERGES = Model(-3.877, {"sharpness": 0.187, "passed": 6.647, "margin": 1.045, "end": 0.161})
-DIES = Model(  # given that it diverges
+FAILS = Model(  # given that it diverges
     0.080, {"late": 1.201, "end": 0.991, "alive": -2.543, "accuracy": -7.809}
 )
 
@@ -72,16 +73,16 @@ class Forecast(NamedTuple):
     loss: Float[np.ndarray, " steps"]  # of the rehearsal's steps
     dead: Float[np.ndarray, "steps hidden"]  # fraction of each hidden layer's units
     diverges: float  # probabilities
-    dies: float
+    fails: float
 
     @property
-    def verdict(self) -> str:
-        if self.dies >= FATAL:
-            return "fatal"
-        return "catapult" if self.diverges >= 0.5 else "stable"
+    def course(self) -> str:
+        if self.fails >= FAILS_FROM:
+            return "fails"
+        return "recovers" if self.diverges >= 0.5 else "stable"
 
     def to_json(self) -> dict[str, Any]:
-        """The record's section `stability`."""
+        """The record's section `forecast`."""
         return {
             "sharpness": self.sharpness.value,
             "limit": self.sharpness.limit,
@@ -89,8 +90,8 @@ class Forecast(NamedTuple):
             "images": self.sharpness.images,
             "rehearsed_steps": len(self.loss),
             "diverges": self.diverges,
-            "dies": self.dies,
-            "verdict": self.verdict,
+            "fails": self.fails,
+            "course": self.course,
         }
 
 
@@ -110,7 +111,7 @@ def rehearse(
 
 
 def forecast(experiment: Experiment, dataset: Dataset) -> Forecast:
-    """The verdict on a run, before its first step.
+    """The forecast of a run, before its first step.
 
     Raises:
         ValueError: the run cannot start (`train.start`).
@@ -133,13 +134,13 @@ def forecast(experiment: Experiment, dataset: Dataset) -> Forecast:
 def judge(
     experiment: Experiment, found: Sharpness, rehearsed: StepMetrics, classes: int
 ) -> Forecast:
-    """The verdict from the sharpness at the start and the metrics of the first REHEARSAL steps."""
+    """The forecast from the sharpness at the start and the metrics of the first REHEARSAL steps."""
     features = known(experiment, found, rehearsed, classes)
-    diverges, dies = DIVERGES.probability(features), DIES.probability(features)
+    diverges, fails = DIVERGES.probability(features), FAILS.probability(features)
     loss = np.asarray(rehearsed.loss, np.float64)
     if not np.isfinite(loss).all():  # it has happened
-        diverges = dies = 1.0
-    return Forecast(found, loss, _shares(experiment, rehearsed), diverges, diverges * dies)
+        diverges = fails = 1.0
+    return Forecast(found, loss, _shares(experiment, rehearsed), diverges, diverges * fails)
 
 
 def first_steps(results: Sequence[EpochResult]) -> StepMetrics:
@@ -167,7 +168,8 @@ def course(
     """How a run went, by the definitions above.
 
     Returns:
-        finite, diverges, dies; and accuracies, on the test set after each epoch.
+        finite, diverges, fails; course, the word for these; and accuracies, on the test set
+        after each epoch.
     """
     loss = np.concatenate([result.steps.loss for result in results]).astype(np.float64)
     last = results[-1].test
@@ -180,10 +182,12 @@ def course(
     accuracies = [int(result.test.correct) / test_size for result in results]
     # A linear model has no units to lose.
     lost = bool(experiment.hidden) and accuracies[-1] < 2 / classes
+    fails = diverges and (not finite or rising or lost)
     return {
         "finite": finite,
         "diverges": diverges,
-        "dies": diverges and (not finite or rising or lost),
+        "fails": fails,
+        "course": "fails" if fails else "recovers" if diverges else "stable",
         "accuracies": accuracies,
     }
 

@@ -172,10 +172,10 @@ def train(
     device = framework.device(values)
     images = f"{len(dataset.train_labels):,} training images"
     console.print(f"{case}: {dataset.source}, {images}", soft_wrap=True)
-    stability = None
+    forecast = None
     if framework.forecast and not values.no_forecast:
-        stability = framework.forecast(experiment, dataset)
-        console.print(f"forecast: {explanation.stability(stability)}", soft_wrap=True)
+        forecast = framework.forecast(experiment, dataset)
+        console.print(f"forecast: {explanation.forecast(forecast)}", soft_wrap=True)
     trainer = framework.trainer(values, experiment, dataset)
     ready = f"compiled for {device} in {trainer.compile_seconds:.1f} s"
     console.print(ready if trainer.compile_seconds else f"{framework.name} on {device}")
@@ -209,7 +209,7 @@ def train(
         rows=rows,
         steps=trainer.steps(results),
         params=results[-1].params,
-        stability=stability,
+        forecast=forecast,
         timings=times,
     )
 

@@ -5,11 +5,11 @@
     params.npz    final parameters: layer1.kernel (fan_in, fan_out), layer1.bias (fan_out,), ...
     *.png         figures, made by report.py from the three above
 
-result.json, schema 1 (step i of steps.npz, from 0, is step i + 1 of the text; a step's metrics are
+result.json, schema 2 (step i of steps.npz, from 0, is step i + 1 of the text; a step's metrics are
 those of its batch before the update; numbers that are not finite are the strings "NaN",
 "Infinity", "-Infinity"):
 
-    schema        1
+    schema        2
     framework     "jax" or "torch"
     case          name of the question's case, or "custom"
     finished      false if the run was interrupted: `epochs` holds what was finished
@@ -34,9 +34,9 @@ those of its batch before the update; numbers that are not finite are the string
                   (R), and per layer init_scale (κ), decay (δ), eps, with biases their own; null
                   with a learning rate of 0
     explanation   the same in words, beside the run with unscaled inputs and default settings
-    stability     what was foretold before the first step (forecast.py): sharpness (S on a sample
+    forecast      what was foretold before the first step (forecast.py): sharpness (S on a sample
                   of `images` training images), limit, ratio (S / limit), rehearsed_steps, the
-                  probabilities `diverges` and `dies`, and verdict (stable, catapult, fatal); null
+                  probabilities `diverges` and `fails`, and course (stable, recovers, fails); null
                   where nothing was foretold
     timings       the one part that differs between two runs of one experiment: started (UTC),
                   setup, compile, train and epoch seconds, images per second (median epoch)
@@ -65,7 +65,7 @@ from jaxmlp.data import Dataset
 from jaxmlp.experiment import PER_TENSOR, Experiment
 from jaxmlp.torch_rng import init_bound
 
-SCHEMA = 1
+SCHEMA = 2
 PER_LAYER = (*PER_TENSOR, "schedule", "warmup_epochs", "gamma")
 STEERING = (
     "XLA_FLAGS", "JAX_PLATFORMS", "OMP_NUM_THREADS", "PJRT_NPROC", "NVIDIA_TF32_OVERRIDE",
@@ -162,7 +162,7 @@ def build(
     rows: list[dict[str, Any]],
     steps: dict[str, np.ndarray],
     params: list[dict[str, Any]],
-    stability: dict[str, Any] | None,
+    forecast: dict[str, Any] | None,
     timings: dict[str, Any],
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The record, and every file of the run's directory with its content.
@@ -171,7 +171,7 @@ def build(
         rows: of the finished epochs, at least one.
         steps: as steps.npz holds them.
         params: a layer each, kernel (fan_in, fan_out) and bias.
-        stability: the forecast, if one was made.
+        forecast: Forecast.to_json(), if one was made.
     """
     arrays = flatten(params)
     finite = all(bool(np.isfinite(array).all()) for array in arrays.values())
@@ -190,7 +190,7 @@ def build(
     result["verdict"] = verdict.in_words(result, steps)
     result["canonical"] = explanation.canonical_section(experiment)
     result["explanation"] = explanation.identity(experiment, explanation.baseline(experiment))
-    result["stability"] = stability
+    result["forecast"] = forecast
     result["timings"] = timings
     return result, {
         "steps.npz": archive(steps),

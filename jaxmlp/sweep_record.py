@@ -11,10 +11,10 @@
 runs.parquet: run (from 0), experiment (sha256), seed, input_scale; init_scale_1, learning_rate_1,
 ... per layer, as asked; canonical_learning_rate (R), canonical_init_scale_1 (κ1), ...,
 canonical_decay_1 (δ1), ... (rescaling.py; null with a learning rate of 0); sharpness,
-sharpness_limit, diverges, dies, verdict (forecast.py; null without forecasts); outcome, spike,
-first_nonfinite_step (verdict.py); diverged and died (what was to be foretold); train_loss,
-train_accuracy, test_loss, test_accuracy of the last epoch; best_test_accuracy and best_epoch (the
-first that reached it); dead_1, ... per hidden layer.
+sharpness_limit, foretold_diverges, foretold_fails (probabilities) and foretold_course (forecast.py;
+null without forecasts); outcome, spike, first_nonfinite_step (verdict.py); course (the one it took:
+stable, recovers, fails); train_loss, train_accuracy, test_loss, test_accuracy of the last epoch;
+best_test_accuracy and best_epoch (the first that reached it); dead_1, ... per hidden layer.
 """
 
 import fcntl
@@ -33,11 +33,10 @@ from jaxmlp.data import Dataset
 from jaxmlp.experiment import PER_TENSOR, Experiment
 from jaxmlp.train import EpochResult, row, steps_arrays
 
-SCHEMA = 1
+SCHEMA = 2
 NAMES = ("sweep.json", "runs.parquet", "curves.parquet", "heat.png", "plane.png", "foretold.png")
 INTEGERS = ("run", "epoch", "best_epoch", "first_nonfinite_step")
-TEXTS = ("experiment", "verdict", "outcome")
-FLAGS = ("diverged", "died")
+TEXTS = ("experiment", "foretold_course", "outcome", "course")
 
 
 def identity(
@@ -107,10 +106,9 @@ def run_row(
         **canonical(experiment),
         "sharpness": foretold.get("sharpness"),
         "sharpness_limit": foretold.get("limit"),
-        **{name: foretold.get(name) for name in ("diverges", "dies", "verdict")},
+        **{f"foretold_{name}": foretold.get(name) for name in ("diverges", "fails", "course")},
         **{name: ended[name] for name in ("outcome", "spike", "first_nonfinite_step")},
-        "diverged": went["diverges"],
-        "died": went["dies"],
+        "course": went["course"],
         **{name: last[name] for name in last if name not in ("epoch", "dead", "silent")},
         "best_test_accuracy": best["test_accuracy"],
         "best_epoch": best["epoch"],
@@ -129,8 +127,6 @@ def table(rows: list[dict[str, Any]]) -> pa.Table:
             return pa.int64()
         if name in TEXTS:
             return pa.string()
-        if name in FLAGS:
-            return pa.bool_()
         if name in ("dead", "silent"):
             return pa.list_(pa.float64())
         if name == "epochs":

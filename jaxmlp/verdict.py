@@ -71,7 +71,7 @@ def in_words(result: dict[str, Any], steps: dict[str, np.ndarray]) -> str:
             where = f"the loss is no longer finite from step {step} on" if step else (
                 "a parameter or the test loss is no longer finite"
             )  # fmt: skip
-            return f"Blown up: {where}; what follows is meaningless."
+            return f"Nonfinite: {where}; what follows is meaningless."
         case "dead":
             return _death(result, steps) + f" Test accuracy {accuracy:.1%}."
         case "stalled":

@@ -23,7 +23,7 @@ from jaxmlp.data import Dataset
 from jaxmlp.experiment import OPTIMIZER_DEFAULTS, Experiment
 
 CALM = 2  # epochs; what has not diverged by then is counted as stable
-EPOCHS = 6  # for what has: some networks take that long to come back
+EPOCHS = 6  # for what has: some networks take that long to recover
 NETWORKS = ((), (100,), (300,), (300,), (300,), (100, 60), (60, 60, 60))
 OPTIMIZERS: tuple[dict[str, Any], ...] = (
     {}, {}, {}, {"momentum": 0.0}, {"nesterov": True}, {"optimizer": "adam"},
@@ -33,7 +33,7 @@ OPTIMIZERS: tuple[dict[str, Any], ...] = (
 MODELS = {  # features; the last is fitted to the experiments that diverge
     "CURVATURE_ALONE": ("sharpness",),
     "DIVERGES": ("sharpness", "passed", "margin", "end"),
-    "DIES": ("late", "end", "alive", "accuracy"),
+    "FAILS": ("late", "end", "alive", "accuracy"),
 }
 RIDGE = 1e-3  # on the weights of standardised features: keeps separable data from infinity
 
@@ -74,7 +74,7 @@ def measure(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
         results.append(result)
         found = forecast.course(experiment, results, len(dataset.test_labels), dataset.classes)
         if len(results) >= CALM and not (found["diverges"] and found["finite"]):
-            break  # its fate is known
+            break  # its course is known
     rehearsed = forecast.first_steps(results)
     known = forecast.known(experiment, sharpness, rehearsed, dataset.classes)
     return {"features": known, "ratio": sharpness.ratio, **found}
@@ -87,7 +87,7 @@ def rows(family: int, count: int, dataset: Dataset, out: Path) -> list[dict[str,
     for line in out.read_text().splitlines() if out.exists() else []:
         with contextlib.suppress(ValueError, KeyError, TypeError):  # a line cut off by a kill
             row = json.loads(line)
-            if row["data"] == dataset.sha256 and needed <= set(row["features"]):
+            if row["data"] == dataset.sha256 and needed <= set(row["features"]) and "fails" in row:
                 have[row["experiment"]] = row
     found = []
     for index in range(count):
@@ -132,7 +132,7 @@ def fit_all(found: list[dict[str, Any]]) -> dict[str, forecast.Model]:
     return {
         "CURVATURE_ALONE": fit(found, MODELS["CURVATURE_ALONE"], "diverges"),
         "DIVERGES": fit(found, MODELS["DIVERGES"], "diverges"),
-        "DIES": fit(diverging, MODELS["DIES"], "dies"),
+        "FAILS": fit(diverging, MODELS["FAILS"], "fails"),
     }
 
 
@@ -142,11 +142,11 @@ def probabilities(found: list[dict[str, Any]], models: dict[str, forecast.Model]
         name: np.array([model.probability(row["features"]) for row in found])
         for name, model in models.items()
     }
-    diverges, dies = (np.array([row[name] for row in found]) for name in ("diverges", "dies"))
+    diverges, fails = (np.array([row[name] for row in found]) for name in ("diverges", "fails"))
     return {
         "diverges, from curvature alone": (of["CURVATURE_ALONE"], diverges),
         "diverges": (of["DIVERGES"], diverges),
-        "dies": (of["DIVERGES"] * of["DIES"], dies),
+        "fails": (of["DIVERGES"] * of["FAILS"], fails),
     }
 
 
@@ -161,7 +161,7 @@ def judge(found: list[dict[str, Any]], models: dict[str, forecast.Model]) -> str
             f"{mean:.2f} → {share:.2f} ({count})"
             for mean, share, _, count in reliability(foretold, truth)
         )
-        threshold = forecast.FATAL if name == "dies" else 0.5
+        threshold = forecast.FAILS_FROM if name == "fails" else 0.5
         lines.append(confusion(name, foretold, truth, threshold))
         lines.append(f"  Brier score {brier:.3f}; foretold → came true (experiments): {bins}")
     return "\n".join(lines)
@@ -242,9 +242,9 @@ def run(values: argparse.Namespace) -> None:
         for name, model in models.items():
             rounded = {feature: round(weight, 3) for feature, weight in model.weights.items()}
             print(f"{name} = Model({model.intercept:.3f}, {rounded})")
-    dies, diverges = (sum(row[name] for row in found) for name in ("dies", "diverges"))
+    fails, diverges = (sum(row[name] for row in found) for name in ("fails", "diverges"))
     print(f"{len(found)} experiments of family {values.family}, {dataset.source}: "
-          f"{diverges} diverge, {dies} of them die")  # fmt: skip
+          f"{diverges} diverge, {fails} of them fail")  # fmt: skip
     print(judge(found, models))
     figure = values.out / f"{values.family}.png"
     draw(found, models, figure)

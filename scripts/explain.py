@@ -1,4 +1,4 @@
-"""Says which run a run really is, whether it will live, and what would repair it. Trains nothing.
+"""Says which run a run really is, what course it will take, what would repair it.
 
 `python scripts/explain.py --input-scale 255`, or with a record's directory: `explain.py runs/NAME`.
 The settings are those of run_jax.py.
@@ -64,7 +64,7 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, str, Experim
 def forecast(
     values: argparse.Namespace, experiment: Experiment, warn: Callable[[str], None]
 ) -> dict[str, Any]:
-    """The record's section `stability`."""
+    """The record's section `forecast`."""
     from jaxmlp import data, devices
     from jaxmlp.forecast import forecast
 
@@ -110,8 +110,8 @@ def show(
             grid.add_row(*row)
         console.print(grid, markup=False)
     if known:
-        head(f"Will it live? ({known['data']})")
-        paragraph(explanation.stability(known))
+        head(f"Forecast ({known['data']})")
+        paragraph(explanation.forecast(known))
     if comparable:
         head(f"What makes it {other}")
         to = explanation.target(experiment, against)
@@ -149,7 +149,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(record.encode({
                 "case": case, "experiment": experiment.to_json(),
                 "canonical": explanation.canonical_section(experiment),
-                "identity": explanation.identity(experiment, against), "stability": known,
+                "identity": explanation.identity(experiment, against), "forecast": known,
                 "against": against.to_json(),
             }), end="")  # fmt: skip
             return

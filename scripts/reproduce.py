@@ -162,7 +162,7 @@ def case_table(experiments: dict[str, Experiment], runs: dict[str, list[dict[str
         ratio = statistics.median(float(f["ratio"]) for f in before) if before else math.nan
         lines.append(
             f"| {case} | {question.CASES[case]} | {' | '.join(f'{n:.3g}' for n in numbers)} "
-            f"| {explanation.number(ratio)} | {counted([f['verdict'] for f in before])} "
+            f"| {explanation.number(ratio)} | {counted([f['course'] for f in before])} "
             f"| {counted([run['outcome'] for run in own])} | {spread(last(own))} "
             f"| {statistics.mean(run['dead'] for run in own):.2f} |"
         )

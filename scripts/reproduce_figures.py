@@ -13,7 +13,7 @@ from jaxmlp.report import BLUE, COLOURS, GREEN, GREY, ORANGE
 from jaxmlp.rescaling import Canonical
 
 Runs = list[dict[str, Any]]
-LIVES = "trained"
+TRAINED = "trained"
 
 
 def png(figure: Figure) -> bytes:
@@ -127,9 +127,9 @@ def of_plane(
         labels: dict[str, list[str]] = {}
         for name in names:
             form, runs = points[name]
-            lives = sum(run["outcome"] == LIVES for run in runs) / len(runs)
+            trained = sum(run["outcome"] == TRAINED for run in runs) / len(runs)
             even = math.isclose(*form.init_scale, rel_tol=1e-6)
-            axis.plot(x, y, "o", color=GREEN if lives == 1 else ORANGE if lives == 0 else GREY,
+            axis.plot(x, y, "o", color=GREEN if trained == 1 else ORANGE if trained == 0 else GREY,
                       markersize=8 if even else 14, fillstyle="full" if even else "none",
                       markeredgewidth=2)  # fmt: skip
             ratio = float(runs[0]["foretold"]["ratio"])

@@ -383,13 +383,14 @@ def summary(runs: Any, swept: list[str]) -> str:
         f"best: run {best['run']} (seed {best['seed']}, {best['outcome']}), test accuracy "
         f"{best['test_accuracy']:.1%}" + f": {what}" * bool(what),
     ]
-    if best["verdict"]:
-        pairs = (("diverges", lambda row: row["diverges"] >= 0.5, "diverged"),
-                 ("dies", lambda row: row["verdict"] == "fatal", "died"))  # fmt: skip
-        for name, said, went in pairs:
-            right = sum(said(row) == row[went] for row in found) / len(found)
-            lines.append(f"{name}: {sum(row[went] for row in found):,} runs; "
-                         f"{right:.1%} of the forecasts came true")  # fmt: skip
+    from jaxmlp.forecast import COURSES
+
+    courses = [row["course"] for row in found]
+    taken = ", ".join(f"{courses.count(kind):,} {kind}" for kind in COURSES if kind in courses)
+    lines.append(f"courses: {taken}")
+    if best["foretold_course"]:
+        right = sum(row["foretold_course"] == row["course"] for row in found)
+        lines.append(f"foretold rightly: {right:,} of {len(found):,} courses")
     return "\n".join(lines)
 
 

@@ -123,8 +123,8 @@ def plane(asked: dict[str, Any], runs: Any) -> bytes:
         if line := boundary(runs, scales, mean, rate):
             axis.plot(*line, color=colour, linewidth=1.8)
             axes[0].plot([], [], color="black", label="S = limit")
-        for name, level, style in (("diverges", 0.5, "--"), ("dies", forecast.FATAL, ":")):
-            grid = gridded(mean, rate, column(runs, name), np.mean)
+        for name, level, style in (("diverges", 0.5, "--"), ("fails", forecast.FAILS_FROM, ":")):
+            grid = gridded(mean, rate, column(runs, f"foretold_{name}"), np.mean)
             if grid and min(grid[2].shape) > 1 and grid[2].min() < level < grid[2].max():
                 axis.contour(*grid, [level], colors=colour, linestyles=style, linewidths=1.8)
                 if axis is axes[0]:
@@ -142,10 +142,10 @@ def plane(asked: dict[str, Any], runs: Any) -> bytes:
 
 
 COURSES = {  # by how grave
-    "undisturbed": ("#56B4E9", lambda row: True),
-    "diverged, came back": ("#F0E442", lambda row: row["diverged"]),
-    "died": (ORANGE, lambda row: row["died"]),
-    "not finite": ("black", lambda row: row["outcome"] == "nonfinite"),
+    "stable": ("#56B4E9", lambda row: True),
+    "recovers": ("#F0E442", lambda row: row["course"] == "recovers"),
+    "fails": (ORANGE, lambda row: row["course"] == "fails"),
+    "fails, nonfinite": ("black", lambda row: row["outcome"] == "nonfinite"),
 }
 
 
@@ -233,12 +233,13 @@ def foretold(asked: dict[str, Any], runs: Any) -> bytes:
     """What was foretold beside what happened."""
     figure, axes = panels(title(asked, runs), 2, 11, 4.6)
     ratio = column(runs, "sharpness") / column(runs, "sharpness_limit")
-    accuracy, diverged = column(runs, VALUE), column(runs, "diverged") > 0
+    courses = np.array(runs["course"].to_pylist())
+    accuracy, diverged = column(runs, VALUE), courses != "stable"
     good = np.isfinite(ratio) & (ratio > 0)
     if hidden := int((~good).sum()):
         axes[0].plot([], [], " ", label=f"S 0 or not finite, not shown ({hidden:,})")
     for own, colour, label in (
-        (good & ~diverged, BLUE, "did not diverge"), (good & diverged, ORANGE, "diverged"),
+        (good & ~diverged, BLUE, "stable"), (good & diverged, ORANGE, "recovers or fails"),
     ):  # fmt: skip
         axes[0].scatter(ratio[own], accuracy[own], s=8, color=colour, alpha=0.5, linewidths=0,
                         label=f"{label} ({int(own.sum()):,})")  # fmt: skip
@@ -247,9 +248,9 @@ def foretold(asked: dict[str, Any], runs: Any) -> bytes:
     axes[0].legend(fontsize=9)
     axes[1].plot([0, 1], [0, 1], color=GREY, linewidth=1)
     for said, went, colour, below in (
-        ("diverges", "diverged", BLUE, -12), ("dies", "died", ORANGE, 6),
+        ("diverges", diverged, BLUE, -12), ("fails", courses == "fails", ORANGE, 6),
     ):  # fmt: skip
-        points = list(reliability(column(runs, said), column(runs, went) > 0))
+        points = list(reliability(column(runs, f"foretold_{said}"), went))
         places = [point[:2] for point in points]
         axes[1].plot(*zip(*places, strict=True), "o-", color=colour, linewidth=1, label=said)
         for x, y, _, count in points:

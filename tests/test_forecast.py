@@ -31,7 +31,7 @@ def test_the_rehearsal_is_the_runs_own_beginning(tiny_dataset):
 def test_what_blows_up_is_foretold_and_what_trains_too(tiny_dataset):
     calm = forecast.forecast(Experiment(**TINY, learning_rate=(1e-3,)), tiny_dataset)
     wild = forecast.forecast(Experiment(**TINY, learning_rate=(1e4,)), tiny_dataset)
-    assert calm.verdict == "stable"
+    assert calm.course == "stable"
     assert calm.diverges < 0.1
     assert wild.diverges > 0.9
     assert wild.sharpness.ratio > 100 > 1 > calm.sharpness.ratio
@@ -41,14 +41,14 @@ def test_the_verdict_belongs_to_the_run_whatever_the_input_scale(tiny_dataset):
     experiment = Experiment(**TINY, learning_rate=(0.3,), bias=True)
     one = forecast.forecast(experiment, tiny_dataset).to_json()
     other = forecast.forecast(rescaling.transport(experiment, 256.0), tiny_dataset).to_json()
-    assert one.pop("verdict") == other.pop("verdict")
+    assert one.pop("course") == other.pop("course")
     assert one == pytest.approx(other, rel=1e-3)  # Lanczos starts in another direction
 
 
 def test_a_run_without_finite_numbers_has_a_forecast(tiny_dataset):
     found = forecast.forecast(Experiment(**TINY, input_scale=1e38, init_scale=(1e3,)), tiny_dataset)
-    assert found.dies == 1
-    assert "not finite" in explanation.stability(found.to_json())
+    assert found.fails == 1
+    assert "not finite" in explanation.forecast(found.to_json())
 
 
 def known(**changes: float) -> dict[str, float]:
@@ -62,9 +62,9 @@ def test_more_trouble_seen_means_more_trouble_foretold():
     base = forecast.DIVERGES.probability(known())
     for more in ({"sharpness": 3.0}, {"margin": 1.0, "passed": 1.0}, {"end": 2.0}):
         assert forecast.DIVERGES.probability(known(**more)) > base
-    base = forecast.DIES.probability(known())
+    base = forecast.FAILS.probability(known())
     for more in ({"alive": -3.0}, {"accuracy": 0.0}, {"late": 2.0, "end": 3.0}):
-        assert forecast.DIES.probability(known(**more)) > base
+        assert forecast.FAILS.probability(known(**more)) > base
 
 
 def test_a_layer_without_active_units_counts_as_diverged_though_the_loss_falls():
@@ -126,7 +126,7 @@ def ended(loss: list[float], correct: int, silent: int = 0) -> train.EpochResult
 
 
 @pytest.mark.parametrize(
-    ("loss", "counts", "diverges", "dies"),
+    ("loss", "counts", "diverges", "fails"),
     [
         ([1.0, 1.9, 0.9], {"correct": 8}, False, False),
         ([1.0, 2.1, 0.9], {"correct": 8}, True, False),
@@ -137,9 +137,9 @@ def ended(loss: list[float], correct: int, silent: int = 0) -> train.EpochResult
         ([1.0, 2.0, 40.0, 50.0], {"correct": 8}, True, True),  # and still rises
     ],
 )
-def test_how_a_run_went(loss, counts, diverges, dies):
+def test_how_a_run_went(loss, counts, diverges, fails):
     found = forecast.course(Experiment(hidden=(5,)), [ended(loss, **counts)], 10, 7)
-    assert (found["diverges"], found["dies"]) == (diverges, dies)
+    assert (found["diverges"], found["fails"]) == (diverges, fails)
 
 
 def test_measurements_are_kept_and_not_repeated(tiny_npz, tmp_path, monkeypatch, capsys):
@@ -233,13 +233,13 @@ def test_a_record_is_explained_and_compared(tiny_npz, tmp_path, capsys):
                   "--against", str(tmp_path / "plain")])  # fmt: skip
     found = json.loads(capsys.readouterr().out)
     assert "effective learning rate 9 times too large" in found["identity"]
-    assert found["stability"]["verdict"] in ("stable", "catapult", "fatal")
+    assert found["forecast"]["course"] in forecast.COURSES
     plain, scaled = (
         json.loads((tmp_path / name / "result.json").read_text()) for name in ("plain", "scaled")
     )
     assert found["canonical"] == scaled["canonical"]
-    assert scaled["stability"] is None  # PyTorch's runs load no JAX
-    assert plain["stability"]["rehearsed_steps"] == 6
+    assert scaled["forecast"] is None  # PyTorch's runs load no JAX
+    assert plain["forecast"]["rehearsed_steps"] == 6
     assert plain["explanation"] == "It is the same run, step for step."
     explain.main([str(tmp_path / "scaled"), "--no-forecast", "--against", str(tmp_path / "plain")])
     assert "first layer alone" in capsys.readouterr().out

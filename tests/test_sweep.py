@@ -153,7 +153,7 @@ def test_forecasts_are_those_of_the_single_runs(tiny_dataset):
         assert mine.sharpness.value == pytest.approx(expected.sharpness.value, rel=1e-3)
         assert mine.sharpness[1:] == expected.sharpness[1:]
         assert mine.diverges == pytest.approx(expected.diverges, rel=1e-2)
-        assert mine.dies == pytest.approx(expected.dies, rel=1e-2)
+        assert mine.fails == pytest.approx(expected.fails, rel=1e-2)
     # Two of the three rates per layer are equal but for a common factor.
     assert len(known) == len(finished) * 2 // 3
 
@@ -534,7 +534,7 @@ def test_a_case_is_swept_with_its_own_settings(tiny_npz, tmp_path):
     sweep_in_process(tiny_npz, tmp_path / "s", "--no-forecast", flags=flags)
     runs = tables(tmp_path / "s")[0]
     assert set(runs["learning_rate_1"].to_pylist()) == {0.02 / 51}
-    assert runs["verdict"].null_count == 2
+    assert runs["foretold_course"].null_count == 2
 
 
 # ---- figures
