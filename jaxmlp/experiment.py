@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -159,12 +160,13 @@ class Experiment:
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
             value = _validated(setting, getattr(self, setting.name))
+            if setting.metadata.get("per_layer") and value is not None:
+                # Counted before it is shortened: three equal values are too many for two layers.
+                self._check_count(setting.name, value)
+                value = value[:1] if len(set(value)) == 1 else value
             object.__setattr__(self, setting.name, value)
         self._resolve_optimizer()
         self._resolve_biases()
-        for setting in dataclasses.fields(self):
-            if setting.metadata.get("per_layer") and getattr(self, setting.name) is not None:
-                self._check_count(setting.name, getattr(self, setting.name))
         self._check_combinations()
 
     def _resolve_optimizer(self) -> None:
@@ -195,9 +197,7 @@ class Experiment:
                 raise ValueError(
                     f"bias_{name} does not apply to the optimizer {self.optimizer}; leave it out"
                 )
-            if len(own) in (1, self.layers) and self.per_layer(f"bias_{name}") == self.per_layer(
-                name
-            ):
+            if self.per_layer(f"bias_{name}") == self.per_layer(name):
                 object.__setattr__(self, f"bias_{name}", None)
 
     def _check_count(self, name: str, values: tuple[Any, ...]) -> None:
@@ -267,14 +267,16 @@ class Experiment:
         Raises:
             ValueError: the batch size does not divide them.
         """
-        if images % self.batch_size == 0:
-            return images // self.batch_size
-        divisors = [size for size in range(1, images + 1) if images % size == 0]
-        below = max((size for size in divisors if size < self.batch_size), default=1)
-        above = min((size for size in divisors if size > self.batch_size), default=images)
+        size = self.batch_size
+        if images % size == 0:
+            return images // size
+        divisors = [each for each in range(1, images + 1) if images % each == 0]
+        below = max((each for each in divisors if each < size), default=1)
+        above = min((each for each in divisors if each > size), default=images)
         which = f"{below} and {above} do" if below != above else f"{below} does"
+        fewer = f", or take --train-size {images - images % size}" if images > size else ""
         raise ValueError(
-            f"batch size {self.batch_size} does not divide {images} training images; {which}"
+            f"batch size {size} does not divide {images} training images; {which}{fewer}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -305,12 +307,24 @@ class Experiment:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+def parse_number(word: str) -> float:
+    """The float that a decimal word means.
+
+    Raises:
+        ValueError: it means none; or a number so small that it would silently become 0.
+    """
+    value = float(word)
+    if value == 0 and re.search("[1-9]", re.split("[eE]", word)[0]):
+        raise ValueError(f"{word} is too small for a float")
+    return value
+
+
 def _plain(values: tuple[Any, ...]) -> str:
     return " ".join(f"{value}" for value in values)
 
 
 def _validated(setting: dataclasses.Field, value: Any) -> Any:
-    """`value` in the setting's own type, tuples of equal values per layer shortened to one."""
+    """`value` in the setting's own type."""
     if value is None and setting.default is None:
         return None
     if isinstance(setting.default, bool):
@@ -320,10 +334,7 @@ def _validated(setting: dataclasses.Field, value: Any) -> Any:
     if "tuple" not in str(setting.type):
         return _checked(setting, value)
     values = value if isinstance(value, tuple | list) else (value,)
-    checked = tuple(_checked(setting, item) for item in values)
-    if setting.metadata.get("per_layer") and checked and len(set(checked)) == 1:
-        return checked[:1]
-    return checked
+    return tuple(_checked(setting, item) for item in values)
 
 
 def _checked(setting: dataclasses.Field, value: Any) -> Any:
@@ -339,4 +350,4 @@ def _checked(setting: dataclasses.Field, value: Any) -> Any:
     holds, rule = rules["rule"]
     if not (holds(value) and (whole or math.isfinite(value))):
         raise ValueError(f"{name} {value!r} {rule}")
-    return rules["kind"](value)
+    return rules["kind"](value) + 0  # -0.0 and 0 are one setting, and so one fingerprint

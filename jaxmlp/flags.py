@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxmlp import question
-from jaxmlp.experiment import Experiment
+from jaxmlp.experiment import Experiment, parse_number
 
 INPUT = 2  # exit status: bad input
 TROUBLE = 1  # exit status: data or disk
@@ -136,7 +136,16 @@ def _argument(setting: dataclasses.Field) -> dict[str, Any]:
     if rules.get("per_layer"):
         text += "; one value, or one per layer"
     text = textwrap.fill(text, 70)
-    return {"type": rules["kind"], "metavar": kind, "help": text, **several}
+    reader = _number if rules["kind"] is float else rules["kind"]
+    return {"type": reader, "metavar": kind, "help": text, **several}
+
+
+def _number(word: str) -> float:
+    try:
+        return parse_number(word)
+    except ValueError as error:
+        too_small = str(error) if "too small" in str(error) else f"invalid float value: {word!r}"
+        raise argparse.ArgumentTypeError(too_small) from None
 
 
 def experiment(values: argparse.Namespace) -> tuple[str, Experiment]:

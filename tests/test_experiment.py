@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxmlp import question
-from jaxmlp.experiment import OPTIMIZER_DEFAULTS, Experiment
+from jaxmlp.experiment import OPTIMIZER_DEFAULTS, Experiment, parse_number
 
 BAD = [  # settings, words that the one-line error must have: value, rule, remedy
     ({"hidden": (0,)}, ("hidden 0", "at least 1")),
@@ -27,6 +27,9 @@ BAD = [  # settings, words that the one-line error must have: value, rule, remed
     ({"input_scale": True}, ("input_scale True", "a number")),
     ({"init_scale": (1.0, 0.0)}, ("init_scale 0.0", "positive")),
     ({"init_scale": (1.0, 2.0, 3.0)}, ("init_scale has 3 values", "2 layers", "one per layer")),
+    ({"init_scale": (2.0, 2.0, 2.0)}, ("init_scale has 3 values", "2 layers")),
+    ({"bias": True, "bias_learning_rate": (0.1,) * 3}, ("bias_learning_rate has 3", "2 layers")),
+    ({"gamma": [0.5] * 5}, ("gamma has 5 values", "2 layers")),
     ({"init_scale": ()}, ("init_scale has 0 values", "2 layers")),
     ({"hidden": (), "init_scale": (1.0, 2.0)}, ("init_scale has 2 values", "1 layer:")),
     ({"learning_rate": (-0.1,)}, ("learning_rate -0.1", "0 or a positive")),
@@ -92,6 +95,10 @@ def test_a_batch_size_that_does_not_divide_names_two_that_do():
     with pytest.raises(ValueError, match=r"300 does not divide 50000 .*; 250 and 400 do"):
         Experiment(batch_size=300).steps_per_epoch(50000)
     assert Experiment().steps_per_epoch(50000) == 200
+    with pytest.raises(ValueError, match=r"1 and 4001 do, or take --train-size 4000$"):
+        Experiment().steps_per_epoch(4001)
+    with pytest.raises(ValueError, match=r"; 70 does$"):
+        Experiment().steps_per_epoch(70)
 
 
 def test_equal_values_per_layer_are_one_value():
@@ -99,6 +106,20 @@ def test_equal_values_per_layer_are_one_value():
     assert Experiment(learning_rate=(0.02, 0.02)).sha256 == Experiment().sha256
     assert Experiment(learning_rate=(0.02, 0.1)).sha256 != Experiment().sha256
     assert Experiment(hidden=(5, 3), init_scale=(2.0,)).per_layer("init_scale") == (2.0,) * 3
+
+
+def test_a_zero_is_one_setting_whatever_its_sign():
+    for name in ("learning_rate", "weight_decay", "momentum", "warmup_epochs"):
+        plus, minus = (Experiment(**{name: zero}) for zero in (0.0, -0.0))
+        assert plus == minus
+        assert plus.sha256 == minus.sha256
+
+
+def test_a_number_too_small_for_a_float_is_not_0():
+    assert [parse_number(word) for word in ("0", "-0.0", "0e-999", "1e-300")] == [0, 0, 0, 1e-300]
+    for word in ("1e-400", "-0.001e-400", "0." + "0" * 400 + "1"):
+        with pytest.raises(ValueError, match="too small for a float"):
+            parse_number(word)
 
 
 @given(
