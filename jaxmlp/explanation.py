@@ -2,66 +2,106 @@
 
 import dataclasses
 import math
-from typing import Any
+import shlex
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from jaxmlp import flags, question, rescaling
 from jaxmlp.experiment import NETWORK, SCALED, Experiment
 from jaxmlp.repair import repair
 
-# What the question's owner tried with the inputs times 255, and what the law says to it.
+
+class Attempt(NamedTuple):
+    """What the question's owner tried with the inputs times 255, and what the law says to it."""
+
+    what: str
+    ended: str  # the outcome, and what else a reader would ask first
+    reason: str
+
+
 ATTEMPTS = {
-    "scaled": (
+    "scaled": Attempt(
         "nothing else changed",
-        "Dead: effective rate 255 times, start 16 times too large. Pixels are never negative, so a "
+        "Dead",
+        "Effective rate 255 times, start 16 times too large. Pixels are never negative, so a "
         "step moves a unit's sum the same way on nearly every image; a step this long throws it so "
         "far below 0 that no image reaches it again. Without input it gets no gradient: dead for "
         "good.",
     ),
-    "scaled-lr": (
+    "scaled-lr": Attempt(
         "both rates ÷ 255",
-        "Trained, to 37 % instead of 49 %: the effective rate is right again, the start still 16 "
+        "Trained, to 37 % instead of 49 %",
+        "The effective rate is right again, the start still 16 "
         "times too large. The first steps overshoot and leave three units in four dead; the rest "
         "train. No learning rate can mend it: rates never alter κ1·κ2 = s × both init scales, "
         "which is 255 instead of 1.",
     ),
-    "scaled-lr-init": (
+    "scaled-lr-init": Attempt(
         "both rates and both inits ÷ 255",
-        "Trained: κ1·κ2 is 1/255 now, the baseline started 16 times too small, which costs a short "
+        "Trained",
+        "κ1·κ2 is 1/255 now, the baseline started 16 times too small, which costs a short "
         "plateau and no more. It works by overshooting to the harmless side; exact is ÷ √255 "
         "(÷ 15.97) for each init, and decay × 255.",
     ),
-    "scaled-lr-init1": (
+    "scaled-lr-init1": Attempt(
         "both rates ÷ 255, first init ÷ 255",
-        "Stalled or hardly trained: κ1·κ2 is 1, as it should be, but split unevenly: first layer "
+        "Stalled or hardly trained",
+        "κ1·κ2 is 1, as it should be, but split unevenly: first layer "
         "16 times too small, second 16 times too large, and with it the first layer's gradients. "
         "Exact with this init: first rate ÷ 255², second rate left alone, first decay × 255².",
     ),
-    "scaled-lr1-init1": (
+    "scaled-lr1-init1": Attempt(
         "first rate ÷ 255, first init ÷ 255",
-        "Dead: the first layer's gradients grow by 255 and its weights shrink by 255, so its rate "
+        "Dead",
+        "The first layer's gradients grow by 255 and its weights shrink by 255, so its rate "
         "needs ÷ 255². It got ÷ 255: the effective rate is 16 times too large.",
     ),
-    "scaled-lr1": (
+    "scaled-lr1": Attempt(
         "first rate ÷ 255",
-        "Stalled: the same, and the first layer also starts 64, the second 4 times too large.",
+        "Stalled",
+        "The same, and the first layer also starts 64, the second 4 times too large.",
     ),
-    "scaled-lrsq-init1": (
+    "scaled-lrsq-init1": Attempt(
         "both rates ÷ 255², first init ÷ 255",
-        "Trained: for the first layer, but for its decay, the exact repair. The second needed no "
+        "Trained",
+        "For the first layer, but for its decay, the exact repair. The second needed no "
         "change and got a rate 65025 times too small: it hardly moves, and the first layer learns "
         "around it.",
     ),
 }
-SAME_AS = (
-    "Inputs × 255 are the same as inputs × 1 with first-layer weights × 255 and a first-layer "
-    "learning rate × 255² (and its decay ÷ 255²): the first layer's outputs and its gradients both "
-    "grow by 255."
-)
+BASELINE = "the baseline: inputs × 1, default scales, rates and decays"
 BOTH_LAYERS = (
     "Why both layers seemed to need it: with one learning rate for all layers, the only exact "
     "repair shares the change evenly, ÷ √255 for each init. With a rate per layer, changing the "
     "first layer alone is enough."
 )
+
+
+def same_as(experiment: Experiment) -> str:
+    """What scaled inputs are, in terms of the first layer alone."""
+    scale = f"{experiment.input_scale:g}"
+
+    def moved(setting: str) -> str:
+        exponent = rescaling.power(experiment.optimizer, setting)
+        return f"{'×' if exponent > 0 else '÷'} {scale}{'²' * (abs(exponent) == 2)}"
+
+    return (
+        f"Inputs × {scale} are the same as inputs × 1 with first-layer weights × {scale} and a "
+        f"first-layer learning rate {moved('learning_rate')} (and its decay "
+        f"{moved('weight_decay')}): the first layer's outputs and its gradients both grow by "
+        f"{scale}."
+    )
+
+
+def why(experiment: Experiment) -> list[str]:
+    """Paragraphs: which run it is, and where it is one of the question's, why it went so."""
+    found = [identity(experiment, baseline(experiment))]
+    if experiment.input_scale != 1:
+        found.insert(0, f"Why: {same_as(experiment)}")
+    case = question.name(experiment)
+    if case in ATTEMPTS and experiment.input_scale == question.SCALE:
+        found.append(ATTEMPTS[case].reason)
+    return found
 
 
 def baseline(experiment: Experiment) -> Experiment:
@@ -96,15 +136,19 @@ def canonical_section(experiment: Experiment) -> dict[str, Any] | None:
     return {**form, "bias": bias and bias._asdict()}
 
 
-def identity(experiment: Experiment, against: Experiment) -> str:
-    """What the run is, beside another."""
+def identity(experiment: Experiment, against: Experiment, other: str = BASELINE) -> str:
+    """What the run is, beside another.
+
+    Args:
+        other: what the other one is called.
+    """
     try:
         found = rescaling.difference(experiment, against)
         form = rescaling.canonical(experiment)
     except ValueError as error:
         return f"No canonical form: {error}."
     if found.same:
-        return "It is the same run, step for step."
+        return f"It is {other}." if experiment == against else f"It is, step for step, {other}."
     scales = [f"{value:.3g}" for value in form.init_scale]
     start = scales[0] if len(set(scales)) == 1 else ", ".join(scales)
     decay = [f"{value / form.learning_rate:.3g}" for value in form.decay]
@@ -114,8 +158,8 @@ def identity(experiment: Experiment, against: Experiment) -> str:
     what = "is" if experiment.input_scale == 1 else "is, step for step,"
     return (
         f"It {what} the run with inputs × 1, learning rate {form.learning_rate:.3g} for every "
-        f"layer, initial weights × {start} and weight decay {shrinks}{rest}: "
-        f"{rescaling.in_words(found, experiment.layers)}."
+        f"layer, initial weights × {start} and weight decay {shrinks}{rest}. Beside "
+        f"{other.partition(':')[0]}: {rescaling.in_words(found, experiment.layers)}."
     )
 
 
@@ -149,45 +193,67 @@ def _percent(probability: float) -> str:
     return "above 99 %" if 0.99 < probability < 1 else f"{probability:.0%}".replace("%", " %")
 
 
-def repairs(experiment: Experiment, to: Experiment) -> list[tuple[str, str]]:
-    """Label and text: the exact repairs, and what the commonest knobs alone can do.
+SCRIPT = ("python", "scripts/run_jax.py")  # what is pasted starts so
+
+
+def exact_repairs(
+    experiment: Experiment, against: Experiment, again: Sequence[str] = SCRIPT
+) -> list[tuple[str, str]]:
+    """Label and command: `against` at the inputs of `experiment`, by each scheme; or why not.
+
+    Empty where nothing is to be repaired.
+
+    Args:
+        against: of the same network and optimizer.
+        again: the command's words before the settings.
+    """
+    if rescaling.difference(experiment, against).same:
+        return []
+    schemes = {"first-layer": "first layer alone", "uniform": "all layers alike"}
+    if experiment.input_scale == against.input_scale:
+        schemes = {"uniform": "set back"}
+    return [
+        (label, _moved(experiment, against, scheme, again)) for scheme, label in schemes.items()
+    ]
+
+
+def _moved(experiment: Experiment, against: Experiment, scheme: str, again: Sequence[str]) -> str:
+    """The command that runs `against` at the input scale of `experiment`."""
+    try:
+        moved = rescaling.transport(against, experiment.input_scale, scheme=scheme)
+    except ValueError as error:
+        return f"impossible: {error}"
+    return shlex.join([*again, *flags.as_flags(moved)])
+
+
+def single_knobs(experiment: Experiment, to: Experiment) -> list[tuple[str, str]]:
+    """Label and text: what the commonest knobs can do, each alone.
 
     Args:
         to: differs from `experiment` in scales, rates, decays and eps only (`target`).
     """
-    if rescaling.difference(experiment, to).same:
-        return [("none needed", "it is the same run")]
-    schemes = {"first-layer": "first layer alone", "uniform": "all layers alike"}
-    if experiment.input_scale == to.input_scale:
-        schemes = {"uniform": "set them back"}
-    rows = [(label, _moved(experiment, to, scheme)) for scheme, label in schemes.items()]
     layers = range(1, experiment.layers + 1)
-    for label, name in (("learning rates alone", "learning_rate"),
-                        ("initial scales alone", "init_scale")):  # fmt: skip
+    rows = []
+    for label, name in (
+        ("learning rates alone", "learning_rate"),
+        ("initial scales alone", "init_scale"),
+    ):
         found = repair(experiment, to, [f"{name}:{layer}" for layer in layers])
-        factors = (f"{knob} × {float(factor):.4g}" for knob, factor in found.factors.items())
+        factors = (f"{_knob(knob)} × {float(by):.4g}" for knob, by in found.factors.items())
         text = f"possible: {', '.join(factors)}"
         if not found.experiment:
-            missing = f" Missing: {', '.join(found.missing)}." if found.missing else ""
-            text = f"impossible: {found.obstacles[0]}.{missing}"
+            missing = [_knob(knob) for knob in found.missing]
+            needed = f" It also takes: {', '.join(missing)}." if missing else ""
+            text = f"impossible: {found.obstacles[0]}.{needed}"
         rows.append((label, text))
     return rows
 
 
-def _moved(experiment: Experiment, to: Experiment, scheme: str) -> str:
-    """The flags that turn `experiment` into `to` at its own input scale."""
-    try:
-        moved = rescaling.transport(to, experiment.input_scale, scheme=scheme)
-    except ValueError as error:
-        return f"impossible: {error}"
-    words = flags.as_flag("input_scale", moved.input_scale)
-    for name in SCALED[1:]:
-        mine, other = getattr(experiment, name), getattr(moved, name)
-        if other is None and mine is not None:  # biases that are to follow their weights again
-            other = moved.per_layer(name)
-        if other not in (None, mine):
-            words += flags.as_flag(name, other)
-    return " ".join(words)
+def _knob(knob: str) -> str:
+    """Such as `learning rate of layer 1`, or `weight decays` of all layers."""
+    name, _, layer = knob.partition(":")
+    words = name.replace("init_scale", "initial_scale").replace("_", " ")
+    return f"{words} of layer {layer}" if layer else words if name == "eps" else f"{words}s"
 
 
 def table(experiment: Experiment, against: Experiment) -> list[tuple[str, str, str, str]]:
@@ -225,4 +291,4 @@ def attempts(experiment: Experiment) -> list[tuple[str, str]]:
     case = question.name(experiment)
     if case == "custom" or experiment.input_scale != question.SCALE:
         return []
-    return list(ATTEMPTS.values())
+    return [(tried.what, f"{tried.ended}: {tried.reason}") for tried in ATTEMPTS.values()]

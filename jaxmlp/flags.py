@@ -181,6 +181,12 @@ def add_data_flags(flags: Parser) -> None:
     )  # fmt: skip
 
 
+def data_words(values: argparse.Namespace) -> list[str]:
+    """The words that name the same data on another command line."""
+    named = [] if values.data == "auto" else ["--data", values.data]
+    return [*named, *(["--data-dir", str(values.data_dir)] if values.data_dir else [])]
+
+
 def add_run_flags(flags: Parser) -> None:
     """Where a run's data come from and where its record goes."""
     add_data_flags(flags)

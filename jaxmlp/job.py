@@ -117,7 +117,8 @@ def run(
         record.save(out, files)
         if checkpoint and result["finished"]:
             checkpoint.discard()
-    terminal.conclude(console, result, out)
+    again = ["python", f"scripts/run_{framework.name}.py", *flags.data_words(values)]
+    terminal.conclude(console, result, out, list(files), again)
     if checkpoint and not result["finished"]:
         console.print(f"checkpoint: {values.checkpoint}; the same command goes on", soft_wrap=True)
     if values.json:
@@ -185,7 +186,7 @@ def train(
         console.print(f"resumed after epoch {len(rows)} of {experiment.epochs}")
     with (
         finishing_epochs(console) as stop,
-        terminal.progress(console, experiment.epochs, trainer.train_size, len(rows)) as show,
+        terminal.progress(console, experiment.epochs, trainer.train_size, rows) as show,
     ):
         for result in trainer.epochs():
             results.append(result)

@@ -1,7 +1,8 @@
-"""What a person sees of a run: progress while it trains, then verdict, table and place."""
+"""What a person sees of a run: progress while it trains, then how it ended, why, and what to do."""
 
 import contextlib
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from jaxmlp import explanation, verdict
+from jaxmlp.experiment import Experiment
+
 ROWS_SHOWN = 8
 
 
@@ -20,36 +24,52 @@ def describe(row: dict[str, Any]) -> str:
     dead = ", ".join(f"{share:.1%}" for share in row["dead"])
     return (
         f"loss {row['train_loss']:.4g}  train {row['train_accuracy']:.1%}  "
-        f"test {row['test_accuracy']:.1%}" + (f"  dead {dead}" if dead else "")
+        f"test {row['test_accuracy']:.1%}" + (f"  dead on test {dead}" if dead else "")
     )
 
 
 @contextlib.contextmanager
 def progress(
-    console: Console, epochs: int, images: int, done: int = 0
+    console: Console, epochs: int, images: int, done: list[dict[str, Any]]
 ) -> Iterator[Callable[[dict[str, Any], float], None]]:
     """Shows each finished epoch: a bar on a terminal, a line each elsewhere.
 
     Args:
-        done: epochs finished before the start, by the run that is resumed.
+        done: the record's rows of epochs finished before the start, by the run that is resumed.
 
     Yields:
         A function of the epoch's row of the record and its seconds.
     """
-    start = time.perf_counter()
-    if not console.is_terminal:
+    shown = _bar if console.is_terminal else _lines
+    with shown(console, epochs, images, list(done)) as show:
+        yield show
 
-        def line(row: dict[str, Any], seconds: float) -> None:
-            pace = (time.perf_counter() - start) / (row["epoch"] - done)
-            left = pace * (epochs - row["epoch"])
-            console.print(
-                f"epoch {row['epoch']:{len(str(epochs))}}/{epochs}  {describe(row)}  "
-                f"{images / seconds:,.0f} images/s  {left:.0f} s left",
-                soft_wrap=True,
-            )
 
-        yield line
-        return
+@contextlib.contextmanager
+def _lines(console: Console, epochs: int, images: int, rows: list[dict[str, Any]]):
+    """A line each; of a dead network one, until it should come to life."""
+    start, before = time.perf_counter(), len(rows)
+
+    def line(row: dict[str, Any], seconds: float) -> None:
+        rows.append(row)
+        since = verdict.dead_since(rows)
+        if since is not None and since < row["epoch"]:
+            if since == row["epoch"] - 1:
+                console.print(f"dead since epoch {since}: no line more while that stays so")
+            return
+        pace = (time.perf_counter() - start) / (row["epoch"] - before)
+        left = pace * (epochs - row["epoch"])
+        console.print(
+            f"epoch {row['epoch']:{len(str(epochs))}}/{epochs}  {describe(row)}  "
+            f"{images / seconds:,.0f} images/s  {left:.0f} s left",
+            soft_wrap=True,
+        )
+
+    yield line
+
+
+@contextlib.contextmanager
+def _bar(console: Console, epochs: int, images: int, rows: list[dict[str, Any]]):
     columns = (
         TextColumn("epoch {task.completed}/{task.total}"),
         BarColumn(bar_width=20),
@@ -57,7 +77,7 @@ def progress(
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=epochs, completed=done, status="first epoch ...")
+        task = bar.add_task("", total=epochs, completed=len(rows), status="first epoch ...")
 
         def advance(row: dict[str, Any], seconds: float) -> None:
             bar.update(task, advance=1, status=f"{describe(row)}  {images / seconds:,.0f} img/s")
@@ -66,16 +86,18 @@ def progress(
 
 
 def table(result: dict[str, Any]) -> Table:
-    """The first, some, and the last epochs."""
+    """The first, some, and the last epochs; of a dead network, those until it died."""
     rows = result["epochs"]
-    stride = max(1, math.ceil(len(rows) / ROWS_SHOWN))
-    chosen = [row for i, row in enumerate(rows) if i == 0 or (i + 1) % stride == 0]
-    if chosen[-1] is not rows[-1]:
-        chosen.append(rows[-1])
+    since = verdict.dead_since(rows)
+    living = rows if since is None else rows[:since]
+    stride = max(1, math.ceil(len(living) / ROWS_SHOWN))
+    chosen = [row for i, row in enumerate(living) if i == 0 or (i + 1) % stride == 0]
+    if chosen[-1] is not living[-1]:
+        chosen.append(living[-1])
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     names = [layer["name"] for layer in result["layers"][:-1]]
     headings = ["epoch", "train loss", "train acc.", "test loss", "test acc."]
-    for heading in headings + [f"dead {name}" for name in names]:
+    for heading in headings + [f"dead on test, {name}" for name in names]:
         shown.add_column(heading, justify="right")
     for row in chosen:
         shown.add_row(
@@ -84,20 +106,57 @@ def table(result: dict[str, Any]) -> Table:
             f"{row['test_loss']:.4g}", f"{row['test_accuracy']:.1%}",
             *(f"{share:.1%}" for share in row["dead"]),
         )  # fmt: skip
+    if since is not None and since < rows[-1]["epoch"]:
+        shown.caption = f"dead since epoch {since}, to epoch {rows[-1]['epoch']}"
     return shown
 
 
-def conclude(console: Console, result: dict[str, Any], out: Path) -> None:
-    """Verdict, table, times, and where the record lies."""
+def conclude(
+    console: Console, result: dict[str, Any], out: Path, files: list[str], again: list[str]
+) -> None:
+    """Table and times; then how it ended, why, what to do, and where all of it lies.
+
+    Args:
+        files: names in the run's directory.
+        again: the words that start such a run, and name its data: what is to be pasted.
+    """
     times = result["timings"]
-    if not result["finished"]:
-        done, asked = len(result["epochs"]), result["experiment"]["epochs"]
-        console.print(f"\nInterrupted after {done} of {asked} epochs; these are kept.")
-    console.print(f"\n{result['verdict']}", style="bold", highlight=False)
-    console.print(result["explanation"], highlight=False, markup=False)
     console.print(table(result))
     console.print(
         f"set-up {times['setup_seconds']:.1f} s, compilation {times['compile_seconds']:.1f} s, "
         f"training {times['train_seconds']:.1f} s ({times['images_per_second']:,.0f} images/s)"
     )
-    console.print(f"record: {out}", soft_wrap=True, highlight=False)
+    if not result["finished"]:
+        done, asked = len(result["epochs"]), result["experiment"]["epochs"]
+        console.print(f"\nInterrupted after {done} of {asked} epochs; these are kept.")
+    console.print(f"\n{result['verdict']}", style="bold", markup=False)
+    experiment = Experiment.from_json(result["experiment"])
+    for paragraph in explanation.why(experiment):
+        console.print(f"\n{paragraph}", markup=False)
+    if result["outcome"]["outcome"] != "trained" or experiment.input_scale != 1:
+        advise(console, experiment, again)
+    console.print()
+    for name in files:
+        if name.endswith(".png"):
+            console.print(f"figure: {out / name}", soft_wrap=True, markup=False)
+    console.print(f"record: {out}", soft_wrap=True, markup=False)
+    further = shlex.join(["python", "scripts/explain.py", str(out)])
+    console.print(f"more:   {further}", soft_wrap=True, markup=False)
+
+
+def advise(console: Console, experiment: Experiment, again: list[str]) -> None:
+    """The exact repairs as commands, each on a line of its own, to be pasted."""
+    found = explanation.exact_repairs(experiment, explanation.baseline(experiment), again)
+    if not found:
+        return
+    if experiment.input_scale != 1:
+        console.print(
+            f"\nWhat to do: divide the inputs by {experiment.input_scale:g} where they were "
+            "multiplied. Where they have to stay (a pipeline that is not yours, pretrained first "
+            "layers), each of these is the baseline, step for step:"
+        )
+    else:
+        console.print("\nWhat to do: this is the baseline, step for step:")
+    for label, text in found:
+        console.print(f"  {label}:")
+        console.print(text, soft_wrap=True, markup=False)

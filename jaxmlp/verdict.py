@@ -86,6 +86,21 @@ def in_words(result: dict[str, Any], steps: dict[str, np.ndarray]) -> str:
             ) + _dead_units(result)
 
 
+def dead_since(rows: list[dict[str, Any]]) -> int | None:
+    """The first epoch, counted from 1, from which on a layer is dead; None: it is not at the end.
+
+    Args:
+        rows: a record's `epochs`, or the first of them.
+    """
+    since = None
+    for row in rows:
+        if not any(silent >= SILENT for silent in row["silent"]):
+            since = None
+        elif since is None:
+            since = row["epoch"]
+    return since
+
+
 def _hidden(result: dict[str, Any]) -> list[dict[str, Any]]:
     return result["layers"][:-1]
 
@@ -109,13 +124,19 @@ def _death(result: dict[str, Any], steps: dict[str, np.ndarray]) -> str:
     text = f"Dead: the {width} {where} units answer to no more than a freak image"
     if step is not None:
         least = round(float(np.min(steps["dead"][step - 1 :, index])) * width)
-        text = f"Dead: at least {least} of the {width} {where} units dead from step {step} on"
+        text = (
+            f"Dead: in every batch from step {step} on at least {least} of the {width} {where} "
+            "units are dead"
+        )
         if complete is not None:
             before = f" ({least} of them from step {step} on)" if complete > step else ""
-            text = f"Dead: all {width} {where} units dead from step {complete} on{before}"
+            text = (
+                f"Dead: in every batch from step {complete} on all {width} {where} units are "
+                f"dead{before}"
+            )
     quiet = round(last["silent"][index] * images)
     said = "0" if not result["experiment"]["bias"] else "the same"
-    whom = "every image" if quiet == images else f"{quiet} of the {images} test images"
+    whom = "every test image" if quiet == images else f"{quiet} of the {images} test images"
     loss = float(last["train_loss"])
     guess = math.log(classes)
     at = f"ln {classes}" if math.isclose(loss, guess, rel_tol=1e-3) else f"{loss:.3f}"

@@ -11,21 +11,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxmlp import explanation, flags, job, question, rescaling
+from jaxmlp import data, explanation, flags, job, question, rescaling
 from jaxmlp.experiment import NETWORK, Experiment
 
 WIDTH = 100
 
 
-def of_record(directory: Path) -> Experiment:
-    """The experiment of a record.
+def of_record(directory: Path) -> tuple[Experiment, dict[str, Any]]:
+    """The experiment of a record, and what it says of its data.
 
     Raises:
         ValueError: the directory is no record.
     """
     path = directory / "result.json" if directory.is_dir() else directory
     try:
-        return Experiment.from_json(json.loads(path.read_bytes())["experiment"])
+        result = json.loads(path.read_bytes())
+        return Experiment.from_json(result["experiment"]), dict(result["data"])
     except (OSError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{directory} is no record of a run ({error}); give a run's directory"
@@ -33,6 +34,7 @@ def of_record(directory: Path) -> Experiment:
 
 
 def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, str, Experiment, Experiment]:
+    """The flags, with `recorded` beside them: the record's data, if one is explained."""
     parser = flags.parser(__doc__ or "")
     flags.add_data_flags(parser)
     own = parser.add_argument_group("explanation")
@@ -47,15 +49,16 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, str, Experim
     values = parser.parse_args(arguments)
     try:
         case, experiment = flags.experiment(values)
+        values.recorded = None
         if values.record:
             if values.case or experiment != Experiment():
                 raise ValueError(f"{values.record} is one run and the flags ask for another; "
                                  "give one of the two")  # fmt: skip
-            experiment = of_record(values.record)
+            experiment, values.recorded = of_record(values.record)
             case = question.name(experiment)
         against = explanation.baseline(experiment)
         if values.against:
-            against = of_record(values.against)
+            against, _ = of_record(values.against)
     except ValueError as error:
         flags.fail(error, flags.INPUT)
     return values, case, experiment, against
@@ -63,72 +66,138 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, str, Experim
 
 def forecast(
     values: argparse.Namespace, experiment: Experiment, warn: Callable[[str], None]
-) -> dict[str, Any]:
-    """The record's section `forecast`."""
-    from jaxmlp import data, devices
+) -> dict[str, Any] | None:
+    """The record's section `forecast`; None where the record's data cannot be found again."""
+    from jaxmlp import devices
     from jaxmlp.forecast import forecast
 
     devices.use_compilation_cache()
-    dataset = job.load(values, warn)
+    dataset = of_recorded_data(values, warn) if values.recorded else job.load(values, warn)
+    if dataset is None:
+        return None
     if experiment.train_size:
         dataset = data.first(dataset, experiment.train_size)
+    if values.recorded and dataset.sha256 != values.recorded["sha256"]:
+        warn(
+            f"no forecast: {values.record} was trained on other data ({values.recorded['source']}, "
+            f"sha256 {values.recorded['sha256'][:10]}) than these ({dataset.source}, "
+            f"{dataset.sha256[:10]}); name them with --data"
+        )
+        return None
     return {"data": dataset.source, **forecast(experiment, dataset).to_json()}
 
 
-def show(
-    console, case: str, experiment: Experiment, against: Experiment, known: dict[str, Any] | None,
-    other: str,
-) -> None:  # fmt: skip
-    """One screen."""
+def of_recorded_data(
+    values: argparse.Namespace, warn: Callable[[str], None]
+) -> data.Dataset | None:
+    """The data set of a record, by its name if --data names none; None if it is not found."""
+    if values.data == "auto":
+        values.data = values.recorded["name"]
+        if values.data not in ("cifar10", "synthetic"):
+            warn(
+                f"no forecast: {values.record} was trained on {values.recorded['source']}; "
+                "name that with --data PATH"
+            )
+            return None
+    try:
+        return job.load(values, warn)
+    except data.DataError as error:
+        warn(f"no forecast: the data of {values.record} are not here: {error}")
+        return None
+
+
+# ---- one screen
+
+
+def head(console, text: str) -> None:
+    console.print(f"\n{text}", style="bold", markup=False)
+
+
+def paragraph(console, text: str) -> None:
+    from rich.padding import Padding
+
+    console.print(Padding(text, (0, 0, 0, 2)), markup=False)
+
+
+def pairs(console, rows: list[tuple[str, str]]) -> None:
     from rich.padding import Padding
     from rich.table import Table
 
-    def head(text: str) -> None:
-        console.print(f"\n{text}", style="bold")
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold")
+    for row in rows:
+        grid.add_row(*row)
+    console.print(Padding(grid, (0, 0, 0, 2)), markup=False)
 
-    def paragraph(text: str, indent: int = 2) -> None:
-        console.print(Padding(text, (0, 0, 0, indent)), markup=False)
 
-    def pairs(rows: list[tuple[str, str]]) -> None:
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(style="bold")
-        for row in rows:
-            grid.add_row(*row)
-        console.print(Padding(grid, (0, 0, 0, 2)), markup=False)
+def show(
+    console,
+    case: str,
+    experiment: Experiment,
+    against: Experiment,
+    other: str,
+    foretold: dict[str, Any] | None,
+    again: list[str],
+) -> None:
+    """Which run it is, its forecast, its repairs, the question's attempts.
 
+    Args:
+        other: what `against` is called.
+        again: the words that a command to be pasted starts with.
+    """
     depth = f"{experiment.layers} layer{'s' * (experiment.layers > 1)}"
     console.print(
         f"{case}: {depth}, {experiment.optimizer}, inputs × {experiment.input_scale:g}",
         style="bold",
     )
     comparable = all(getattr(experiment, name) == getattr(against, name) for name in NETWORK)
-    head(f"Which run this is, beside {other}")
-    paragraph(explanation.identity(experiment, against))
+    show_identity(console, experiment, against, other, comparable)
+    if foretold:
+        head(console, f"Forecast ({foretold['data']})")
+        paragraph(console, explanation.forecast(foretold))
+    if comparable:
+        show_repairs(console, experiment, against, other, again)
+    if tried := explanation.attempts(experiment):
+        head(console, "The question's attempts at inputs × 255")
+        paragraph(console, explanation.same_as(experiment))
+        pairs(console, tried)
+        paragraph(console, explanation.BOTH_LAYERS)
+
+
+def show_identity(
+    console, experiment: Experiment, against: Experiment, other: str, comparable: bool
+) -> None:
+    from rich.table import Table
+
+    head(console, f"Which run this is, beside {other.partition(':')[0]}")
+    paragraph(console, explanation.identity(experiment, against, other))
     if rows := explanation.table(experiment, against) if comparable else []:
         grid = Table("", "this run", "the other", "ratio", box=None, padding=(0, 2))
         for row in rows:
             grid.add_row(*row)
         console.print(grid, markup=False)
-    if known:
-        head(f"Forecast ({known['data']})")
-        paragraph(explanation.forecast(known))
-    if comparable:
-        head(f"What makes it {other}")
+
+
+def show_repairs(
+    console, experiment: Experiment, against: Experiment, other: str, again: list[str]
+) -> None:
+    """Each command on a line of its own, however long, so that it can be pasted."""
+    try:
+        if rescaling.difference(experiment, against).same:
+            return
+        head(console, f"What makes it {other.partition(':')[0]}")
+        if experiment.input_scale != against.input_scale:
+            change = experiment.input_scale / against.input_scale
+            paragraph(console, f"Divide the inputs by {change:g} where they were multiplied. Where "
+                      "they have to stay as they are:")  # fmt: skip
+        for label, command in explanation.exact_repairs(experiment, against, again):
+            console.print(f"  {label}:", style="bold", markup=False)
+            console.print(command, soft_wrap=True, markup=False)
         to = explanation.target(experiment, against)
-        try:
-            rows = explanation.repairs(experiment, to)
-            others = rescaling.difference(experiment, against).settings
-            words = [
-                word for name in others for word in flags.as_flag(name, getattr(against, name))
-            ]
-            pairs([*rows, ("also set", " ".join(words))] if words else rows)
-        except ValueError as error:
-            paragraph(f"Nothing exact: {error}.")
-    if tried := explanation.attempts(experiment):
-        head("The question's attempts at inputs × 255")
-        paragraph(explanation.SAME_AS)
-        pairs(tried)
-        paragraph(explanation.BOTH_LAYERS)
+        if not rescaling.difference(experiment, to).same:
+            pairs(console, explanation.single_knobs(experiment, to))
+    except ValueError as error:
+        paragraph(console, f"Nothing exact: {error}.")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -136,25 +205,26 @@ def main(arguments: list[str] | None = None) -> None:
     with flags.one_line_errors("nothing was explained"):
         from rich.console import Console
 
-        console = Console(highlight=False, width=WIDTH)
+        console = Console(highlight=False, width=WIDTH, markup=False)
         warn = Console(stderr=True, highlight=False)
 
         def say(text: str) -> None:
             warn.print(text, style="bold yellow", soft_wrap=True, markup=False)
 
-        known = None if values.no_forecast else forecast(values, experiment, say)
+        foretold = None if values.no_forecast else forecast(values, experiment, say)
+        other = str(values.against) if values.against else explanation.BASELINE
         if values.json:
             from jaxmlp import record
 
             print(record.encode({
                 "case": case, "experiment": experiment.to_json(),
                 "canonical": explanation.canonical_section(experiment),
-                "identity": explanation.identity(experiment, against), "forecast": known,
+                "identity": explanation.identity(experiment, against, other), "forecast": foretold,
                 "against": against.to_json(),
             }), end="")  # fmt: skip
             return
-        other = str(values.against) if values.against else "the baseline"
-        show(console, case, experiment, against, known, other)
+        again = [*explanation.SCRIPT, *flags.data_words(values)]
+        show(console, case, experiment, against, other, foretold, again)
 
 
 if __name__ == "__main__":

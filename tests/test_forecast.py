@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import subprocess
 import sys
 
@@ -168,19 +169,25 @@ def test_a_loss_that_reaches_0_has_features():
 
 
 def test_settings_that_a_repair_puts_back_are_printed():
-    rows = dict(explanation.repairs(Experiment(init_scale=(0.5,)), Experiment()))
-    assert rows["set them back"] == "--input-scale 1 --init-scale 1"
-    assert rows["initial scales alone"] == "possible: init_scale:1 × 2, init_scale:2 × 2"
+    experiment = Experiment(init_scale=(0.5,), weight_decay=(0.0, 0.1))
+    against = Experiment(weight_decay=(0.0, 0.1))
+    assert explanation.exact_repairs(experiment, against) == [
+        ("set back", "python scripts/run_jax.py --weight-decay 0 0.1")
+    ]
+    rows = dict(explanation.single_knobs(Experiment(init_scale=(0.5,)), Experiment()))
+    assert rows["initial scales alone"] == (
+        "possible: initial scale of layer 1 × 2, initial scale of layer 2 × 2"
+    )
 
 
 def test_biases_that_follow_their_weights_again_are_printed():
     own = Experiment(bias=True, bias_learning_rate=(0.5,))
-    rows = dict(explanation.repairs(own, Experiment(bias=True)))
-    assert rows["set them back"] == "--input-scale 1 --bias-learning-rate 0.02 0.02"
+    ((_, command),) = explanation.exact_repairs(own, Experiment(bias=True))
+    assert command == "python scripts/run_jax.py --bias"
 
 
 def test_a_scheme_that_leaves_the_range_does_not_hide_the_other():
-    rows = dict(explanation.repairs(Experiment(input_scale=1e20), Experiment()))
+    rows = dict(explanation.exact_repairs(Experiment(input_scale=1e20), Experiment()))
     assert "impossible: learning_rate" in rows["first layer alone"]
     assert "--init-scale 1e-10" in rows["all layers alike"]
 
@@ -190,8 +197,8 @@ def test_explain_says_of_every_case_what_it_is(case, capsys):
     explain.main(["--case", case, "--no-forecast"])
     shown = " ".join(capsys.readouterr().out.split())
     if case.startswith("repair"):
-        assert "It is the same run, step for step." in shown
-        assert "none needed" in shown
+        assert f"It is, step for step, {explanation.BASELINE}." in shown
+        assert "What makes it" not in shown
         return
     experiment = Experiment(**question.settings(case))
     words = rescaling.in_words(rescaling.difference(experiment, Experiment()), 2)
@@ -201,14 +208,28 @@ def test_explain_says_of_every_case_what_it_is(case, capsys):
     }
     assert alone["learning rates"]
     assert alone["initial scales"]
-    assert all(reason.split(".")[0][:40] in shown for _, reason in explanation.ATTEMPTS.values())
+    assert all(tried.reason[:30] in shown for tried in explanation.ATTEMPTS.values())
     assert "Why both layers seemed to need it" in shown
 
 
-def test_the_flags_that_it_prints_are_the_repairs(capsys):
-    for _, text in explanation.repairs(Experiment(input_scale=255.0), Experiment())[:2]:
-        explain.main([*text.split(), "--no-forecast"])
-        assert "It is the same run, step for step." in capsys.readouterr().out
+def test_the_commands_that_it_prints_can_be_pasted_and_are_the_repairs(capsys):
+    """Each is a whole line, whatever the terminal's width."""
+    explain.main(["--input-scale", "255", "--no-forecast", "--data", "a b.npz"])
+    lines = capsys.readouterr().out.splitlines()
+    commands = [shlex.split(line) for line in lines if line.startswith("python ")]
+    assert len(commands) == 2
+    for command in commands:
+        assert command[:4] == ["python", "scripts/run_jax.py", "--data", "a b.npz"]
+        explain.main([*command[2:], "--no-forecast"])
+        assert f"It is, step for step, {explanation.BASELINE}." in capsys.readouterr().out
+
+
+def test_what_is_missing_for_a_repair_is_told_in_words(capsys):
+    explain.main(["--input-scale", "255", "--no-forecast"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "It also takes: initial scales, weight decays." in shown
+    assert "It also takes: learning rates, weight decays." in shown
+    assert explanation._knob("bias_eps:2") == "bias eps of layer 2"
 
 
 def test_every_attempt_of_the_question_is_explained():
@@ -240,11 +261,13 @@ def test_a_record_is_explained_and_compared(tiny_npz, tmp_path, capsys):
     assert found["canonical"] == scaled["canonical"]
     assert scaled["forecast"] is None  # PyTorch's runs load no JAX
     assert plain["forecast"]["rehearsed_steps"] == 6
-    assert plain["explanation"] == "It is the same run, step for step."
+    assert plain["explanation"] == f"It is {explanation.BASELINE}."
     explain.main([str(tmp_path / "scaled"), "--no-forecast", "--against", str(tmp_path / "plain")])
     assert "first layer alone" in capsys.readouterr().out
     explain.main(["--no-forecast", "--against", str(tmp_path / "plain"), "--hidden", "5"])
-    assert "also set --batch-size 4 --epochs 1" in " ".join(capsys.readouterr().out.split())
+    shown = capsys.readouterr().out
+    assert "epochs 20 instead of 1" in " ".join(shown.split())
+    assert "python scripts/run_jax.py --hidden 5 --batch-size 4 --epochs 1\n" in shown
 
 
 BAD = [
@@ -290,3 +313,28 @@ def test_networks_that_differ_are_not_compared(tiny_npz, tmp_path, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "hidden (6,) instead of (5,)" in shown
     assert "first layer alone" not in shown
+
+
+def test_a_record_is_forecast_on_its_own_data_or_not_at_all(
+    tiny_npz, tmp_path, capsys, monkeypatch
+):
+    flags = ["--data", str(tiny_npz), "--hidden", "5", "--batch-size", "4", "--epochs", "1"]
+    run_jax.main([*flags, "--train-size", "8", "--out", str(tmp_path / "r")])
+    capsys.readouterr()
+
+    def explained(*more: str):
+        explain.main([str(tmp_path / "r"), *more])
+        said = capsys.readouterr()
+        return said.out, " ".join(said.err.split())
+
+    out, err = explained()
+    assert "Forecast" not in out
+    assert "was trained on the user's file tiny.npz; name that with --data PATH" in err
+    out, err = explained("--data", str(tiny_npz))
+    assert "Forecast (the user's file tiny.npz)" in out
+    assert not err
+    other = np.load(tiny_npz)
+    np.savez(tiny_npz, **{**other, "train_labels": other["train_labels"][::-1]})
+    out, err = explained("--data", str(tiny_npz))
+    assert "Forecast" not in out
+    assert "was trained on other data" in err

@@ -74,8 +74,8 @@ def test_the_collapse_is_the_step_after_the_last_living_batch(dead, step):
 def test_the_words_for_death_name_units_step_output_and_loss():
     made, guess = steps(dead=[0.2] * 6 + [1.0] * 6), math.log(CLASSES)
     text = verdict.in_words(result(made, [row(loss=guess, silent=1.0, dead=1.0)]), made)
-    assert "all 5 hidden units dead from step 7 on" in text
-    assert "outputs 0 for every image" in text
+    assert "in every batch from step 7 on all 5 hidden units are dead" in text
+    assert "outputs 0 for every test image" in text
     assert "loss is ln 7" in text
     text = verdict.in_words(result(made, [row(loss=guess, silent=0.999, dead=0.8)]), made)
     assert "outputs 0 for 999 of the 1000 test images" in text
