@@ -16,10 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import reproduce_figures
 import scipy.stats
 
-from jaxmlp import data, explanation, flags, job, question, record, rescaling, verdict
+from jaxmlp import (
+    data,
+    explanation,
+    flags,
+    job,
+    question,
+    question_figures,
+    record,
+    rescaling,
+    verdict,
+)
 from jaxmlp.experiment import Experiment
 
 FRAMEWORKS = job.FRAMEWORKS
@@ -238,7 +247,7 @@ def run(values: argparse.Namespace) -> None:
     if len(frameworks) == 2:
         pages.append(comparison(found))
     first = found[frameworks[0]]
-    figures = reproduce_figures.of_cases(first, dataset.name)
+    figures = question_figures.of_cases(first, dataset.name)
     if "jax" in frameworks and not values.cases_only:
         asked = claims(values.epochs)
         seeds = min(values.seeds, CLAIM_SEEDS)
@@ -246,9 +255,9 @@ def run(values: argparse.Namespace) -> None:
         pages.append(f"Other claims, {seeds} seeds (the baseline: {values.seeds}):")
         pages.append(claim_table({"baseline": first["baseline"], **tried}))
         rates = {name: (e, runs.get("jax", name, e)) for name, e in collapse().items()}
-        figures |= reproduce_figures.of_rates(list(rates.values()), dataset.name)
+        figures |= question_figures.of_rates(list(rates.values()), dataset.name)
         points = {case: (rescaling.canonical(experiments[case]), first[case]) for case in first}
-        figures |= reproduce_figures.of_plane(*plane(dataset), points, dataset.name)
+        figures |= question_figures.of_plane(*plane(dataset), points, dataset.name)
     text = "\n\n".join(pages) + "\n"
     (values.out / "tables.md").write_text(text)
     for name, content in figures.items():

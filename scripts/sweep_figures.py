@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from calibrate import reliability
 from matplotlib.colors import ListedColormap, LogNorm
-from reproduce_figures import panels, png
 
 from jaxmlp import flags, forecast
 from jaxmlp.experiment import PER_TENSOR
+from jaxmlp.question_figures import panels, png
 from jaxmlp.report import BLUE, GREY, ORANGE
 
 VALUE = "test_accuracy"

@@ -1,4 +1,4 @@
-"""The figures of reproduce.py."""
+"""The figures of scripts/reproduce.py."""
 
 import io
 import math
