@@ -2,6 +2,7 @@
 
 import io
 import math
+import statistics
 from typing import Any
 
 import numpy as np
@@ -108,49 +109,97 @@ def of_plane(
     points: dict[str, tuple[Canonical, Runs]],
     data: str,
 ) -> dict[str, bytes]:
-    """The plane of effective initial scale and effective learning rate."""
+    """The plane of effective initial scale and effective learning rate.
+
+    Args:
+        scales: κ of both layers.
+        critical: the R at which S reaches its limit there.
+        points: of each case its canonical form and its runs.
+    """
+    seeds = len(next(iter(points.values()))[1])
     title = f"Which runs the cases really are ({data}); above the line the first steps overshoot"
     figure, (axis,) = panels(title, 1, 10, 5.8)
-    axis.plot(
-        scales,
-        critical,
-        color="black",
-        linewidth=1.2,
-        label="S = limit, where κ₁ = κ₂\n(at the names: S ÷ limit)",
-    )
+    axis.plot(scales, critical, color="black", linewidth=1.2)
     axis.fill_between(scales, critical, 1e3, color=ORANGE, alpha=0.08, linewidth=0)
     places: dict[tuple[float, float], list[str]] = {}
     for name, (form, _) in points.items():
         x, y = math.sqrt(math.prod(form.init_scale)), form.learning_rate
         places.setdefault((round(x, 6), round(y, 9)), []).append(name)
-    for (x, y), names in places.items():
+    for place, names in places.items():
         labels: dict[str, list[str]] = {}
         for name in names:
-            form, runs = points[name]
-            trained = sum(run["outcome"] == TRAINED for run in runs) / len(runs)
-            even = math.isclose(*form.init_scale, rel_tol=1e-6)
-            axis.plot(x, y, "o", color=GREEN if trained == 1 else ORANGE if trained == 0 else GREY,
-                      markersize=8 if even else 14, fillstyle="full" if even else "none",
-                      markeredgewidth=2)  # fmt: skip
-            ratio = float(runs[0]["foretold"]["ratio"])
+            ratio = median_ratio(points[name][1])
+            _point(axis, *place, *points[name], ratio)
             labels.setdefault(explanation.number(ratio), []).append(name)
-        text = "\n".join(",\n".join(group) + f": {ratio}" for ratio, group in labels.items())
-        axis.annotate(
-            text,
-            (x, y),
-            (11, 4),
-            textcoords="offset points",
-            fontsize=9,
-            va="top" if "\n" in text else "center",
-        )
+        _label(axis, *place, labels, scales, critical)
+    _dashes(axis, points)
     rates = [rate for _, rate in places]
     axis.set(xscale="log", yscale="log", xlim=(scales[0], scales[-1]),
-             ylim=(min(rates) / 4, 10 * max(rates)), ylabel="effective learning rate R",
+             ylim=(min(rates) / 8, 10 * max(rates)), ylabel="effective learning rate R",
              xlabel="effective initial scale, √(κ₁·κ₂)")  # fmt: skip
+    _legend(axis, seeds)
+    return {"plane.png": png(figure)}
+
+
+def median_ratio(runs: Runs) -> float:
+    """S over its limit, the median of the seeds."""
+    return statistics.median(float(run["foretold"]["ratio"]) for run in runs)
+
+
+def _point(axis, x: float, y: float, form: Canonical, runs: Runs, ratio: float) -> None:
+    """A dot; a ring where κ₁ and κ₂ differ, with a thread to its own limit."""
+    trained = sum(run["outcome"] == TRAINED for run in runs) / len(runs)
+    colour = GREEN if trained == 1 else ORANGE if trained == 0 else GREY
+    even = math.isclose(*form.init_scale, rel_tol=1e-6)
+    axis.plot(x, y, "o", color=colour, markersize=8 if even else 14,
+              fillstyle="full" if even else "none", markeredgewidth=2)  # fmt: skip
+    if not even:
+        axis.plot([x, x], [y, y / ratio], ":", color=GREY, linewidth=1)
+
+
+def _dashes(axis, points: dict[str, tuple[Canonical, Runs]]) -> None:
+    """Where S reaches its limit for the runs with κ₁ ≠ κ₂: the line is not for them.
+
+    S is proportional to R, so that is R ÷ (S ÷ limit); runs of the same κ share it.
+    """
+    limits: dict[tuple[float, ...], tuple[float, float, list[str]]] = {}
+    for name, (form, runs) in points.items():
+        if not math.isclose(*form.init_scale, rel_tol=1e-6):
+            x, limit = (
+                math.sqrt(math.prod(form.init_scale)),
+                form.learning_rate / median_ratio(runs),
+            )
+            key = tuple(float(f"{scale:.3g}") for scale in form.init_scale)
+            limits.setdefault(key, (x, limit, []))[2].append(name)
+    for x, limit, names in limits.values():
+        axis.plot([x / 1.12, x * 1.12], [limit, limit], color="black", linewidth=2)
+        axis.annotate("limit of\n" + ", ".join(names), (x * 1.15, limit), (4, 4), fontsize=7.5,
+                      color="0.3", textcoords="offset points", va="top")  # fmt: skip
+
+
+def _label(
+    axis, x: float, y: float, labels: dict[str, list[str]], scales: np.ndarray, critical: np.ndarray
+) -> None:
+    """The cases' names and their S ÷ limit, on the side where the line does not run."""
+    text = "\n".join(",\n".join(names) + f": {ratio}" for ratio, names in labels.items())
+    below = y / (8 if "\n" in text else 1.5)
+    beside = critical[(scales > x) & (scales <= 8 * x)]  # as wide as a name is long
+    crossed = bool(((beside > below) & (beside < 1.5 * y)).any())
+    axis.annotate(
+        text, (x, y), (-14 if crossed else 14, 4), textcoords="offset points", fontsize=9,
+        ha="right" if crossed else "left", va="top" if "\n" in text else "center",
+    )  # fmt: skip
+
+
+def _legend(axis, seeds: int) -> None:
+    axis.plot([], [], color="black", linewidth=1.2, label="S = limit, for κ₁ = κ₂")
     for colour, style, label in (
         (GREEN, "full", "every seed trains"), (GREY, "full", "some seeds train"),
-        (ORANGE, "full", "no seed trains"), ("black", "none", "ring: κ₁ and κ₂ differ"),
+        (ORANGE, "full", "no seed trains"),
+        ("black", "none", "ring: κ₁ and κ₂ differ, the line is not for it"),
     ):  # fmt: skip
         axis.plot([], [], "o", color=colour, fillstyle=style, markeredgewidth=2, label=label)
+    axis.plot([], [], color="black", linewidth=2, label="dash: S = limit for that ring")
+    which = "seed 0" if seeds == 1 else f"median of {seeds} seeds"
+    axis.plot([], [], " ", label=f"numbers: S ÷ limit ({which})")
     axis.legend(fontsize=9, frameon=False, loc="lower left")
-    return {"plane.png": png(figure)}

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 # Okabe & Ito 2008: distinguishable with every common colour blindness.
@@ -118,8 +119,9 @@ def _first_steps(result: dict[str, Any], steps: dict[str, np.ndarray]) -> Figure
     loss.plot(count, steps["loss"], color=BLUE, linewidth=1)
     loss.axhline(math.log(classes), color=GREY, linestyle="--", label=f"ln {classes}")
     for i, name in enumerate(names):
-        positive = np.where(steps["grad_norm"][:, i] > 0, steps["grad_norm"][:, i], np.nan)
-        norms.plot(count, positive, color=COLOURS[i % len(COLOURS)], linewidth=1, label=name)
+        norm, colour = steps["grad_norm"][:, i], COLOURS[i % len(COLOURS)]
+        norms.plot(count, np.where(norm > 0, norm, np.nan), color=colour, linewidth=1, label=name)
+    _mark_zeros(norms, count, steps["grad_norm"])
     for i, name in enumerate(names[:-1]):
         dead.plot(count, steps["dead"][:, i], color=COLOURS[i % len(COLOURS)], linewidth=1.3,
                   label=name)  # fmt: skip
@@ -138,6 +140,15 @@ def _first_steps(result: dict[str, Any], steps: dict[str, np.ndarray]) -> Figure
     return figure
 
 
+def _mark_zeros(axis, count: np.ndarray, norms: Float[np.ndarray, "steps layers"]) -> None:
+    """Marks at the lower edge for the steps that a logarithmic axis cannot show."""
+    zero = (norms == 0).any(axis=1)
+    if zero.any():
+        edge = axis.get_xaxis_transform()  # x in data, y in shares of the axis
+        axis.plot(count[zero], np.full(int(zero.sum()), 0.012), "|", color=GREY, markersize=5,
+                  transform=edge, clip_on=False, label="exactly 0")  # fmt: skip
+
+
 def _weights(result: dict[str, Any], params: dict[str, np.ndarray]) -> Figure:
     """The first layer's weights of the first units as images; grey is 0, one scale for each."""
     channels, height, width = result["data"]["shape"]
@@ -149,11 +160,13 @@ def _weights(result: dict[str, Any], params: dict[str, np.ndarray]) -> Figure:
         shown = np.repeat(shown.mean(axis=1, keepdims=True), 3, axis=1)
     columns = min(12, len(shown))
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(9, 0.78 * rows + 0.7), layout="constrained")
+    figure = Figure(figsize=(9, 0.78 * rows + 0.9), layout="constrained")
     figure.suptitle(
-        f"{title(result)}\nfirst-layer weights of {len(shown)} units after training "
-        "(grey: 0; each on its own scale)", fontsize=11,
-    )  # fmt: skip
+        f"{title(result)}\nfirst-layer weights of {len(shown)} units after training: grey 0, "
+        "bright positive, dark negative, each on its own scale\n"
+        "(all dark: every weight is negative, and the unit off on images whose pixels are not)",
+        fontsize=10,
+    )
     for i, axis in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         axis.axis("off")
         if i < len(shown):

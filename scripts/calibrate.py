@@ -199,18 +199,26 @@ def draw(found: list[dict[str, Any]], models: dict[str, forecast.Model], out: Pa
     from matplotlib.figure import Figure
 
     shown = probabilities(found, models)
-    figure = Figure(figsize=(4 * len(shown), 4), layout="constrained")
+    figure = Figure(figsize=(4 * len(shown), 4.3), layout="constrained")
+    figure.suptitle(
+        f"What was foretold, and how often it came true ({len(found)} experiments; "
+        "the numbers: how many)",
+        fontsize=12,
+    )
     for axes, (name, pair) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
         axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-        for mean, share, (low, high), count in reliability(*pair):
+        for i, (mean, share, (low, high), count) in enumerate(reliability(*pair)):
             axes.plot([mean, mean], [low, high], color="tab:blue")
             axes.plot(mean, share, "o", color="tab:blue")
+            left = mean > 0.5  # or the number of the last one would leave the panel
             axes.annotate(
-                f"{count}", (mean, share), (4, -10), textcoords="offset points", fontsize=8
-            )
-        axes.set(title=f"{name} ({len(found)} experiments)", xlabel="probability foretold",
+                f"{count}", (mean, share), (-6 if left else 6, 6 if i % 2 else -11),
+                textcoords="offset points",
+                fontsize=8, ha="right" if left else "left",
+            )  # fmt: skip
+        axes.set(title=name, xlabel="probability foretold",
                  ylabel="share that came true, 95 % interval", xlim=(-0.05, 1.05),
-                 ylim=(-0.05, 1.05))  # fmt: skip
+                 ylim=(-0.1, 1.1))  # fmt: skip
     figure.savefig(out, dpi=110)
 
 
