@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import reproduce
 
@@ -30,7 +31,8 @@ def small(monkeypatch):
 def test_it_leaves_tables_and_figures_and_repeats_nothing(small, tiny_npz, tmp_path, monkeypatch,
                                                           capsys):  # fmt: skip
     command = ["--data", str(tiny_npz), "--seeds", "2", "--epochs", "1", "--out", str(tmp_path)]
-    monkeypatch.setattr(reproduce, "plane", lambda dataset: ([0.1, 1.0, 10.0], [1.0, 0.1, 0.01]))
+    line = np.array([0.1, 1.0, 10.0]), np.array([1.0, 0.1, 0.01])
+    monkeypatch.setattr(reproduce, "plane", lambda dataset: line)
     reproduce.main(command)
     first = capsys.readouterr().out
     for case in question.CASES:
