@@ -20,6 +20,20 @@ OPTIONS: dict[str, dict[str, Any]] = {  # of optimizers that an Experiment has n
     "muon": {"beta1": 0.95, "eps": 1e-8},
     "novograd": {"beta1": 0.9, "beta2": 0.25, "eps": 1e-6},
 }
+# What a setting is that nobody gave: not this project's own default, but that of the library that
+# the code is for. PyTorch's signatures; optax's of adamw and lion, whose others decay nothing.
+USUAL: dict[str, dict[str, dict[str, Any]]] = {
+    "torch": {
+        "sgd": {"learning_rate": 1e-3, "momentum": 0.0},
+        "adamw": {"weight_decay": 1e-2},
+        "amsgrad": {"learning_rate": 1e-3},
+    },
+    "optax": {
+        "sgd": {"momentum": 0.0},
+        "adamw": {"weight_decay": 1e-4},
+        "lion": {"weight_decay": 1e-3},
+    },
+}
 DIRECTIONS = {  # what optax makes of a gradient, before decay (if decoupled) and learning rate
     "sgd": "",
     "adam": "optax.scale_by_adam({beta1}, {beta2}, {eps})",
@@ -57,6 +71,25 @@ class Group(NamedTuple):
     weight_decay: float
     eps: float | None
     clip: float | None
+
+
+def usual(target: str, optimizer: str) -> dict[str, Any]:
+    """The library's own defaults, where they are not an Experiment's.
+
+    Args:
+        target: torch, optax, or json, which is taken for torch's.
+    """
+    library = "optax" if target == "optax" else "torch"
+    return {"weight_decay": 0.0, **USUAL[library].get(optimizer, {})}
+
+
+def said_of(assumed: dict[str, Any], target: str) -> str:
+    """A line of the emitted code: what was not given and is assumed; empty if nothing is."""
+    if not assumed:
+        return ""
+    values = ", ".join(f"{name} {value}" for name, value in assumed.items())
+    flags = " ".join(f"--{name.replace('_', '-')}" for name in assumed)
+    return f"# Not given, so as usual in {target}: {values}.\n# Where yours differ: {flags}\n"
 
 
 def groups(
@@ -184,12 +217,12 @@ def _torch_group(group: Group) -> str:
     return ", ".join(f'"{name}": {value!r}' for name, value in entries.items())
 
 
-def json_text(optimizer: str, settings: Group, scale: float) -> str:
-    """The numbers, and the powers of the input scale that they are."""
+def json_text(optimizer: str, settings: Group, scale: float, assumed: dict[str, Any]) -> str:
+    """The numbers, the powers of the input scale that they are, and which of them are assumed."""
     first, other = groups(optimizer, settings, scale)
     rule = rescaling.rule(optimizer)
     return json.dumps(
         {"optimizer": optimizer, "input_scale": scale, "first_weight": first._asdict(),
-         "everything_else": other._asdict(), "powers_of_the_input_scale": {
+         "everything_else": other._asdict(), "not_given": assumed, "powers_of_the_input_scale": {
              "init_scale": -1, **{name: value and -value for name, value in rule._asdict().items()
                                   if name != "decoupled"}}}, indent=2)  # fmt: skip

@@ -71,11 +71,27 @@ def answer(values: argparse.Namespace) -> str:
     if unused:
         word = unused[0].replace("_", "-")
         raise ValueError(f"--{word} belongs to run_jax.py's network; leave it out, or emit flags")
+    assumed = assume(values, optimizer)
     settings, options = asked(values, optimizer)
     if values.emit == "json":
-        return emission.json_text(optimizer, settings, scale) + "\n"
+        return emission.json_text(optimizer, settings, scale, assumed) + "\n"
     code = emission.torch_code if values.emit == "torch" else emission.optax_code
-    return code(optimizer, settings, options, scale, values.weight)
+    said = emission.said_of(assumed, values.emit)
+    return said + code(optimizer, settings, options, scale, values.weight)
+
+
+def assume(values: argparse.Namespace, optimizer: str) -> dict[str, Any]:
+    """Gives `values` what was not said, as the library has it; returns these settings by name."""
+    known = {**OPTIMIZER_DEFAULTS, **OPTIONS}[optimizer]
+    defaults = {"weight_decay": 0.0, **known, **emission.usual(values.emit, optimizer)}
+    assumed = {}
+    for name, default in defaults.items():
+        if getattr(values, name) is None:
+            several = isinstance(default, tuple) or name in PER_TENSOR
+            first = default[0] if isinstance(default, tuple) else default
+            setattr(values, name, (first,) if several else first)
+            assumed[name] = first
+    return assumed
 
 
 def asked(values: argparse.Namespace, optimizer: str) -> tuple[Group, dict[str, Any]]:

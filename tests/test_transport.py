@@ -11,7 +11,7 @@ import pytest
 import run_jax
 import transport
 
-from jaxmlp import emission, flags, rescaling
+from jaxmlp import emission, explanation, flags, rescaling
 from jaxmlp.experiment import Experiment
 
 STEPS, SCALE = 8, 64.0
@@ -249,15 +249,44 @@ def test_the_flags_run(tiny_npz, tmp_path, capsys):
     text = emitted(capsys, "--input-scale", "255", "--hidden", "5", "--batch-size", "4",
                    "--epochs", "1")  # fmt: skip
     run_jax.main([*shlex.split(text)[2:], "--data", str(tiny_npz), "--out", str(tmp_path / "run")])
-    assert "It is the same run, step for step." in capsys.readouterr().out.replace("\n", " ")
+    assert f"It is, step for step, {explanation.BASELINE}." in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+@pytest.mark.parametrize("optimizer", TORCH)
+def test_what_is_not_given_is_torchs_own_default_and_told(optimizer, capsys):
+    kind = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop",
+            "adagrad": "Adagrad", "amsgrad": "Adam"}[optimizer]  # fmt: skip
+    rate = ["--learning-rate", "1e-3"] if optimizer == "amsgrad" else []
+    code = emitted(capsys, "--optimizer", optimizer, *rate, "--emit", "torch",
+                   "--input-scale", "1")  # fmt: skip
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Linear(3, 2)
+    namespace: dict = {"model": model}
+    exec(code, namespace)
+    theirs = getattr(torch.optim, kind)(model.parameters()).param_groups[0]
+    for group in namespace["optimizer"].param_groups:
+        for name in ("lr", "weight_decay", "betas", "eps", "alpha", "momentum", "dampening"):
+            assert group.get(name) == theirs.get(name), name
+    assert code.startswith("# Not given, so as usual in torch: ")
+    assert f"weight_decay {theirs['weight_decay']}" in code.splitlines()[0]
+
+
+def test_what_is_given_is_not_told_as_assumed(capsys):
+    code = emitted(capsys, "--optimizer", "adamw", *COMMON, *EPS, "--beta1", "0.9", "--beta2",
+                   "0.99", "--emit", "torch", "--input-scale", "2")  # fmt: skip
+    assert "Not given" not in code
 
 
 def test_json_has_the_numbers_and_the_powers(capsys):
-    text = emitted(capsys, "--optimizer", "adamw", "--emit", "json", "--input-scale", "10")
+    text = emitted(capsys, "--optimizer", "adamw", "--emit", "json", "--input-scale", "10",
+                   "--weight-decay", "1e-4")  # fmt: skip
     found = json.loads(text)
     assert found["first_weight"]["learning_rate"] == 1e-4
     assert found["first_weight"]["weight_decay"] == 1e-3
     assert found["everything_else"]["learning_rate"] == 1e-3
+    assert found["not_given"] == {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
     assert found["powers_of_the_input_scale"] == {
         "init_scale": -1, "learning_rate": -1, "weight_decay": 1, "eps": 1, "clip": 1,
     }  # fmt: skip
@@ -304,7 +333,10 @@ BAD = [
         ],
         "--momentum does not apply to lamb",
     ),
-    (["--input-scale", "2", "--emit", "optax", "--dampening", "0.1"], "no dampening"),
+    (
+        ["--input-scale", "2", "--emit", "optax", "--momentum", "0.5", "--dampening", "0.1"],
+        "no dampening",
+    ),
     (["--input-scale", "2", "--emit", "torch", "--learning-rate", "1", "2"], "give one"),
     (["--input-scale", "2", "--emit", "torch", "--init-scale", "3"], "leave it out"),
 ]
