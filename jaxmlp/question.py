@@ -24,7 +24,7 @@ CASES = {
 
 
 def settings(case: str, input_scale: float | None = None) -> dict[str, Any]:
-    """The Experiment settings of one case, for the question's two layers (LAW.md's table).
+    """The Experiment settings of one case, for the question's two layers (docs/why.md, section 3).
 
     Args:
         case: a name from CASES.

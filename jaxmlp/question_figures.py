@@ -194,8 +194,8 @@ def _label(
 def _legend(axis, seeds: int) -> None:
     axis.plot([], [], color="black", linewidth=1.2, label="S = limit, for κ₁ = κ₂")
     for colour, style, label in (
-        (GREEN, "full", "every seed trains"), (GREY, "full", "some seeds train"),
-        (ORANGE, "full", "no seed trains"),
+        (GREEN, "full", "trained: every seed"), (GREY, "full", "trained: some seeds"),
+        (ORANGE, "full", "trained: no seed"),
         ("black", "none", "ring: κ₁ and κ₂ differ, the line is not for it"),
     ):  # fmt: skip
         axis.plot([], [], "o", color=colour, fillstyle=style, markeredgewidth=2, label=label)

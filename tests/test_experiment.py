@@ -154,7 +154,7 @@ def test_equal_hashes_need_equal_settings():
 
 @pytest.mark.parametrize("scale", [2.0, 255.0])
 def test_repairs_keep_what_makes_two_runs_the_same(scale):
-    """s·prod(a) and s²·prod(rates), and each layer's rate·decay and init²/rate: LAW.md."""
+    """s·prod(a) and s²·prod(rates), and each layer's rate·decay and init²/rate: docs/why.md."""
 
     def invariants(case):
         run = Experiment(**question.settings(case, scale if case != "baseline" else 1.0))

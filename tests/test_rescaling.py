@@ -121,7 +121,7 @@ def test_a_setting_moved_alone_makes_it_another_run(experiment, data):
     assert not difference(changed, experiment).same
 
 
-TABLE = {  # LAW.md: R, κ1, κ2 in units of the baseline
+TABLE = {  # docs/why.md, section 3: R, κ1, κ2 in units of the baseline
     "baseline": (1, 1, 1),
     "scaled": (255, 15.97, 15.97),
     "scaled-lr": (1, 15.97, 15.97),
