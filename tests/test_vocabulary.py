@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import run_jax
 from hypothesis import given
 from hypothesis import strategies as st
+from test_verdict import result, row, steps
 
 from jaxmlp import explanation, forecast, question, verdict
 from jaxmlp.experiment import Experiment
@@ -81,8 +83,10 @@ def test_a_forecast_in_words_begins_with_its_course(fails, diverges, course):
     assert not RETIRED.search(text)
 
 
-def test_a_verdict_begins_with_its_outcome():
-    source = (ROOT / "jaxmlp" / "verdict.py").read_text()
-    for outcome in ("Trained", "Stalled", "Dead", "Nonfinite"):
-        assert f"{outcome}: " in source
-    assert callable(verdict.in_words)
+@pytest.mark.parametrize(("loss", "silent"), [(1.0, 0.0), (5.0, 0.0), (1.0, 1.0), (math.nan, 0.0)])
+def test_a_verdict_begins_with_its_outcome(loss, silent):
+    made = steps(loss=loss)
+    found = result(made, [row(loss=loss, silent=silent)])
+    text = verdict.in_words(found, made)
+    assert text.lower().startswith(found["outcome"]["outcome"] + ":")
+    assert not RETIRED.search(text)
