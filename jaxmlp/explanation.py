@@ -291,4 +291,7 @@ def attempts(experiment: Experiment) -> list[tuple[str, str]]:
     case = question.name(experiment)
     if case == "custom" or experiment.input_scale != question.SCALE:
         return []
-    return [(tried.what, f"{tried.ended}: {tried.reason}") for tried in ATTEMPTS.values()]
+    return [
+        (tried.what, f"{tried.ended}: {tried.reason[0].lower()}{tried.reason[1:]}")
+        for tried in ATTEMPTS.values()
+    ]
