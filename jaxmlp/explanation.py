@@ -193,6 +193,14 @@ def _percent(probability: float) -> str:
     return "above 99 %" if 0.99 < probability < 1 else f"{probability:.0%}".replace("%", " %")
 
 
+def same(experiment: Experiment, against: Experiment) -> bool:
+    """Whether the two are one run; False also where a frozen layer leaves nothing to compare."""
+    try:
+        return rescaling.difference(experiment, against).same
+    except ValueError:
+        return False
+
+
 SCRIPT = ("python", "scripts/run_jax.py")  # what is pasted starts so
 
 
@@ -207,7 +215,7 @@ def exact_repairs(
         against: of the same network and optimizer.
         again: the command's words before the settings.
     """
-    if rescaling.difference(experiment, against).same:
+    if same(experiment, against):
         return []
     schemes = {"first-layer": "first layer alone", "uniform": "all layers alike"}
     if experiment.input_scale == against.input_scale:

@@ -47,15 +47,15 @@ def progress(
 
 @contextlib.contextmanager
 def _lines(console: Console, epochs: int, images: int, rows: list[dict[str, Any]]):
-    """A line each; of a dead network one, until it should come to life."""
+    """A line each; of a dead network one, until that should change."""
     start, before = time.perf_counter(), len(rows)
 
     def line(row: dict[str, Any], seconds: float) -> None:
         rows.append(row)
-        since = verdict.dead_since(rows)
-        if since is not None and since < row["epoch"]:
-            if since == row["epoch"] - 1:
-                console.print(f"dead since epoch {since}: no line more while that stays so")
+        over = verdict.over_since(rows)
+        if over and over[1] < row["epoch"]:
+            if over[1] == row["epoch"] - 1:
+                console.print(f"{over[0]} since epoch {over[1]}: no line more while that is so")
             return
         pace = (time.perf_counter() - start) / (row["epoch"] - before)
         left = pace * (epochs - row["epoch"])
@@ -86,10 +86,10 @@ def _bar(console: Console, epochs: int, images: int, rows: list[dict[str, Any]])
 
 
 def table(result: dict[str, Any]) -> Table:
-    """The first, some, and the last epochs; of a dead network, those until it died."""
+    """The first, some, and the last epochs; of a dead network, those until it was dead."""
     rows = result["epochs"]
-    since = verdict.dead_since(rows)
-    living = rows if since is None else rows[:since]
+    over = verdict.over_since(rows)
+    living = rows[: over[1]] if over else rows
     stride = max(1, math.ceil(len(living) / ROWS_SHOWN))
     chosen = [row for i, row in enumerate(living) if i == 0 or (i + 1) % stride == 0]
     if chosen[-1] is not living[-1]:
@@ -106,8 +106,8 @@ def table(result: dict[str, Any]) -> Table:
             f"{row['test_loss']:.4g}", f"{row['test_accuracy']:.1%}",
             *(f"{share:.1%}" for share in row["dead"]),
         )  # fmt: skip
-    if since is not None and since < rows[-1]["epoch"]:
-        shown.caption = f"dead since epoch {since}, to epoch {rows[-1]['epoch']}"
+    if over and over[1] < rows[-1]["epoch"]:
+        shown.caption = f"{over[0]} since epoch {over[1]}, to epoch {rows[-1]['epoch']}"
     return shown
 
 

@@ -86,18 +86,23 @@ def in_words(result: dict[str, Any], steps: dict[str, np.ndarray]) -> str:
             ) + _dead_units(result)
 
 
-def dead_since(rows: list[dict[str, Any]]) -> int | None:
-    """The first epoch, counted from 1, from which on a layer is dead; None: it is not at the end.
+def over_since(rows: list[dict[str, Any]]) -> tuple[str, int] | None:
+    """`dead` or `nonfinite`, and the first epoch, from 1, from which on the run is that.
+
+    None if it is neither at the end.
 
     Args:
         rows: a record's `epochs`, or the first of them.
     """
-    since = None
+    since: tuple[str, int] | None = None
     for row in rows:
-        if not any(silent >= SILENT for silent in row["silent"]):
-            since = None
-        elif since is None:
-            since = row["epoch"]
+        state = None
+        if not (math.isfinite(row["train_loss"]) and math.isfinite(row["test_loss"])):
+            state = "nonfinite"
+        elif any(silent >= SILENT for silent in row["silent"]):
+            state = "dead"
+        if since is None or since[0] != state:
+            since = (state, row["epoch"]) if state else None
     return since
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxmlp import data, explanation, flags, job, question, rescaling
+from jaxmlp import data, explanation, flags, job, question
 from jaxmlp.experiment import NETWORK, Experiment
 
 WIDTH = 100
@@ -182,9 +182,9 @@ def show_repairs(
     console, experiment: Experiment, against: Experiment, other: str, again: list[str]
 ) -> None:
     """Each command on a line of its own, however long, so that it can be pasted."""
+    if explanation.same(experiment, against):
+        return
     try:
-        if rescaling.difference(experiment, against).same:
-            return
         head(console, f"What makes it {other.partition(':')[0]}")
         if experiment.input_scale != against.input_scale:
             change = experiment.input_scale / against.input_scale
@@ -194,7 +194,7 @@ def show_repairs(
             console.print(f"  {label}:", style="bold", markup=False)
             console.print(command, soft_wrap=True, markup=False)
         to = explanation.target(experiment, against)
-        if not rescaling.difference(experiment, to).same:
+        if not explanation.same(experiment, to):
             pairs(console, explanation.single_knobs(experiment, to))
     except ValueError as error:
         paragraph(console, f"Nothing exact: {error}.")

@@ -100,3 +100,16 @@ def test_figures_can_be_drawn_of_anything_that_training_leaves(bad):
     weights = {"layer1.kernel": np.full((60, WIDTH), bad, np.float32)}
     drawn = report.figures(result(made, [row(loss=bad, test_loss=bad)]), made, weights)
     assert all(png.startswith(b"\x89PNG") for png in drawn.values())
+
+
+def test_a_run_is_over_from_the_first_epoch_of_its_last_state():
+    dead, bad = {"silent": 1.0}, {"loss": math.nan, "silent": 1.0}
+
+    def over(*rows: dict):
+        return verdict.over_since([row(**each) | {"epoch": i + 1} for i, each in enumerate(rows)])
+
+    assert over({}, {}) is None
+    assert over({}, dead, dead) == ("dead", 2)
+    assert over(dead, {}, dead, dead) == ("dead", 3)
+    assert over(dead, {}) is None
+    assert over(dead, bad, bad) == ("nonfinite", 2)
