@@ -334,7 +334,7 @@ def jax_rates(experiment: Experiment, per_epoch: int, steps: int) -> np.ndarray:
         hyper = train.hyperparameters(experiment)
         counts = jax.numpy.arange(steps, dtype=jax.numpy.int32)
         columns = [
-            jax.jit(jax.vmap(optimizer.scheduled_rate(experiment, layer, rate, per_epoch)))(counts)
+            jax.lax.map(optimizer.scheduled_rate(experiment, layer, rate, per_epoch), counts)
             for layer, rate in enumerate(hyper.rates["kernel"].learning_rate)
         ]
         return np.stack(_host(columns), axis=1).astype(numpy_dtype(experiment))
