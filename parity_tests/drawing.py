@@ -204,17 +204,23 @@ def past_256_steps(draft: Draft) -> None:
 
 
 def past_1000_steps(draft: Draft) -> None:
-    draft.layers, draft.optimizer = draft.chance.randint(1, 2), draft.chance.choice(["sgd", "adam"])
-    draft.schedules = ["cosine", "constant"]
+    """Of a momentum that counts its first step, and a rate that changes at every one."""
+    draft.layers, draft.optimizer, draft.schedules = draft.chance.randint(1, 2), "sgd", ["cosine"]
+    draft.settings |= {"momentum": 0.8, "dampening": 0.5, "nesterov": False}
     draft.run_for(*draft.chance.choice([(103, 10), (107, 10), (206, 5)]), batch=2)
 
 
-def without_memory(draft: Draft) -> None:
-    """An average that forgets all: alpha or beta2 of 0; eps of its own order keeps it mild."""
-    draft.optimizer = draft.chance.choice(["rmsprop", "adam", "adamw"])
+def no_alpha(draft: Draft) -> None:
+    """An average that forgets all; eps of the gradients' order keeps it mild."""
+    draft.optimizer, draft.eps, draft.zeros = "rmsprop", (-2.0, -1.0), 0.0
+    draft.settings["alpha"] = 0.0
+
+
+def no_beta2(draft: Draft) -> None:
+    """Likewise."""
+    draft.optimizer = draft.chance.choice(["adam", "adamw"])
     draft.eps, draft.zeros = (-2.0, -1.0), 0.0
-    name = "alpha" if draft.optimizer == "rmsprop" else "beta2"
-    draft.settings[name] = 0.0
+    draft.settings["beta2"] = 0.0
 
 
 def tiny_eps(draft: Draft) -> None:
@@ -267,6 +273,8 @@ def large_test_set(draft: Draft) -> None:
 
 def linear(draft: Draft) -> None:
     draft.layers, draft.bias, draft.own = 1, True, True
+    draft.classes = draft.chance.randint(11, 12)
+    draft.run_for(draft.chance.choice([7, 13]), draft.chance.randint(1, 12))
 
 
 def trap(draft: Draft) -> None:
@@ -339,16 +347,11 @@ def sweep(draft: Draft) -> None:
 
 
 def overflowing_bias(draft: Draft) -> None:
-    """A single step in float32 after which nothing but a bias is infinite."""
-    draft.also, draft.bias, draft.optimizer = "sweep", True, "sgd"
-    draft.layers, draft.scale = draft.chance.randint(1, 3), 1.0
+    """A single step, after which nothing but the biases of some of a sweep's runs is infinite."""
+    sweep(draft)
+    draft.also, draft.optimizer, draft.schedules = "overflowing sweep", "sgd", ["constant"]
     draft.run_for(1, 1)
-    draft.schedules = ["constant"]
-    draft.settings |= {
-        "precision": "float32", "bias_learning_rate": (1e30,), "bias_weight_decay": (1e12,),
-        "warmup_epochs": (0.0,), "momentum": 0.0, "dampening": 0.0,
-        "nesterov": False,
-    }  # fmt: skip
+    draft.settings |= {"warmup_epochs": (0.0,)}
 
 
 def certificate(draft: Draft) -> None:
@@ -363,7 +366,8 @@ EDGES: dict[str, Callable[[Draft], None]] = {
     "many schedules": many_schedules,
     "past 256 steps": past_256_steps,
     "past 1000 steps": past_1000_steps,
-    "no memory": without_memory,
+    "alpha of 0": no_alpha,
+    "beta2 of 0": no_beta2,
     "tiny eps": tiny_eps,
     "tiny decay": tiny_decay,
     "short warm-up": short_warm_up,

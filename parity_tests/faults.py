@@ -6,7 +6,7 @@ A fault is an edit of one place in one module, made in memory and taken back aft
 import contextlib
 import importlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from parity_tests.comparison import Comparison
 from parity_tests.levels import LEVELS
 
 OURS = ("jaxmlp", "torchref", "parity_tests", "run_torch")
+Level = Callable[[bool], Iterator[Comparison]]
 MARGIN = 10  # no tolerance may stand above a tenth of a fault that it must catch
 
 
@@ -304,23 +305,23 @@ def planted(fault: Fault) -> Iterator[None]:
             setattr(other, name, value)
 
 
-def notice(fault: Fault, levels: Iterable[str] = LEVELS) -> Caught:
+def notice(fault: Fault, levels: Mapping[str, Level] = LEVELS) -> Caught:
     """The first of the levels that notices the fault, and the worst comparison until it is clear."""
     with planted(fault):
-        for level in levels:
+        for name, level in levels.items():
             failed: list[Comparison] = []
             try:
                 with np.errstate(all="ignore"):
-                    for found in LEVELS[level](True):
+                    for found in level(True):
                         far = max((one.share for one in failed), default=0.0) >= MARGIN
                         if far and found.check != failed[-1].check:
                             break
                         failed += [] if found.passed else [found]
             except Exception as error:  # the fault broke a side altogether
                 said = f"{type(error).__name__}: {error}"
-                failed = [Comparison(level, "", "", "crash", np.nan, np.inf, said)]
+                failed = [Comparison(name, "", "", "crash", np.nan, np.inf, said)]
             if failed:
-                return Caught(fault, level, max(failed, key=lambda found: found.share))
+                return Caught(fault, name, max(failed, key=lambda found: found.share))
     return Caught(fault, "", None)
 
 
@@ -336,7 +337,7 @@ def past(caught: Caught) -> str:
 
 
 def row(caught: Caught) -> str:
-    return f"{caught.fault.name:60}{caught.level or '-':16}{past(caught)}"
+    return f"{caught.fault.name:68}{caught.level or '-':28}{past(caught)}"
 
 
 def count(caught: list[Caught]) -> str:

@@ -103,9 +103,12 @@ class Patches(contextlib.ExitStack):
 def compared(drawn: Drawn, dataset: Dataset) -> Iterator[Comparison]:
     """What the experiment asks for beside its two runs."""
     beside = {
-        "commands": by_commands, "torchvision": by_torchvision, "sweep": by_sweep,
+        "commands": by_commands,
+        "torchvision": by_torchvision,
+        "sweep": by_sweep,
+        "overflowing sweep": by_sweep,
         "certificate": by_certificate,
-    }  # fmt: skip
+    }
     if drawn.also in beside:
         yield from beside[drawn.also](drawn, dataset)
 
@@ -170,22 +173,29 @@ def _results(experiment: Experiment, dataset: Dataset, root: Path | None) -> lis
     return results
 
 
-def by_sweep(drawn: Drawn, dataset: Dataset) -> Iterator[Comparison]:
-    """Settings by seeds as one program: each run is what it is alone, and so is its forecast."""
+def _settings(drawn: Drawn) -> list[Experiment]:
+    """Three that differ in what a sweep may vary."""
     chance = random.Random(f"{drawn.family}/{drawn.index}/sweep")
     original = drawn.experiment
-    rates, biases = (original.per_layer(name) for name in ("learning_rate", "bias_learning_rate"))
-    settings = [
+    layers = range(original.layers)
+    other = dataclasses.replace(
         original,
-        dataclasses.replace(
-            original, learning_rate=tuple(3 * rate for rate in rates),
-            bias_learning_rate=tuple(min(3 * rate, 3e38) for rate in biases),
-        ),
-        dataclasses.replace(
-            original, input_scale=decade(chance, -0.5, 0.5),
-            bias_init_scale=tuple(decade(chance, -0.5, 0.5) for _ in rates),
-        ),
-    ]  # fmt: skip
+        input_scale=decade(chance, -0.5, 0.5),
+        bias_init_scale=tuple(decade(chance, -0.5, 0.5) for _ in layers),
+    )
+    if drawn.also == "overflowing sweep":  # rate times decay is no float32
+        rates = {"bias_learning_rate": (1e30,), "bias_weight_decay": (1e12,)}
+        settings = [original, dataclasses.replace(original, **rates), other]
+        return [dataclasses.replace(each, precision="float32") for each in settings]
+    rates = {name: tuple(3 * rate for rate in original.per_layer(name))
+             for name in ("learning_rate", "bias_learning_rate")}  # fmt: skip
+    return [original, dataclasses.replace(original, **rates), other]
+
+
+def by_sweep(drawn: Drawn, dataset: Dataset) -> Iterator[Comparison]:
+    """Settings by seeds as one program: each run is what it is alone, and so is its forecast."""
+    chance = random.Random(f"{drawn.family}/{drawn.index}/seeds")
+    settings, original = _settings(drawn), drawn.experiment
     seeds = [original.seed, chance.randrange(2**31, 2**32), chance.randrange(2**33, 2**64)]
     sweep = Sweep(settings, seeds, dataset)
     finished = [run for chunk in sweep.chunks() for run in sweep.train(chunk)]
