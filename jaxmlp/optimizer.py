@@ -11,6 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from jaxmlp.experiment import DECOUPLED, Experiment
 
+LAST = 2**31 - 1  # where optax's count of steps stops; a later step never comes
+
 
 class LayerRates(NamedTuple):
     """The traced settings of a layer's kernel or bias; scalars (in a stack of layers: arrays)."""
@@ -127,45 +129,58 @@ def direction(experiment: Experiment, eps: Float[Array, ""]) -> optax.GradientTr
     raise AssertionError(experiment.optimizer)
 
 
-def rate_factor(experiment: Experiment, layer: int, steps_per_epoch: int) -> optax.Schedule:
-    """The factor on layer's learning rate as a function of the step, counted from 0.
+def rate_factor(
+    experiment: Experiment, layer: int, steps_per_epoch: int, count: Int[Array, ""], dtype: Any
+) -> Float[Array, ""]:
+    """The factor on layer's learning rate at the step `count`, from 0.
 
     A linear warm-up over n steps gives 1/n, 2/n, ..., 1. The clocks of `cosine` (to 0 at the end of
     the run) and `exponential` (gamma per epoch, once an epoch) start where the warm-up ends;
     milestones are epochs of the whole run.
+
+    Counts are compared, subtracted and divided as whole numbers: as floats, float32's end at 2^24,
+    and XLA makes count / n a product with the rounded 1 / n, whose floor at a multiple of n is one
+    too small for some n.
     """
-    gamma = experiment.per_layer("gamma")[layer]
     warmup = round(experiment.per_layer("warmup_epochs")[layer] * steps_per_epoch)
-    total = experiment.epochs * steps_per_epoch
+    gamma, first = experiment.per_layer("gamma")[layer], min(warmup, LAST)
+    after = jnp.maximum(count - first, 0)
     match experiment.per_layer("schedule")[layer]:
         case "constant":
-            after = optax.constant_schedule(1.0)
+            factor = jnp.ones((), dtype)
         case "cosine":
-            after = optax.cosine_decay_schedule(1.0, max(total - warmup, 1))
+            factor = _cosine(after, experiment.epochs * steps_per_epoch - warmup, dtype)
         case "exponential":
-            after = optax.exponential_decay(1.0, steps_per_epoch, gamma, staircase=True)
+            passed = jax.lax.div(after, jnp.int32(min(steps_per_epoch, LAST)))
+            factor = jnp.power(jnp.asarray(gamma, dtype), passed.astype(dtype))
         case _:
-            steps = [epoch * steps_per_epoch - warmup for epoch in experiment.milestones]
-            passed = gamma ** sum(step <= 0 for step in steps)
-            after = optax.piecewise_constant_schedule(
-                passed, {step: gamma for step in steps if step > 0}
-            )
+            factor = jnp.ones((), dtype)
+            for epoch in experiment.milestones:
+                come = count >= min(epoch * steps_per_epoch, LAST)
+                factor = jnp.where(come, gamma * factor, factor)
     if not warmup:
-        return after
-    rising = optax.linear_schedule(1 / warmup, 1.0, max(warmup - 1, 1))
-    return optax.join_schedules([rising, after], [warmup])
+        return factor
+    rising = (count + 1).astype(dtype) / _undivided(warmup, dtype)
+    return jnp.where(count < first, rising, factor)
+
+
+def _cosine(step: Int[Array, ""], steps: int, dtype: Any) -> Float[Array, ""]:
+    """(1 + cos(pi step / steps)) / 2, from 1 to 0; written so that it is as exact near 0."""
+    steps = min(max(steps, 1), LAST)
+    left = jnp.maximum(steps - step, 0).astype(dtype) / _undivided(steps, dtype)
+    return jnp.square(jnp.sin(math.pi / 2 * left))
+
+
+def _undivided(divisor: int, dtype: Any) -> Float[Array, ""]:
+    """A divisor that XLA does not replace by its reciprocal: n / n is 1."""
+    return jax.lax.optimization_barrier(jnp.asarray(divisor, dtype))
 
 
 def scheduled_rate(
     experiment: Experiment, layer: int, rate: Float[Array, ""], steps_per_epoch: int
 ) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
-    """The layer's learning rate as a function of the step, counted from 0.
-
-    The count is turned into the rate's own type first: optax's schedules compute in float32 when
-    they are given an integer, even where everything else is float64.
-    """
-    factor = rate_factor(experiment, layer, steps_per_epoch)
-    return lambda count: rate * jnp.asarray(factor(count.astype(rate.dtype)), rate.dtype)
+    """The layer's learning rate as a function of the step, counted from 0."""
+    return lambda count: rate * rate_factor(experiment, layer, steps_per_epoch, count, rate.dtype)
 
 
 def tensor_optimizer(
@@ -176,7 +191,7 @@ def tensor_optimizer(
     step = direction(experiment, rates.eps)
     links = (step, decay) if experiment.optimizer in DECOUPLED else (decay, step)
     rate = scheduled_rate(experiment, layer, rates.learning_rate, steps_per_epoch)
-    schedule = optax.scale_by_schedule(lambda count: -rate(jnp.asarray(count)))
+    schedule = optax.scale_by_schedule(lambda count: -rate(jnp.asarray(count, jnp.int32)))
     return optax.chain(*links, schedule)
 
 

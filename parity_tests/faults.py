@@ -6,7 +6,7 @@ A fault is an edit of one place in one module, made in memory and taken back aft
 import contextlib
 import importlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from parity_tests.comparison import Comparison
 from parity_tests.levels import LEVELS
 
 OURS = ("jaxmlp", "torchref", "parity_tests", "run_torch")
+Level = Callable[[bool], Iterator[Comparison]]
 MARGIN = 10  # no tolerance may stand above a tenth of a fault that it must catch
 
 
@@ -140,17 +141,20 @@ FAULTS: dict[str, list[Fault]] = {  # by the first level that notices them
               "return self.layers[-1](jax.lax.reduce_precision(activations, 8, 20)), hidden"),
     ],
     "schedules": [
-        Fault("schedule off by one step", OPTIMIZER, "factor(count.astype(rate.dtype))",
-              "factor(count.astype(rate.dtype) + 1)"),
+        Fault("schedule off by one step", OPTIMIZER, "steps_per_epoch, count, rate.dtype)",
+              "steps_per_epoch, count + 1, rate.dtype)"),
         Fault("schedule in float32 where all else is float64", OPTIMIZER,
-              "factor(count.astype(rate.dtype))", "factor(count.astype(jnp.float32))"),
-        Fault("warm-up from 0", OPTIMIZER, "optax.linear_schedule(1 / warmup, 1.0, max(warmup - 1, 1))",
-              "optax.linear_schedule(0.0, 1.0, warmup)"),
-        Fault("cosine's clock not started after the warm-up", OPTIMIZER, "max(total - warmup, 1)",
-              "max(total, 1)"),
-        Fault("exponential decay within the epoch", OPTIMIZER, "staircase=True", "staircase=False"),
+              "steps_per_epoch, count, rate.dtype)", "steps_per_epoch, count, jnp.float32)"),
+        Fault("warm-up from 0", OPTIMIZER, "rising = (count + 1)", "rising = count"),
+        Fault("cosine's clock not started after the warm-up", OPTIMIZER,
+              "experiment.epochs * steps_per_epoch - warmup, dtype", "experiment.epochs * steps_per_epoch, dtype"),
+        Fault("exponential decay within the epoch", OPTIMIZER, "passed.astype(dtype))",
+              "after.astype(dtype) / steps_per_epoch)"),
+        Fault("exponential decay by the rounded reciprocal: a step late at 49 steps an epoch", OPTIMIZER,
+              "passed = jax.lax.div(after, jnp.int32(min(steps_per_epoch, LAST)))",
+              "passed = jnp.floor(after.astype(dtype) * (1 / steps_per_epoch))"),
         Fault("milestones counted from the warm-up's end", OPTIMIZER,
-              "epoch * steps_per_epoch - warmup", "epoch * steps_per_epoch"),
+              "come = count >=", "come = after >="),
         Fault("warm-up rounded down", OPTIMIZER,
               'round(experiment.per_layer("warmup_epochs")[layer] * steps_per_epoch)',
               'int(experiment.per_layer("warmup_epochs")[layer] * steps_per_epoch)'),
@@ -301,23 +305,23 @@ def planted(fault: Fault) -> Iterator[None]:
             setattr(other, name, value)
 
 
-def notice(fault: Fault, levels: Iterable[str] = LEVELS) -> Caught:
+def notice(fault: Fault, levels: Mapping[str, Level] = LEVELS) -> Caught:
     """The first of the levels that notices the fault, and the worst comparison until it is clear."""
     with planted(fault):
-        for level in levels:
+        for name, level in levels.items():
             failed: list[Comparison] = []
             try:
                 with np.errstate(all="ignore"):
-                    for found in LEVELS[level](True):
+                    for found in level(True):
                         far = max((one.share for one in failed), default=0.0) >= MARGIN
                         if far and found.check != failed[-1].check:
                             break
                         failed += [] if found.passed else [found]
             except Exception as error:  # the fault broke a side altogether
                 said = f"{type(error).__name__}: {error}"
-                failed = [Comparison(level, "", "", "crash", np.nan, np.inf, said)]
+                failed = [Comparison(name, "", "", "crash", np.nan, np.inf, said)]
             if failed:
-                return Caught(fault, level, max(failed, key=lambda found: found.share))
+                return Caught(fault, name, max(failed, key=lambda found: found.share))
     return Caught(fault, "", None)
 
 
@@ -333,7 +337,7 @@ def past(caught: Caught) -> str:
 
 
 def row(caught: Caught) -> str:
-    return f"{caught.fault.name:60}{caught.level or '-':16}{past(caught)}"
+    return f"{caught.fault.name:68}{caught.level or '-':28}{past(caught)}"
 
 
 def count(caught: list[Caught]) -> str:

@@ -334,7 +334,7 @@ def jax_rates(experiment: Experiment, per_epoch: int, steps: int) -> np.ndarray:
         hyper = train.hyperparameters(experiment)
         counts = jax.numpy.arange(steps, dtype=jax.numpy.int32)
         columns = [
-            jax.jit(jax.vmap(optimizer.scheduled_rate(experiment, layer, rate, per_epoch)))(counts)
+            jax.lax.map(optimizer.scheduled_rate(experiment, layer, rate, per_epoch), counts)
             for layer, rate in enumerate(hyper.rates["kernel"].learning_rate)
         ]
         return np.stack(_host(columns), axis=1).astype(numpy_dtype(experiment))
@@ -406,13 +406,7 @@ def torch_trajectory(
     """
     run = run_torch.TorchRun(experiment, dataset, device=torch_device)
     if nudge is not None:
-        draw = np.random.default_rng(nudge)
-        weights = torchref.model.get_weights(run.model)
-        for layer in weights:
-            for name, weight in layer.items():
-                towards = np.where(draw.random(weight.shape) < 0.5, np.inf, -np.inf)
-                layer[name] = np.nextafter(weight, towards, dtype=weight.dtype)
-        torchref.model.set_weights(run.model, weights)
+        nudge_weights(run.model, nudge)
     for _ in range(epochs):
         metrics, tensors = [], []
         for images, labels in run.loaders[0]:
@@ -424,6 +418,17 @@ def torch_trajectory(
         torchref.train.evaluate(run.model, run.loaders[1])  # it draws from the generator, too
         yield Trace(*({key: np.stack([row[key] for row in rows]) for key in rows[0]}
                       for rows in (metrics, tensors)))  # fmt: skip
+
+
+def nudge_weights(model: torchref.model.MLP, seed: int) -> None:
+    """Moves every weight by one unit in the last place, up or down."""
+    draw = np.random.default_rng(seed)
+    weights = torchref.model.get_weights(model)
+    for layer in weights:
+        for name, weight in layer.items():
+            towards = np.where(draw.random(weight.shape) < 0.5, np.inf, -np.inf)
+            layer[name] = np.nextafter(weight, towards, dtype=weight.dtype)
+    torchref.model.set_weights(model, weights)
 
 
 @contextlib.contextmanager

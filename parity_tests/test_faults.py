@@ -30,7 +30,7 @@ ROWS = [(level, fault) for level, planted in faults.FAULTS.items() for fault in 
 
 @pytest.mark.parametrize(("level", "fault"), ROWS, ids=lambda value: getattr(value, "name", value))
 def test_a_planted_fault_is_noticed_at_its_level_ten_bounds_away(level, fault):
-    caught = faults.notice(fault, [level])
+    caught = faults.notice(fault, {level: levels.LEVELS[level]})
     assert caught.level, f"{fault.name}: not noticed"
     assert caught.margin >= faults.MARGIN, caught.comparison
 

@@ -189,8 +189,9 @@ def rate_factor(
 ) -> Bounded:  # fmt: skip
     """The factor on the learning rate at a step, counted from 0; see Experiment for the meaning.
 
-    torch computes each factor from the last one, in double precision: after t steps its error is
-    at most 4·t roundings of a double.
+    The formulas are optax's; jaxmlp's for warm-up (a quotient) and cosine (a squared sine) round
+    less. torch computes each factor from the last one, in double precision: after t steps its error
+    is at most 4·t roundings of a double.
     """
     unit = 2 * UNIT[dtype]
 

@@ -3,12 +3,14 @@
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from jaxmlp import devices
 from jaxmlp.experiment import Experiment
-from jaxmlp.optimizer import LayerRates, optimizer, rate_factor
+from jaxmlp.optimizer import LayerRates, optimizer, scheduled_rate
 
 RATES, DECAYS = (0.05, 0.2), (0.3, 0.01)
 STEPS = 5
@@ -106,8 +108,16 @@ def test_an_optimizer_steps_as_torch_documents(name):
 
 def factors(steps_per_epoch: int = 4, layer: int = 0, **settings) -> np.ndarray:
     experiment = Experiment(epochs=5, **settings)
-    factor = rate_factor(experiment, layer, steps_per_epoch)
-    return np.array([float(factor(step)) for step in range(5 * steps_per_epoch)])
+    return scheduled(experiment, layer, steps_per_epoch, 5 * steps_per_epoch)
+
+
+def scheduled(experiment: Experiment, layer: int, steps_per_epoch: int, steps: int) -> np.ndarray:
+    """The layer's rates at a base rate of 1, compiled as a run compiles them."""
+    with devices.precision(experiment):
+        one = jnp.ones((), devices.dtype(experiment))
+        rate = scheduled_rate(experiment, layer, one, steps_per_epoch)
+        counts = jnp.arange(steps, dtype=jnp.int32)
+        return np.asarray(jax.jit(lambda counts: jax.lax.map(rate, counts))(counts))
 
 
 def test_a_constant_rate_stays():
@@ -145,3 +155,62 @@ def test_each_layer_has_its_own_schedule():
     mixed = {"schedule": ("constant", "exponential"), "gamma": (0.1, 0.5)}
     assert (factors(layer=0, **mixed) == 1).all()
     np.testing.assert_allclose(factors(layer=1, **mixed), np.repeat(0.5 ** np.arange(5), 4), 1e-6)
+
+
+BOTH_WIDTHS = pytest.mark.parametrize("precision", ["float32", "float64"])
+# Times the rounded 1 / n, a multiple of n can end below a whole number: 41 to 82 in float32, 49 to
+# 107 in float64. The others are for comparison.
+STEPS_PER_EPOCH = (1, 2, 7, 41, 47, 55, 61, 82, 49, 98, 103, 107, 300)
+EPOCHS = 5
+
+
+@BOTH_WIDTHS
+@pytest.mark.parametrize("steps", STEPS_PER_EPOCH)
+def test_a_rate_falls_at_the_first_step_of_an_epoch(steps, precision):
+    settings = {"hidden": (), "epochs": EPOCHS, "gamma": (0.5,), "precision": precision}
+    expected = np.repeat(0.5 ** np.arange(EPOCHS), steps)
+    exponential = Experiment(schedule=("exponential",), **settings)
+    np.testing.assert_array_equal(scheduled(exponential, 0, steps, EPOCHS * steps), expected)
+    step = Experiment(schedule=("step",), milestones=tuple(range(1, EPOCHS)), **settings)
+    np.testing.assert_array_equal(scheduled(step, 0, steps, EPOCHS * steps), expected)
+
+
+@BOTH_WIDTHS
+@pytest.mark.parametrize("steps", STEPS_PER_EPOCH)
+def test_a_warm_up_ends_at_the_whole_rate_and_then_the_clock_starts(steps, precision):
+    warm = Experiment(
+        hidden=(), warmup_epochs=(1.0,), schedule=("exponential",), gamma=(0.5,),
+        precision=precision,
+    )  # fmt: skip
+    rising = np.arange(1, steps + 1).astype(precision) / np.array(steps, precision)
+    expected = [*rising, *np.repeat([1, 0.5], steps)]
+    np.testing.assert_array_equal(scheduled(warm, 0, steps, 3 * steps), expected)
+
+
+@BOTH_WIDTHS
+def test_a_count_is_a_whole_number_beyond_the_floats_that_hold_one(precision):
+    settings = {"hidden": (), "epochs": 3, "gamma": (0.5,), "precision": precision}
+    steps = 2**24 + 1  # twice as many less one is no float32
+    for schedule, milestones in (("step", (2,)), ("exponential", ())):
+        experiment = Experiment(schedule=(schedule,), milestones=milestones, **settings)
+        with devices.precision(experiment):
+            one = jnp.ones((), devices.dtype(experiment))
+            rate = jax.jit(scheduled_rate(experiment, 0, one, steps))
+            before, after = (float(rate(jnp.int32(2 * steps - i))) for i in (1, 0))
+        assert after == before / 2
+
+
+def test_cosine_is_as_exact_near_zero_as_elsewhere():
+    found = scheduled(Experiment(hidden=(), schedule=("cosine",), epochs=20), 0, 200, 4000)
+    expected = np.sin(np.pi / 2 * (1 - np.arange(4000) / 4000)) ** 2
+    # A quotient, pi / 2, a product, 2 units for the sine; twice that and a unit for the square.
+    np.testing.assert_allclose(found, expected, rtol=(2 * (3 + 2) + 1) * 2.0**-24)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "step", "exponential"])
+def test_a_schedule_longer_than_any_count_can_be_compiled(schedule):
+    experiment = Experiment(
+        hidden=(), schedule=(schedule,), epochs=2**31 - 1, warmup_epochs=(1e6,),
+        milestones=(2**31 - 1,) if schedule == "step" else (),
+    )  # fmt: skip
+    assert (scheduled(experiment, 0, 50_000, 3) > 0).all()

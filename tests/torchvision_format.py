@@ -8,13 +8,14 @@ import numpy as np
 
 
 def write(root: Path, content: dict[str, np.ndarray], monkeypatch) -> None:
-    """cifar-10-batches-py under root: a training image per batch, all test images in one."""
+    """cifar-10-batches-py under root: the training images in five batches, the test's in one."""
     from torchref import data
 
     cifar10 = data.import_torchvision().datasets.CIFAR10
     folder = root / cifar10.base_folder
     folder.mkdir(parents=True)
-    train = [(f"data_batch_{i + 1}", "train", slice(i, i + 1)) for i in range(5)]
+    parts = np.array_split(np.arange(len(content["train_images"])), 5)
+    train = [(f"data_batch_{i}", "train", part) for i, part in enumerate(parts, 1)]
     lists: dict[str, list] = {"train": [], "test": []}
     for name, split, chosen in [*train, ("test_batch", "test", slice(None))]:
         images = content[f"{split}_images"][chosen]
