@@ -15,6 +15,7 @@ SWEPT = (*SCALED, "seed")  # what is traced: one compiled program serves all val
 WAYS = ("grid", "zip", "random")
 FIELDS = {setting.name: setting for setting in dataclasses.fields(Experiment)}
 MOST = 1_000_000  # runs; more are a slip of the keyboard
+TRIES = 100  # draws for each that is wanted; all n of n settings take n·ln n
 NUMBERS = "numbers, or log:LOW:HIGH:N or lin:LOW:HIGH:N for N of them (--random: log:LOW:HIGH)"
 WHOLE = "whole numbers, or LOW..HIGH for all between"
 
@@ -85,26 +86,72 @@ def experiments(
 
     Args:
         way: grid, every combination, the last axis fastest; zip, the axes' values side by side; or
-            random, `count` draws from the axes' ranges and lists with the seed `draw`.
+            random, `count` different draws from the axes' ranges and lists with the seed `draw`.
         seeds: that each setting will be run with.
 
     Raises:
-        ValueError: a value breaks its rule, or the axes do not fit together.
+        ValueError: a value breaks its rule, the axes do not fit together, or a setting comes twice.
     """
     axes = list(axes)
     if way == "random":
         assert count is not None
-        generator = random.Random(draw)
-        choices = [_drawn(one) for one in axes]
-        combinations: Iterable[Sequence[Any]] = (
-            [one(generator) for one in choices] for _ in range(count)
-        )
-    else:
-        values = [_listed(one) for one in axes]
-        combinations = _zipped(axes, values) if way == "zip" else itertools.product(*values)
-        count = max(map(len, values), default=1) if way == "zip" else math.prod(map(len, values))
+        limit(count * seeds)
+        return _draws(base, axes, count, random.Random(draw))
+    values = [_listed(one) for one in axes]
+    combinations = _zipped(axes, values) if way == "zip" else itertools.product(*values)
+    count = max(map(len, values), default=1) if way == "zip" else math.prod(map(len, values))
     limit(count * seeds)
-    return [_replaced(base, axes, combination) for combination in combinations]
+    if way == "grid":
+        for one, own in zip(axes, values, strict=True):
+            _once(one, own)
+    found: dict[Experiment, None] = {}
+    for combination in combinations:
+        experiment = _replaced(base, axes, combination)
+        if experiment in found:
+            twice = " ".join(map(_words, axes, combination))
+            raise ValueError(f"{twice} comes twice; give every setting once")
+        found[experiment] = None
+    return list(found)
+
+
+def _once(one: Axis, values: Sequence[Any]) -> None:
+    """Sees that no value comes twice, however it is written.
+
+    Raises:
+        ValueError: one does.
+    """
+    # One number for each layer is that number for all.
+    plain = [value[0] if isinstance(value, tuple) and len(set(value)) == 1 else value
+             for value in values]  # fmt: skip
+    value, times = collections.Counter(plain).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"{_words(one, value)} comes twice; give every value once")
+
+
+def _words(one: Axis, value: Any) -> str:
+    """A value as the command line has it."""
+    numbers = value if isinstance(value, tuple) else (value,)
+    return f"{one.flag} {','.join(str(number).removesuffix('.0') for number in numbers)}"
+
+
+def _draws(
+    base: Experiment, axes: list[Axis], count: int, generator: random.Random
+) -> list[Experiment]:
+    """So many different draws; one that repeats another is drawn again.
+
+    Raises:
+        ValueError: the axes have not as many.
+    """
+    choices = [_drawn(one) for one in axes]
+    found: dict[Experiment, None] = {}
+    for _ in range(TRIES + TRIES * count):
+        found[_replaced(base, axes, [one(generator) for one in choices])] = None
+        if len(found) == count:
+            return list(found)
+    raise ValueError(
+        f"--random {count}: only {len(found)} different settings are found; draw fewer, or give "
+        "wider ranges"
+    )
 
 
 def limit(runs: int) -> None:
@@ -123,12 +170,11 @@ def seeds(words: Sequence[str]) -> list[int]:
     Raises:
         ValueError: a word is no whole number, or a seed comes twice.
     """
-    found = _listed(Axis("seed", None, tuple(words)))
+    axis_of_seeds = Axis("seed", None, tuple(words))
+    found = _listed(axis_of_seeds)
     for seed in (min(found), max(found)):
         Experiment(seed=seed)  # is it one?
-    seed, times = collections.Counter(found).most_common(1)[0]
-    if times > 1:
-        raise ValueError(f"--seed {seed} comes twice; give every seed once")
+    _once(axis_of_seeds, found)
     return found
 
 
@@ -168,6 +214,7 @@ def _drawn(one: Axis):
     ranges = [value for value in parsed if isinstance(value, Range)]
     if not ranges:
         listed = _listed(one)
+        _once(one, listed)
         return lambda generator: generator.choice(listed)
     if len(parsed) > 1 or ranges[0].number is not None:
         raise ValueError(

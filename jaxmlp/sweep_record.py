@@ -1,12 +1,17 @@
-"""What a sweep leaves behind, and how it goes on after a crash.
+"""What a sweep leaves behind; sweep_directory.py puts it there.
 
     sweep.json      what was asked: schema, `finished`, identity (a hash of every run and the data),
                     experiment (the settings of all), axes, seeds, forecast, data, environments
-                    (all that had a part in it), timings
+                    (all that had a part in it), timings; and sha256, its own seal (sealed.py)
     runs.parquet    a row per run, columns below
     curves.parquet  a row per run and epoch: run, and the entries of a record's `epochs`
     *.png           figures, made by scripts/sweep_figures.py from runs.parquet
-    parts/          finished chunks, until all are: no longer there once `finished` is true
+    SHA256SUMS      of a finished sweep's files, for `sha256sum -c`: what differs is not believed
+    parts/          finished chunks, FIRST-LAST.DIGEST.parquet, until `finished` is true; the digest
+                    is of the sweep's identity, the runs' numbers and the content
+
+Files that are not the sweep's are left as they are, wherever they lie; one that has the name of a
+file to be written is an error before the first step.
 
 runs.parquet: run (from 0), experiment (sha256), seed, input_scale; init_scale_1, learning_rate_1,
 ... per layer, as asked; canonical_learning_rate (R), canonical_init_scale_1 (κ1), ...,
@@ -17,16 +22,12 @@ stable, recovers, fails); train_loss, train_accuracy, test_loss, test_accuracy o
 best_test_accuracy and best_epoch (the first that reached it); dead_1, ... per hidden layer.
 """
 
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from jaxmlp import explanation, forecast, verdict
 from jaxmlp.data import Dataset
@@ -34,8 +35,9 @@ from jaxmlp.experiment import PER_TENSOR, Experiment
 from jaxmlp.train import EpochResult, row, steps_arrays
 
 SCHEMA = 2
-NAMES = ("sweep.json", "runs.parquet", "curves.parquet", "heat.png", "plane.png", "foretold.png")
 INTEGERS = ("run", "epoch", "best_epoch", "first_nonfinite_step")
+EPOCH = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "dead", "silent")
+LAST = EPOCH[1:5]  # of the last epoch, in a run's row
 TEXTS = ("experiment", "foretold_course", "outcome", "course")
 
 
@@ -117,224 +119,42 @@ def run_row(
     }
 
 
-def table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Rows with the same columns, each with its type even where all values are missing."""
-
-    def kind(name: str, value: Any) -> pa.DataType:
-        if name == "seed":
-            return pa.uint64()
-        if name in INTEGERS:
-            return pa.int64()
-        if name in TEXTS:
-            return pa.string()
-        if name in ("dead", "silent"):
-            return pa.list_(pa.float64())
-        if name == "epochs":
-            return pa.list_(pa.struct([(key, kind(key, own)) for key, own in value[0].items()]))
-        return pa.float64()
-
-    schema = pa.schema([(name, kind(name, value)) for name, value in rows[0].items()])
-    return pa.Table.from_pylist(rows, schema=schema)
+def columns(experiment: Experiment) -> pa.Schema:
+    """The columns of `run_row` and their types, which no value changes: `epochs` is the last."""
+    layers = range(experiment.layers)
+    names = [
+        "run", "experiment", "seed", *asked(experiment), *canonical(experiment),
+        "sharpness", "sharpness_limit", "foretold_diverges", "foretold_fails", "foretold_course",
+        "outcome", "spike", "first_nonfinite_step", "course", *LAST,
+        "best_test_accuracy", "best_epoch", *(f"dead_{i + 1}" for i in layers[:-1]),
+    ]  # fmt: skip
+    return _schema([*names, "epochs"])
 
 
-# ---- the directory
+def _schema(names: Sequence[str]) -> pa.Schema:
+    return pa.schema([(name, _kind(name)) for name in names])
 
 
-class Directory:
-    """A sweep's directory; what is in it is whole at any moment. Looks, and touches nothing.
-
-    Args:
-        plan: what sweep.json is to say.
-        fingerprint: of the run at a position of the table (Experiment.sha256).
-
-    Raises:
-        ValueError: something else stands there, or a sweep that was not to be touched.
-    """
-
-    def __init__(
-        self,
-        out: Path,
-        plan: dict[str, Any],
-        fingerprint: Callable[[int], str],
-        resume: bool,
-        overwrite: bool,
-    ) -> None:
-        self.out, self.plan, self.parts = out, plan, out / "parts"
-        self.fingerprint, self.overwrite = fingerprint, overwrite
-        self.finished = False
-        if out.exists() and not out.is_dir():
-            raise ValueError(f"{out} is a file; --out needs a directory's name")
-        if out.is_dir() and any(out.iterdir()) and not self._is_ours():
-            raise ValueError(f"{out} holds files that are not a sweep's; choose another --out")
-        if overwrite or not (out / "sweep.json").exists():
-            return
-        there = read(out)
-        if there["identity"] != plan["identity"]:
-            raise ValueError(
-                f"{out} holds another sweep ({_difference(there, plan)}); --overwrite replaces "
-                "it, --out DIR keeps both"
-            )
-        if not resume:
-            state = "a finished" if there["finished"] else "an unfinished"
-            keeps = "--out DIR keeps both" if there["finished"] else "--resume continues it"
-            raise ValueError(f"{out} holds {state} sweep; --overwrite replaces it, {keeps}")
-        self.finished = there["finished"]
-        known = there.get("environments", [])
-        plan["environments"] = known + [one for one in plan["environments"] if one not in known]
-
-    def _is_ours(self) -> bool:
-        """Whether a sweep stands here, or was just about to."""
-        if (self.out / "sweep.json").is_file():
-            return True
-        names = {path.name for path in self.out.iterdir()}
-        empty = not self.parts.exists() or not any(self.parts.iterdir())
-        return names <= {"parts", "sweep.json.partial"} and empty
-
-    def begin(self) -> None:
-        """Makes the directory ready for parts, and takes it for this process.
-
-        Raises:
-            ValueError: another process is at work in it.
-            OSError: it cannot be written.
-        """
-        self.out.mkdir(parents=True, exist_ok=True)
-        self._lock()
-        if self.overwrite:
-            for name in NAMES:
-                (self.out / name).unlink(missing_ok=True)
-            self._remove_parts()
-        for leftover in [*self.out.glob("*.partial"), *self.parts.glob("*.partial")]:
-            leftover.unlink()
-        if self.finished:
-            self._remove_parts()
-        else:
-            self._write_plan(False)
-            self.parts.mkdir(exist_ok=True)
-
-    def _lock(self) -> None:
-        """A lock that ends with the process; where the file system has none, there is none."""
-        self._locked = os.open(self.out, os.O_RDONLY)
-        try:
-            fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another process is at work in {self.out}; wait for it") from None
-        except OSError:
-            return
-
-    def close(self) -> None:
-        """Gives the directory up."""
-        os.close(self._locked)
-
-    def done(self) -> set[int]:
-        """The runs of finished chunks; a part that is damaged or another sweep's is dropped."""
-        found: set[int] = set()
-        for path in self._own_parts():
-            try:
-                rows = pq.read_table(path, columns=["run", "experiment"]).to_pylist()
-                if any(one["experiment"] != self.fingerprint(one["run"]) for one in rows):
-                    raise ValueError
-            except (pa.ArrowException, OSError, ValueError, IndexError):
-                path.unlink()
-            else:
-                found |= {one["run"] for one in rows}
-        return found
-
-    def add(self, rows: list[dict[str, Any]]) -> None:
-        """A finished chunk."""
-        path = self.parts / f"{rows[0]['run']:08}-{rows[-1]['run']:08}.parquet"
-        write(path, lambda partial: pq.write_table(table(rows), partial))
-
-    def finish(self, runs: pa.Table, curves: pa.Table, timings: dict[str, Any]) -> None:
-        """Puts the tables of all runs in the place of the parts."""
-        write(self.out / "runs.parquet", lambda partial: pq.write_table(runs, partial))
-        write(self.out / "curves.parquet", lambda partial: pq.write_table(curves, partial))
-        self.plan |= {"timings": timings}
-        self._write_plan(True)
-        self._remove_parts()
-
-    def tables(self) -> tuple[pa.Table, pa.Table]:
-        """runs.parquet and curves.parquet out of the parts, in the order of the runs."""
-        rows: dict[int, dict[str, Any]] = {}
-        for path in self._own_parts():
-            for one in pq.read_table(path).to_pylist():
-                rows.setdefault(one["run"], one)
-        ordered = [rows[run] for run in sorted(rows)]
-        curves = [{"run": one["run"], **epoch} for one in ordered for epoch in one["epochs"]]
-        for one in ordered:
-            del one["epochs"]
-        return table(ordered), table(curves)
-
-    def _own_parts(self) -> list[Path]:
-        return sorted(self.parts.glob("[0-9]*-[0-9]*.parquet"))
-
-    def _remove_parts(self) -> None:
-        if self.parts.exists():
-            for path in self._own_parts():
-                path.unlink()
-            self.parts.rmdir()
-
-    def _write_plan(self, finished: bool) -> None:
-        text = json.dumps(self.plan | {"finished": finished}, indent=2, allow_nan=False) + "\n"
-        write(self.out / "sweep.json", lambda partial: partial.write_text(text))
+def _kind(name: str) -> pa.DataType:
+    if name == "seed":
+        return pa.uint64()
+    if name in INTEGERS:
+        return pa.int64()
+    if name in TEXTS:
+        return pa.string()
+    if name in ("dead", "silent"):
+        return pa.list_(pa.float64())
+    if name == "epochs":
+        return pa.list_(pa.struct([(key, _kind(key)) for key in EPOCH]))
+    return pa.float64()
 
 
-def write(path: Path, content: Any) -> None:
-    """A file that appears whole or not at all.
-
-    Args:
-        content: writes it to the path it is given.
-
-    Raises:
-        OSError: the disk is full or cannot be written.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        content(partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:  # Arrow's names no file
-        raise OSError(error.errno, error.errno and os.strerror(error.errno), str(path)) from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def read(out: Path) -> dict[str, Any]:
-    """A sweep's sweep.json.
-
-    Raises:
-        ValueError: it is none, or of another schema.
-    """
-    try:
-        found = json.loads((out / "sweep.json").read_bytes())
-        if found["schema"] != SCHEMA:
-            raise ValueError(f"{out} has schema {found['schema']}; this reads {SCHEMA}")
-        return {**found, "identity": str(found["identity"]), "finished": bool(found["finished"])}
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{out} is no sweep: {error}") from error
-
-
-def load(out: Path) -> tuple[dict[str, Any], pa.Table, pa.Table]:
-    """A finished sweep: sweep.json, runs, curves.
-
-    Raises:
-        ValueError: the directory is no finished sweep.
-    """
-    found = read(out)
-    if not found["finished"]:
-        raise ValueError(f"{out} holds an unfinished sweep; --resume continues it")
-    try:
-        return found, pq.read_table(out / "runs.parquet"), pq.read_table(out / "curves.parquet")
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{out} is damaged: {error}") from error
-
-
-def _difference(there: dict[str, Any], plan: dict[str, Any]) -> str:
-    for name in ("experiment", "axes", "seeds", "data", "forecast"):
-        mine, theirs = plan[name], there.get(name)
-        if mine != theirs:
-            if isinstance(mine, dict) and isinstance(theirs, dict):
-                key = next((k for k in mine if mine[k] != theirs.get(k)), name)
-                return f"its {key} is {theirs.get(key)}, asked is {mine.get(key)}"
-            return f"its {name} are not those asked for"
-    return "its runs are not those asked for"
+def tables(rows: Sequence[dict[str, Any]], experiment: Experiment) -> tuple[pa.Table, pa.Table]:
+    """runs.parquet and curves.parquet of the runs' rows."""
+    kept = columns(experiment)
+    runs = pa.Table.from_pylist(
+        [{name: one[name] for name in kept.names[:-1]} for one in rows],
+        schema=kept.remove(len(kept) - 1),
+    )
+    curves = [{"run": one["run"], **epoch} for one in rows for epoch in one["epochs"]]
+    return runs, pa.Table.from_pylist(curves, schema=_schema(["run", *EPOCH]))

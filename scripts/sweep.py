@@ -21,8 +21,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxmlp import flags, grid, question
+from jaxmlp import flags, grid, progress, question
 from jaxmlp.experiment import Experiment
+from jaxmlp.progress import number
 
 KEPT = "finished chunks are kept; --resume goes on"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -34,13 +35,52 @@ LAYER_FLAG = re.compile(
 # ---- what is asked
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The flags; those of single layers in `layer_axes`."""
+def add_flags(parser: flags.Parser) -> None:
+    flags.add_data_flags(parser)
+    how = parser.add_argument_group("sweep")
+    ways = how.add_mutually_exclusive_group()
+    ways.add_argument("--zip", action="store_true",
+                      help="the axes' values side by side (default: all combinations)")  # fmt: skip
+    ways.add_argument("--random", type=int, metavar="N", help="N draws from the axes")
+    how.add_argument("--sweep-seed", type=int, metavar="K", help="of the draws (default: 0)")
+    where = parser.add_argument_group("devices")
+    where.add_argument("--runs-per-device", type=int, metavar="N",
+                       help="trained at a time (default: by its memory; 16 on CPU)")  # fmt: skip
+    where.add_argument("--batching", choices=("vmap", "map"),
+                       help="a device's runs side by side, or one after the other\n"
+                       "(default: map on CPU, vmap elsewhere)")  # fmt: skip
+    flags.add_data_parallel_flag(where)
+
+
+def add_output_flags(parser: flags.Parser) -> None:
+    flags.add_distributed_flags(parser.add_argument_group("several processes"))
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", metavar="DIR", type=Path,
+                        help="the sweep's directory (default: runs/sweep-HASH)")  # fmt: skip
+    output.add_argument("--no-forecast", action="store_true",
+                     help="leave out sharpness and what was foretold")  # fmt: skip
+    keep = output.add_mutually_exclusive_group()
+    keep.add_argument("--resume", action="store_true",
+                      help="go on with an unfinished sweep, or start it")  # fmt: skip
+    keep.add_argument("--overwrite", action="store_true", help="replace a sweep that stands there")
+
+
+def parse(
+    arguments: list[str] | None,
+    description: str = __doc__ or "",
+    more: Callable[[flags.Parser], None] = add_output_flags,
+) -> argparse.Namespace:
+    """The flags; those of single layers in `layer_axes`.
+
+    Args:
+        more: adds the flags beyond what is swept and on which devices.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     matches = [LAYER_FLAG.match(word) for word in arguments]
     layer_flags = list(dict.fromkeys(match[0] for match in matches if match))
-    parser = flags.parser(__doc__ or "", grid.SWEPT, layer_flags)
+    parser = flags.parser(description, grid.SWEPT, layer_flags)
     add_flags(parser)
+    more(parser)
     values, rest = parser.parse_known_args(arguments)
     for word in rest:
         if not word.startswith("-"):
@@ -50,33 +90,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     names = [flag.removeprefix("--") for flag in layer_flags]
     values.layer_axes = {name: getattr(values, name) for name in names}
     return values
-
-
-def add_flags(parser: flags.Parser) -> None:
-    flags.add_data_flags(parser)
-    how = parser.add_argument_group("sweep")
-    ways = how.add_mutually_exclusive_group()
-    ways.add_argument("--zip", action="store_true",
-                      help="the axes' values side by side (default: all combinations)")  # fmt: skip
-    ways.add_argument("--random", type=int, metavar="N", help="N draws from the axes")
-    how.add_argument("--sweep-seed", type=int, metavar="K", help="of the draws (default: 0)")
-    how.add_argument("--no-forecast", action="store_true",
-                     help="leave out sharpness and what was foretold")  # fmt: skip
-    where = parser.add_argument_group("devices")
-    where.add_argument("--runs-per-device", type=int, metavar="N",
-                       help="trained at a time (default: by its memory; 16 on CPU)")  # fmt: skip
-    where.add_argument("--batching", choices=("vmap", "map"),
-                       help="a device's runs side by side, or one after the other\n"
-                       "(default: map on CPU, vmap elsewhere)")  # fmt: skip
-    flags.add_data_parallel_flag(where)
-    flags.add_distributed_flags(where)
-    output = parser.add_argument_group("output")
-    output.add_argument("--out", metavar="DIR", type=Path,
-                        help="the sweep's directory (default: runs/sweep-HASH)")  # fmt: skip
-    keep = output.add_mutually_exclusive_group()
-    keep.add_argument("--resume", action="store_true",
-                      help="go on with an unfinished sweep, or start it")  # fmt: skip
-    keep.add_argument("--overwrite", action="store_true", help="replace a sweep that stands there")
 
 
 def plan(values: argparse.Namespace) -> tuple[Experiment, list[grid.Axis], list[Experiment]]:
@@ -133,20 +146,27 @@ def main(arguments: list[str] | None = None) -> None:
         base, axes, settings = plan(values)
     except ValueError as error:
         flags.fail(error, flags.INPUT)
-    try:
-        with flags.one_line_errors(KEPT):
-            run(values, base, axes, settings)
-    except SystemExit as ended:
-        if values.coordinator or values.distributed:
-            from jaxmlp import devices
+    with stopping(for_good=arguments is None) as check:
+        try:
+            with flags.one_line_errors(KEPT):
+                run(values, base, axes, settings, check)
+        except SystemExit as ended:
+            if values.coordinator or values.distributed:
+                from jaxmlp import devices
 
-            devices.leave(int(ended.code or 0))
-        raise
+                devices.leave(int(ended.code or 0))
+            raise
 
 
 @contextlib.contextmanager
-def stopping() -> Iterator[Callable[[], None]]:
-    """SIGTERM and Ctrl-C end the work where they arrive.
+def stopping(for_good: bool) -> Iterator[Callable[[], None]]:
+    """The first SIGTERM or Ctrl-C ends the work where it arrives; more of them change nothing.
+
+    What is under way when it comes is only giving up: files are whole at any moment. SIGKILL and
+    SIGQUIT end that, too.
+
+    Args:
+        for_good: the process ends after this, and nothing is to disturb its last moments.
 
     Yields:
         To be called now and then: raises again what was swallowed, as JAX's callbacks do.
@@ -154,6 +174,8 @@ def stopping() -> Iterator[Callable[[], None]]:
     asked: list[BaseException] = []
 
     def handle(number, frame) -> None:
+        if asked:
+            return
         asked.append(
             KeyboardInterrupt()
             if number == signal.SIGINT
@@ -170,7 +192,7 @@ def stopping() -> Iterator[Callable[[], None]]:
         yield check
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if asked and for_good else handler)
 
 
 def run(
@@ -178,18 +200,17 @@ def run(
     base: Experiment,
     axes: list[grid.Axis],
     settings: list[Experiment],
+    check: Callable[[], None],
 ) -> None:
     """Loads, trains chunk by chunk, writes. Imports what is slow only now, the flags are good."""
-    from rich.console import Console
+    from jaxmlp import data, devices, job, sweep, sweep_directory
 
-    from jaxmlp import data, devices, job, sweep, sweep_record
-
-    with stopping() as check, devices.together():
+    with devices.together():
         devices.distribute(
             values.coordinator, values.processes, values.process_id, values.distributed
         )
         devices.use_compilation_cache()
-        console = Console(highlight=False, soft_wrap=True, quiet=not devices.is_first())
+        console = progress.console(quiet=not devices.is_first())
         dataset = job.load(values, functools.partial(job.warn, console))
         if base.train_size:
             dataset = data.first(dataset, base.train_size)
@@ -198,16 +219,13 @@ def run(
         asked = description(values, base, axes, settings, dataset)
         devices.alike(asked["identity"])
         out = values.out or Path("runs") / f"sweep-{asked['identity'][:10]}"
-
-        def fingerprint(run: int) -> str:
-            setting, seed = divmod(run, len(values.seeds))
-            return sweep.seeded(settings[setting], values.seeds[seed]).sha256
-
+        runs = len(settings) * len(values.seeds)
         directory = devices.by_first(
-            lambda: sweep_record.Directory(out, asked, fingerprint, values.resume, values.overwrite)
+            lambda: sweep_directory.Directory(out, asked, runs, values.resume, values.overwrite)
         )
         if devices.agree(directory is not None and directory.finished):
-            finished(console, directory)
+            if directory:
+                finished(console, directory)
             return
         many = sweep.Sweep(
             settings, values.seeds, dataset, values.data_parallel, values.runs_per_device,
@@ -215,7 +233,7 @@ def run(
         )  # fmt: skip
         devices.by_first(lambda: directory.begin() if directory else None)
         try:
-            train(many, directory, not values.no_forecast, console, axes, check)
+            train(many, directory, asked, not values.no_forecast, console, axes, check)
         finally:
             if directory:
                 directory.close()
@@ -246,23 +264,35 @@ def description(
 
 def finished(console, directory: Any) -> None:
     """A sweep that was finished before: what a crash may have left undone at its end."""
-    if directory:
-        directory.begin()
-        draw(directory.out)
-        console.print(f"{directory.out} is finished; nothing is left to do")
+    from jaxmlp import sweep_directory
+
+    directory.begin()
+    try:
+        asked, runs, _ = sweep_directory.load(directory.out)
+        draw(directory, asked, runs)
+    finally:
         directory.close()
+    console.print(f"{directory.out} is finished; nothing is left to do")
 
 
-def draw(out: Path) -> None:
+def draw(directory: Any, asked: dict[str, Any], runs: Any) -> None:
     import sweep_figures
 
-    from jaxmlp import sweep_record
+    from jaxmlp import sweep_directory
 
-    asked, runs, _ = sweep_record.load(out)
-    sweep_figures.save(sweep_figures.draw(asked, runs), out)
+    drawn = sweep_figures.draw(asked, runs)
+    sweep_directory.save_figures(directory.out, drawn, asked["identity"])
 
 
-def train(many: Any, directory: Any, forecast: bool, console, axes: list[grid.Axis], check) -> None:
+def train(
+    many: Any,
+    directory: Any,
+    asked: dict[str, Any],
+    forecast: bool,
+    console,
+    axes: list[grid.Axis],
+    check: Callable[[], None],
+) -> None:
     """Trains what is not done; the first process keeps each chunk, and at the end all."""
     import sweep_figures
 
@@ -273,13 +303,17 @@ def train(many: Any, directory: Any, forecast: bool, console, axes: list[grid.Ax
     runs = len(many.settings) * len(many.seeds)
     done = devices.agree_on(directory.done() if directory else set(), runs)
     console.print(describe(many, axes, len(done)))
+    for path in directory.damaged() if directory else ():
+        console.print(f"{path} is damaged, or not this sweep's: it is not used, and left there")
     train_chunks(many, directory, forecast, console, done, check)
     if directory:
         timings = {"started": started, "setup_seconds": many.setup_seconds,
                    "train_seconds": time.perf_counter() - began}  # fmt: skip
         table, curves = directory.tables()
         directory.finish(table, curves, timings)
-        draw(directory.out)
+        draw(directory, asked, table)
+        if kept := directory.strange():
+            console.print(f"{directory.parts} stays: {number(kept, 'file')} in it not the sweep's")
         console.print(summary(table, sweep_figures.swept(table)))
 
 
@@ -291,13 +325,13 @@ def describe(many: Any, axes: list[grid.Axis], done: int) -> str:
     how = "side by side" if many.program.side_by_side else "one run after the other"
     count, shared = jax.device_count(), many.mesh.shape["batch"]
     return (
-        f"{runs:,} run{'s' * (runs > 1)}: {what}; {seeds} seed{'s' * (seeds > 1)}; "
-        f"{many.experiment.epochs} epochs of {many.dataset.source}\n"
-        f"{count} {jax.devices()[0].platform} device{'s' * (count > 1)}"
+        f"{number(runs, 'run')}: {what}; {number(seeds, 'seed')}; "
+        f"{number(many.experiment.epochs, 'epoch')} of {many.dataset.source}\n"
+        f"{number(count, f'{jax.devices()[0].platform} device')}"
         + (f" of {jax.process_count()} processes" if jax.process_count() > 1 else "")
         + (f", each batch on {shared}" if shared > 1 else "")
         + f"; in blocks of {many.height * many.width}, {how}"
-        + (f"; {done:,} are done already" if done else "")
+        + (f"; {done:,} {'are' if done > 1 else 'is'} done already" if done else "")
     )
 
 
@@ -313,7 +347,7 @@ def train_chunks(
             chunks.append((chunk, left))
     known: dict[str, float] = {}
     trained = 0
-    with progress(console, sum(len(left) for _, left in chunks)) as show:
+    with bar(console, sum(len(left) for _, left in chunks)) as show:
         for chunk, left in chunks:
 
             def after(epoch: int, before: int = trained, size: int = len(left)) -> None:
@@ -345,28 +379,27 @@ def rows(many: Any, runs: list[Any], foretold: list[Any]) -> list[dict[str, Any]
 
 
 @contextlib.contextmanager
-def progress(console, total: int) -> Iterator[Callable[[float], None]]:
+def bar(console, total: int) -> Iterator[Callable[[float], None]]:
     """A bar over the whole sweep on a terminal, a line after each chunk elsewhere.
 
     Yields:
         A function of the runs that are trained, parts of runs included.
     """
-    from rich import progress
+    from rich import progress as rich
 
     began = time.perf_counter()
     columns = (
-        progress.TextColumn("runs"), progress.BarColumn(bar_width=30),
-        progress.MofNCompleteColumn(), progress.TimeElapsedColumn(),
-        progress.TimeRemainingColumn(compact=True),
+        rich.TextColumn("runs"), rich.BarColumn(bar_width=30), rich.MofNCompleteColumn(),
+        rich.TimeElapsedColumn(), rich.TimeRemainingColumn(compact=True),
     )  # fmt: skip
-    with progress.Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=total)
+    with rich.Progress(*columns, console=console, disable=not console.is_terminal) as shown:
+        task = shown.add_task("", total=total)
 
         def show(trained: float) -> None:
-            bar.update(task, completed=int(trained))
+            shown.update(task, completed=int(trained))
             if not console.is_terminal and isinstance(trained, int):
                 left = (time.perf_counter() - began) / trained * (total - trained)
-                console.print(f"{trained:,} of {total:,} runs, {left:.0f} s left")
+                console.print(f"{trained:,} of {number(total, 'run')}, {left:.0f} s left")
 
         yield show
 
@@ -389,8 +422,12 @@ def summary(runs: Any, swept: list[str]) -> str:
     taken = ", ".join(f"{courses.count(kind):,} {kind}" for kind in COURSES if kind in courses)
     lines.append(f"courses: {taken}")
     if best["foretold_course"]:
-        right = sum(row["foretold_course"] == row["course"] for row in found)
-        lines.append(f"foretold rightly: {right:,} of {len(found):,} courses")
+        right = []
+        for kind in COURSES:  # of each, or the commonest would hide the others
+            said = [row["foretold_course"] == kind for row in found if row["course"] == kind]
+            if said:
+                right.append(f"{kind} {sum(said):,} of {len(said):,}")
+        lines.append(f"foretold rightly: {', '.join(right)}")
     return "\n".join(lines)
 
 

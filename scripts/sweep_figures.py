@@ -262,13 +262,6 @@ def foretold(asked: dict[str, Any], runs: Any) -> bytes:
     return png(figure)
 
 
-def save(files: dict[str, bytes], out: Path) -> None:
-    from jaxmlp import sweep_record
-
-    for name, content in files.items():
-        sweep_record.write(out / name, lambda at, content=content: at.write_bytes(content))
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = flags.Parser(__doc__ or "")
     parser.add_argument("directory", type=Path, metavar="DIR", help="a finished sweep's")
@@ -281,9 +274,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(values: argparse.Namespace) -> None:
-    from jaxmlp import sweep_record
+    from jaxmlp import sweep_directory
 
-    asked, runs, _ = sweep_record.load(values.directory)
+    asked, runs, _ = sweep_directory.load(values.directory)
     numbers = [field.name for field in runs.schema if str(field.type) != "string"]
     for name in (*(values.axes or ()), values.value):
         if name not in numbers:
@@ -294,7 +287,7 @@ def run(values: argparse.Namespace) -> None:
         files["heat.png"] = heat(asked, runs, axes[0], axes[1], values.value)
     out = values.out or values.directory
     flags.make_directory(out)
-    save(files, out)
+    sweep_directory.save_figures(out, files, asked["identity"])
     for name in files:
         print(f"written: {out / name}")
 
