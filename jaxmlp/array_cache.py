@@ -1,8 +1,12 @@
-"""The cache of arrays on disk: checksummed, memory-mapped, there whole or not at all.
+"""The cache of a data set's four arrays on disk: checksummed, memory-mapped, whole or not at all.
 
 An entry is a directory with one .npy file per array and meta.json, which holds the dtype, shape and
 SHA-256 of each array and, last, a checksum of itself. An entry is written beside its place, flushed
 to the disk and renamed into it, so a writer killed at any moment leaves nothing a reader would use.
+Writers take turns by a lock, so what lies half-written when the lock is had was abandoned.
+
+Only files of these names are ever deleted, and directories only once they are empty: what a user
+puts into the cache, or into an entry, stays.
 """
 
 from __future__ import annotations
@@ -13,19 +17,21 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import socket
-import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
-SCHEMA = 1  # of what an entry holds and how it was read; part of its name, so others stay unread
-ABANDONED_AFTER = 86_400  # seconds; assumed: no write takes a day. For writers on other hosts.
+from jaxmlp.data_files import KEYS, require_stored
+
+SCHEMA = 2  # of what an entry holds and how it was read; part of its name, so others stay unread
+META = "meta.json"
+FILES = (META, *(f"{key}.npy" for key in KEYS))
+UNFINISHED, LOCK = ".unfinished", ".lock"
+WAIT = 60.0  # seconds for another writer; assumed: writing takes a few
+MOST_META = 1 << 16  # bytes; ours has about 1000
 
 Description = dict[str, dict[str, object]]
 
@@ -70,12 +76,13 @@ def newest_first(cache: Path, kind: str) -> list[Path]:
 
     def made(entry: Path) -> int:
         try:
-            return (entry / "meta.json").stat().st_mtime_ns
+            return (entry / META).stat().st_mtime_ns
         except OSError:
             return 0  # damaged: `load` will say so
 
+    name = re.compile(rf"{kind}-v{SCHEMA}-[0-9a-f]{{16}}")
     try:
-        entries = [path for path in cache.iterdir() if path.name.startswith(f"{kind}-v{SCHEMA}-")]
+        entries = [path for path in cache.iterdir() if name.fullmatch(path.name)]
     except OSError:
         return []
     return sorted(entries, key=made, reverse=True)
@@ -86,93 +93,130 @@ def load(entry: Path) -> Entry | None:
     if not os.path.lexists(entry):
         return None
     try:
-        meta = json.loads((entry / "meta.json").read_bytes())
-        checksum = meta.pop("checksum")
-        if fingerprint(meta) != checksum:
-            raise ValueError("meta.json does not match its own checksum")
+        meta = _read_meta(entry / META)
         # The map itself is hashed below, so what was verified is what the caller reads.
-        arrays = {
-            name: np.load(entry / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in meta["arrays"]
-        }
-        for name, found in describe(arrays).items():
-            if found != meta["arrays"][name]:
-                raise ValueError(f"{name}.npy does not match its checksum")
+        arrays = {key: _map(entry / f"{key}.npy", meta["headers"][key]) for key in KEYS}
+        description = describe(arrays)
+        for key in KEYS:
+            if description[key] != meta["arrays"][key]:
+                raise ValueError(f"{key}.npy does not match its checksum")
+        require_stored(arrays)
     except Exception as error:  # a damaged file makes the parsers raise nearly anything
         why = " ".join(str(error).split()) or type(error).__name__
         raise DamagedEntryError(why) from error
-    return Entry(arrays, meta["arrays"], meta["source"])
+    return Entry(arrays, description, meta["source"])
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    """What meta.json says, if it is to the byte what `_sealed` wrote; raises nearly anything."""
+    _require_file(path)
+    with path.open("rb") as file:
+        content = file.read(MOST_META + 1)
+    if len(content) > MOST_META:
+        raise ValueError(f"{META} is longer than {MOST_META} bytes")
+    meta = json.loads(content)
+    meta.pop("checksum")
+    if content != _sealed(meta):
+        raise ValueError(f"{META} does not match its own checksum")
+    if not isinstance(meta["source"], str) or set(meta["arrays"]) != set(KEYS):
+        raise ValueError(f"{META} does not describe the four arrays")
+    return meta
+
+
+def _sealed(meta: dict[str, Any]) -> bytes:
+    return json.dumps({**meta, "checksum": fingerprint(meta)}, indent=1).encode()
+
+
+def _map(path: Path, header: str) -> np.ndarray:
+    """The array of the file, mapped; raises ValueError when its header is not the one written."""
+    _require_file(path)
+    array = np.lib.format.open_memmap(path, mode="r")  # refuses pickled objects
+    length = path.stat().st_size - array.nbytes
+    if _header(path, length) != header:
+        raise ValueError(f"{path.name} does not match its checksum")
+    return array
+
+
+def _header(path: Path, length: int) -> str:
+    """The SHA-256 of what stands before the contents of the array: some of it has no meaning."""
+    with path.open("rb") as file:
+        return hashlib.sha256(file.read(length)).hexdigest()
+
+
+def _require_file(path: Path) -> None:
+    """Raises ValueError; reading a named pipe, for one, would wait for ever."""
+    if not path.is_file():
+        raise ValueError(f"{path.name} is no file" if path.exists() else f"{path.name} is missing")
 
 
 def store(entry: Path, arrays: Mapping[str, np.ndarray], source: str) -> None:
     """Makes the entry, unless another process has made it meanwhile; raises OSError."""
     entry.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(entry.parent)
-    with _temporary_directory(entry.parent) as temporary:
-        new = temporary / entry.name
+    new = entry.parent / UNFINISHED
+    with _lock(entry.parent):
+        if _is_intact(entry):
+            return
+        _remove(new)  # of a writer that was killed
         new.mkdir()
-        for name, array in arrays.items():
-            with (new / f"{name}.npy").open("wb") as file:
-                np.save(file, array, allow_pickle=False)
-                _flush(file)
-        meta = {"schema": SCHEMA, "source": source, "arrays": describe(arrays)}
-        with (new / "meta.json").open("w") as file:
-            json.dump({**meta, "checksum": fingerprint(meta)}, file, indent=1)
-            _flush(file)
-        _flush_directory(new)
-        _rename_unless_there(new, entry)
+        try:
+            _write(new, arrays, source)
+            _remove(entry)
+            if os.path.lexists(entry):
+                raise FileExistsError(errno.EEXIST, "move away what stands at", str(entry))
+            new.rename(entry)
+        finally:
+            _remove(new)
         _flush_directory(entry.parent)
 
 
+def _write(new: Path, arrays: Mapping[str, np.ndarray], source: str) -> None:
+    headers = {}
+    for name, array in arrays.items():
+        path = new / f"{name}.npy"
+        with path.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+            _flush(file)
+        headers[name] = _header(path, path.stat().st_size - array.nbytes)
+    meta = {"schema": SCHEMA, "source": source, "arrays": describe(arrays), "headers": headers}
+    with (new / META).open("wb") as file:
+        file.write(_sealed(meta))
+        _flush(file)
+    _flush_directory(new)
+
+
 def discard(entry: Path) -> None:
-    """Removes a damaged entry, at once for every reader; raises OSError."""
-    with _temporary_directory(entry.parent) as temporary, contextlib.suppress(FileNotFoundError):
-        entry.rename(temporary / entry.name)
+    """Removes a damaged entry, unless another process has mended it meanwhile; raises OSError."""
+    with _lock(entry.parent):
+        if not _is_intact(entry):
+            _remove(entry)
+
+
+def _is_intact(entry: Path) -> bool:
+    try:
+        return load(entry) is not None
+    except DamagedEntryError:
+        return False
 
 
 @contextlib.contextmanager
-def _temporary_directory(cache: Path) -> Iterator[Path]:
-    """A directory named after this process, gone afterwards whatever happens inside."""
-    prefix = f".tmp-{os.getpid()}-{socket.gethostname()}-"
-    path = Path(tempfile.mkdtemp(prefix=prefix, dir=cache))
-    try:
-        yield path
-    finally:
-        _remove(path)
+def _lock(cache: Path) -> Iterator[None]:
+    """Keeps other writers out; raises OSError, a TimeoutError when one stays for long."""
+    from filelock import FileLock
+
+    with FileLock(cache / LOCK, timeout=WAIT):
+        yield
 
 
-def _remove(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def _remove_abandoned(cache: Path) -> None:
-    """Removes the temporary directories of processes that were killed."""
-    mine = re.compile(rf"\.tmp-(\d+)-{re.escape(socket.gethostname())}-[^-]+")
-    for path in cache.glob(".tmp-*"):
-        ours = mine.fullmatch(path.name)
-        with contextlib.suppress(OSError):  # another process may have removed it meanwhile
-            old = time.time() - path.stat().st_mtime > ABANDONED_AFTER
-            if old or (ours and not _is_running(int(ours[1]))):
-                _remove(path)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True  # another user's process
-    return True
-
-
-def _rename_unless_there(new: Path, entry: Path) -> None:
-    """Gives new the entry's name; an entry that another process has put there stays."""
-    try:
-        new.rename(entry)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
+def _remove(entry: Path) -> None:
+    """Deletes an entry's files, and the directory if nothing else is in it; as far as it may."""
+    if entry.is_symlink() or not entry.is_dir():
+        return
+    for name in FILES:  # meta.json first: without it no reader uses the others
+        path = entry / name
+        with contextlib.suppress(OSError):
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    with contextlib.suppress(OSError):
+        entry.rmdir()
 
 
 def _flush(file: IO) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxmlp import array_cache, data_files, tfds_cifar10
+from jaxmlp import array_cache, data_files, download, tfds_cifar10
 from jaxmlp.data_files import Arrays, DataError
 
 if TYPE_CHECKING:
@@ -30,10 +30,8 @@ Warn = Callable[[str], None]
 STAND_IN = "the synthetic stand-in for CIFAR-10 (NOT CIFAR-10)"
 DATA_DIR = "a directory that holds cifar10/<version> as TFDS prepares it, or none"
 PATHS = f"a directory prepared by TFDS, the archive {data_files.ARCHIVE}, or a .npz file"
-REMEDY = (
-    f"give --data-dir DIR (as prepared by TFDS) or --data {data_files.ARCHIVE}, "
-    f"or {tfds_cifar10.INSTALL} and a network that reaches {tfds_cifar10.HOST}"
-)
+ARCHIVE_SOURCE = "CIFAR-10 from its official binary archive"
+REMEDY = f"get {download.URL}, then --data PATH"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +72,15 @@ def load(
 ) -> Dataset:
     """The dataset that data names: auto, cifar10, synthetic, or the path of one.
 
-    auto is CIFAR-10 from the cache, from data_dir (TFDS_DATA_DIR, ~/tensorflow_datasets), or
-    downloaded there; failing all of these, the stand-in, with a warning. cifar10 never falls back.
-    A path is a TFDS directory, the official binary archive, or a .npz; data_dir then has no part.
+    auto is CIFAR-10 from the cache, as prepared by TFDS under data_dir (TFDS_DATA_DIR,
+    ~/tensorflow_datasets), or downloaded into the cache; failing all of these, the stand-in, with a
+    warning of three lines. cifar10 never falls back. A path is a TFDS directory, the official
+    binary archive, or a .npz; data_dir then has no part.
     Raises ValueError for a data or data_dir that is none of this, DataError for trouble with what
     it names.
     """
+    if data_dir is not None:
+        _require_directory(data_dir)
     if data == "synthetic":
         return _synthetic(cache_dir, warn)
     if data not in ("auto", "cifar10"):
@@ -88,8 +89,12 @@ def load(
         return _cifar10(data_dir, cache_dir, warn)
     except _NowhereError as nowhere:
         if data == "cifar10":
-            raise DataError(str(nowhere)) from nowhere
-        warn(f"WARNING: this runs on {STAND_IN}; its accuracies are not CIFAR-10's. {nowhere}")
+            raise DataError(f"no CIFAR-10 here, and {nowhere}; {REMEDY}") from nowhere
+        warn(
+            f"WARNING: this runs on {STAND_IN}; its accuracies are not CIFAR-10's\n"
+            f"why: {nowhere}\n"
+            f"to bring CIFAR-10: {REMEDY}"
+        )
         return _synthetic(cache_dir, warn)
 
 
@@ -139,8 +144,11 @@ def _from_path(data: str, cache_dir: Path | None, warn: Warn) -> Dataset:
     if path.suffix not in (".gz", ".tgz"):
         raise ValueError(f"data {data!r} is no kind of file that can be read; give {PATHS}")
     key = [data_files.archive_md5(path)]
-    source = "CIFAR-10 from its official binary archive"
-    return _cached("cifar10", key, source, lambda: data_files.read_archive(path), cache_dir, warn)
+
+    def read() -> Arrays:
+        return data_files.read_archive(path)
+
+    return _cached("cifar10", key, ARCHIVE_SOURCE, read, cache_dir, warn)
 
 
 def _is_directory(path: Path, value: str, choice: str) -> bool:
@@ -155,30 +163,46 @@ def _is_directory(path: Path, value: str, choice: str) -> bool:
     return stat.S_ISDIR(mode)
 
 
+def _require_directory(data_dir: Path) -> None:
+    value = f"data dir {str(data_dir)!r}"
+    if not _is_directory(data_dir, value, DATA_DIR):
+        raise ValueError(f"{value} is a file; choose {DATA_DIR}")
+
+
 def _cifar10(data_dir: Path | None, cache_dir: Path | None, warn: Warn) -> Dataset:
-    """CIFAR-10 from the first place that has it; raises _NowhereError with what was tried."""
+    """CIFAR-10 from the first place that has it; raises _NowhereError with what failed last."""
     if data_dir is None:
-        root = Path(os.environ.get("TFDS_DATA_DIR") or _home() / "tensorflow_datasets")
         found = _any_cached(cache_dir, warn)
         if found is not None:
             return _dataset("cifar10", found)
-    else:
-        root = Path(data_dir)
-        if not _is_directory(root, f"data dir {str(root)!r}", DATA_DIR):
-            raise ValueError(f"data dir {str(root)!r} is a file; choose {DATA_DIR}")
+    root = data_dir or Path(os.environ.get("TFDS_DATA_DIR") or _home() / "tensorflow_datasets")
     version = tfds_cifar10.find(root)
-    if version is None:
+    if version is not None:
+        return _prepared(version, cache_dir, warn)
+    if data_dir is not None:
+        warn(f"{data_dir} holds no CIFAR-10 prepared by TFDS; looking elsewhere")
+    return _downloaded(cache_directory(cache_dir), warn)
+
+
+def _downloaded(cache: Path, warn: Warn) -> Dataset:
+    """CIFAR-10 from the archive that its host gives, unless it has been cached before."""
+    entry = array_cache.entry_path(cache, "cifar10", [data_files.ARCHIVE_MD5])
+    found = _intact(entry, warn)
+    if found is None:
         try:
-            version = tfds_cifar10.prepare(root, warn)
+            with download.alone(cache):  # whom this waited for may have cached it
+                found = _intact(entry, warn) or _fetched(entry, warn)
         except DataError as error:
-            cached = (
-                "" if data_dir else f"no intact copy in the cache {cache_directory(cache_dir)}, "
-            )
-            raise _NowhereError(
-                f"CIFAR-10 was not found: {cached}none prepared by TFDS under {root}, and "
-                f"preparing it failed: {error}; {REMEDY}"
-            ) from error
-    return _prepared(version, cache_dir, warn)
+            raise _NowhereError(str(error)) from error
+    return _dataset("cifar10", found)
+
+
+def _fetched(entry: Path, warn: Warn) -> array_cache.Entry:
+    archive = download.fetch(entry.parent)
+    found = _stored(entry, data_files.read_archive(archive), ARCHIVE_SOURCE, warn)
+    with contextlib.suppress(OSError):
+        archive.unlink()  # not before the arrays are on the disk: a crash loses nothing
+    return found
 
 
 def _any_cached(cache_dir: Path | None, warn: Warn) -> array_cache.Entry | None:

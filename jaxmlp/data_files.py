@@ -27,6 +27,7 @@ PICKLE_ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
 _FOLDER = "cifar-10-batches-bin"
 TRAIN_MEMBERS = tuple(f"{_FOLDER}/data_batch_{i}.bin" for i in range(1, 6))
 TEST_MEMBERS = (f"{_FOLDER}/test_batch.bin",)
+CHANNELS = (1, 2, 3, 4)  # how many an image has: grey or colour, each with or without transparency
 _RECORD = 1 + 3 * 32 * 32  # bytes: a label, then the image, channel by channel, row by row
 
 
@@ -124,6 +125,11 @@ def _channels_first(name: str, split: str, images: np.ndarray) -> np.ndarray:
             "(n, height, width, channels), none of them 0: reshape them"
         )
     last = images if images.ndim == 4 else images[..., np.newaxis]
+    if last.shape[3] not in CHANNELS and last.shape[1] in CHANNELS:
+        raise DataError(
+            f"{name}: {split} images have shape {images.shape}, which looks like channels first; "
+            "it must be (n, height, width, channels): turn them by numpy.moveaxis(images, 1, -1)"
+        )
     return np.ascontiguousarray(last.transpose(0, 3, 1, 2))
 
 
@@ -143,6 +149,28 @@ def _labels(name: str, split: str, labels: np.ndarray, count: int) -> np.ndarray
             "they must count the classes from 0: renumber them"
         )
     return np.ascontiguousarray(labels, dtype=np.int32)
+
+
+def require_stored(arrays: Arrays) -> None:
+    """Sees whether these are arrays as `checked` returns them, whoever says so.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if set(arrays) != set(KEYS):
+        raise ValueError(f"it holds the arrays {', '.join(sorted(arrays))}")
+    for split in ("train", "test"):
+        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+        if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
+            raise ValueError(f"{split}_images are {images.dtype} of shape {images.shape}")
+        if labels.dtype != np.int32 or labels.shape != (len(images),):
+            raise ValueError(f"{split}_labels are {labels.dtype} of shape {labels.shape}")
+        if labels.min() < 0:
+            raise ValueError(f"{split}_labels are negative")
+    if arrays["train_images"].shape[1:] != arrays["test_images"].shape[1:]:
+        raise ValueError("training and test images differ in size")
+    if max(arrays["train_labels"].max(), arrays["test_labels"].max()) < 1:
+        raise ValueError("every label is 0")
 
 
 def archive_md5(path: Path) -> str:

@@ -168,17 +168,29 @@ def experiment(values: argparse.Namespace) -> tuple[str, Experiment]:
 
 def add_data_flags(flags: Parser) -> None:
     """Where a run's data come from."""
-    data = flags.add_argument_group("data")
+    data = flags.add_argument_group(
+        "data",
+        "CIFAR-10 is looked for in the cache (JAXMLP_CACHE; default: ~/.cache/jaxmlp), then as\n"
+        "TFDS prepared it under --data-dir, then downloaded into the cache, once, from its\n"
+        "official address or JAXMLP_CIFAR10_URL; what breaks goes on with the next command.",
+    )
     data.add_argument(
-        "--data", metavar="NAME|PATH", default="auto",
+        "--data",
+        metavar="NAME|PATH",
+        default="auto",
         help="auto: CIFAR-10, or else the synthetic stand-in, with a warning;\n"
         "cifar10: CIFAR-10 or an error; synthetic; or the path of a TFDS directory,\n"
-        "of cifar-10-binary.tar.gz, or of an .npz (default: auto)",
-    )  # fmt: skip
+        "of cifar-10-binary.tar.gz, or of an .npz that holds train_images, train_labels,\n"
+        "test_images, test_labels (or Keras's x_train, y_train, x_test, y_test):\n"
+        "uint8 images (n, height, width, channels), or grey ones (n, height, width);\n"
+        "integer labels (n,), counted from 0 (default: auto)",
+    )
     data.add_argument(
-        "--data-dir", metavar="DIR", type=Path,
+        "--data-dir",
+        metavar="DIR",
+        type=Path,
         help="where TFDS keeps its data (default: TFDS_DATA_DIR, or TFDS's own)",
-    )  # fmt: skip
+    )
 
 
 def data_words(values: argparse.Namespace) -> list[str]:

@@ -1,27 +1,22 @@
-"""CIFAR-10 as TensorFlow Datasets keeps it: found, read, and prepared.
+"""CIFAR-10 as TensorFlow Datasets prepared it: found and read.
 
-Reading array_record needs no TensorFlow; reading TFRecord, and preparing, does.
+Reading array_record needs no TensorFlow; reading TFRecord does.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import re
 import sys
-import threading
-import urllib.request
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from jaxmlp.data_files import ARCHIVE, Arrays, DataError, checked, reading
+from jaxmlp.data_files import Arrays, DataError, checked, reading
 
-HOST = "www.cs.toronto.edu"
-PATIENCE = 5.0  # seconds; TFDS itself retries for more than three minutes
 INSTALL = "pip install -e '.[prepare]'"
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -110,23 +105,6 @@ def _records(path: Path, file_format: str) -> Sequence:
     return [record.numpy() for record in dataset]
 
 
-def prepare(root: Path, warn: Callable[[str], None]) -> Path:
-    """The version directory, after TFDS has downloaded CIFAR-10 to root; raises DataError."""
-    tensorflow()
-    if not host_answers():
-        raise DataError(f"its host {HOST} did not answer within {PATIENCE:g} seconds")
-    warn(f"downloading CIFAR-10 and preparing it under {root}, once")
-    try:
-        with quiet():
-            import tensorflow_datasets as tfds
-
-            builder = tfds.builder("cifar10", data_dir=root, file_format="array_record")
-            builder.download_and_prepare()
-            return Path(builder.data_dir)
-    except Exception as error:  # network, disk, checksum: TFDS raises nearly anything
-        raise DataError(f"TFDS could not prepare it ({type(error).__name__}: {error})") from error
-
-
 def tensorflow():
     """The TensorFlow module, kept off the GPU, which is JAX's; raises DataError without it."""
     try:
@@ -138,26 +116,6 @@ def tensorflow():
         why = "is not installed" if isinstance(error, ImportError) else f"does not start ({error})"
         raise DataError(f"TensorFlow, which this takes, {why}: {INSTALL}") from error
     return tf
-
-
-def host_answers() -> bool:
-    """Whether the host of CIFAR-10 answers, proxies included, before PATIENCE runs out."""
-    answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
-    request = urllib.request.Request(f"https://{HOST}/~kriz/{ARCHIVE}", method="HEAD")
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(request, timeout=PATIENCE).close()
-            answers.put(True)
-        except Exception:  # no answer, of whatever kind
-            answers.put(False)
-
-    # In a thread of its own: looking up a name has no timeout.
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        return answers.get(timeout=PATIENCE)
-    except queue.Empty:
-        return False
 
 
 @contextlib.contextmanager

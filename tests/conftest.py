@@ -15,10 +15,11 @@ TRAIN, TEST, CHANNELS, HEIGHT, WIDTH, CLASSES = 24, 10, 3, 5, 4, 7
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
-    """No test reads or fills the user's cache, data directory or compiled programs."""
+    """No test downloads, or uses the user's cache, data directory or compiled programs."""
     root = tmp_path_factory.mktemp("own")
     monkeypatch.setenv("JAXMLP_CACHE", str(root / "cache"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(root / "no-tfds"))
+    monkeypatch.setenv("JAXMLP_CIFAR10_URL", "http://127.0.0.1:1/nobody-listens")
 
 
 def arrays(seed: int = 0) -> dict[str, np.ndarray]:
