@@ -1,4 +1,4 @@
-"""Laws of jaxmlp.array_cache: whole or not at all, nothing damaged believed, nothing else touched."""
+"""Laws of jaxmlp.array_cache: whole or not at all, nothing damaged believed or foreign touched."""
 
 import contextlib
 import json
