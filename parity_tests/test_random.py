@@ -91,3 +91,51 @@ def test_a_fault_can_still_be_planted(edge, fault):
     source = Path(importlib.import_module(fault.module).__file__ or "").read_text()
     assert source.count(fault.old) == 1
     compile(source.replace(fault.old, fault.new), fault.module, "exec")
+
+
+def parity_command(capsys, tmp_path, *words: str) -> tuple[int, str, str]:
+    import parity
+
+    with pytest.raises(SystemExit) as exit_:
+        parity.main([*words, "--out", str(tmp_path / "out")])
+    printed = capsys.readouterr()
+    return int(exit_.value.code or 0), printed.out, printed.err
+
+
+def test_the_command_says_what_it_compared_and_how_to_do_it_again(capsys, tmp_path):
+    first = str(list(drawing.EDGES).index("linear"))
+    words = ("--random", "1", "--family", "3", "--first", first)
+    status, out, _ = parity_command(capsys, tmp_path, *words)
+    assert status == 0
+    name = drawing.draw(3, int(first)).name
+    assert any(line.startswith(name) and line.endswith("pass") for line in out.splitlines())
+    assert "1 of 1 experiments pass" in out
+    assert f"--random 1 --family 3 --first {first}\n" in out
+
+
+def test_an_experiment_that_breaks_a_side_is_a_failure_and_the_next_one_follows(
+    capsys, tmp_path, monkeypatch
+):
+    def broken(drawn):
+        raise FloatingPointError("no such step")
+
+    monkeypatch.setattr(random_experiments, "check", broken)
+    status, out, _ = parity_command(capsys, tmp_path, "--random", "2")
+    assert status == 1
+    assert out.count("FloatingPointError: no such step") == 2
+    assert "0 of 2 experiments pass" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--random", "0"), "--random 0 must be at least 1"),
+        (("--family", "1"), "--family 1 needs --random N"),
+        (("--random", "1", "--first", "-1"), "--first -1 must be at least 0"),
+        (("--random", "1", "seeds"), "--random goes with neither levels"),
+    ],
+)
+def test_random_experiments_that_mean_nothing_are_refused(capsys, tmp_path, words, said):
+    status, _, err = parity_command(capsys, tmp_path, *words)
+    assert status == 2
+    assert said in err
