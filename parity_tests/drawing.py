@@ -312,9 +312,8 @@ def dying(draft: Draft) -> None:
     draft.run_for(13, 6)
 
 
-def far_scales(draft: Draft) -> None:
-    draft.scale = decade(draft.chance, 5, 8) ** draft.chance.choice([-1, 1])
-    draft.scale = short(draft.scale)
+def large_inputs(draft: Draft) -> None:
+    draft.scale = decade(draft.chance, 5, 8)
 
 
 def file(draft: Draft) -> None:
@@ -383,7 +382,7 @@ EDGES: dict[str, Callable[[Draft], None]] = {
     "deep, adamw": deep_adam,
     "zeros": zeros,
     "dying": dying,
-    "far scales": far_scales,
+    "large inputs": large_inputs,
     "a file": file,
     "commands": commands,
     "torchvision": torchvision,

@@ -5,12 +5,14 @@ run stays within 1e-10 when its initial weights move by one unit in the last pla
 1e-9, counts exactly.
 """
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import run_torch
+import torch
 
 from jaxmlp import train, verdict
 from jaxmlp.data import Dataset
@@ -55,12 +57,23 @@ class Checked(NamedTuple):
 
 def check(drawn: Drawn) -> Checked:
     """Trains the experiment on both sides, and holds one against the other."""
-    with np.errstate(all="ignore"), more_paths.loaded(drawn) as dataset:
+    with one_thread(), np.errstate(all="ignore"), more_paths.loaded(drawn) as dataset:
         mine, reference, *twins = courses(drawn.experiment, dataset)
         steps, epochs = stable(reference, twins)
         found = list(compared(drawn.name, mine, reference, steps, epochs))
         found += more_paths.compared(drawn, dataset)
     return Checked(drawn, len(reference.steps["loss"]), steps, found)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """torch's: such small products only wait for more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def courses(experiment: Experiment, dataset: Dataset) -> Iterator[Course]:
@@ -121,7 +134,8 @@ def _close(name: str, twin: np.ndarray, value: np.ndarray) -> np.ndarray:
     same = (twin == value) | (np.isnan(twin) & np.isnan(value))
     if name in COUNTS:
         return same
-    return same | (np.abs(twin - value) < STABLE * _size(name, value))
+    with np.errstate(all="ignore"):
+        return same | (np.abs(twin - value) < STABLE * _size(name, value))
 
 
 def _size(name: str, value: np.ndarray) -> np.ndarray:
@@ -174,8 +188,15 @@ def _outcomes(check: str, mine: dict[str, Any], other: dict[str, Any]) -> Iterat
 
 
 def family(number: int, first: int, count: int) -> Iterator[Checked]:
-    """The experiments of a family from an index on."""
+    """The experiments of a family from an index on; one that breaks a side is a failure."""
     for index in range(first, first + count):
         if index % PROGRAMS == PROGRAMS - 1:
             jax.clear_caches()
-        yield check(drawing.draw(number, index))
+        drawn = drawing.draw(number, index)
+        try:
+            checked = check(drawn)
+        except Exception as error:
+            said = f"{drawn.name}: {type(error).__name__}: {error}"
+            crash = Comparison(LEVEL, drawn.name, "", "crash", np.nan, np.inf, said)
+            checked = Checked(drawn, 0, 0, [crash])
+        yield checked

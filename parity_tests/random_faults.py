@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from parity_tests import drawing, random_experiments
 from parity_tests.comparison import Comparison
 from parity_tests.faults import (
-    MODEL,
     OPTIMIZER,
     PIXELS,
     RUN_TORCH,
@@ -159,15 +158,11 @@ FAULTS: dict[str, list[Fault]] = {  # by the edge that reaches them
               "passed = jax.lax.div(after, jnp.int32(min(steps_per_epoch, LAST)))",
               "passed = jnp.floor(after.astype(dtype) / steps_per_epoch)"),
     ],
-    "far scales": [
+    "large inputs": [
         Fault("inputs' scale at most 10 000", TRAIN, "jnp.asarray(experiment.input_scale, dtype)",
               "jnp.asarray(min(experiment.input_scale, 1e4), dtype)"),
         Fault("init scales at least 1e-4 in torch", TORCH_MODEL, "parameter.mul_(factors[name][i])",
               "parameter.mul_(max(factors[name][i], 1e-4))"),
-    ],
-    "dying": [
-        Fault("activations capped at 1e5", MODEL, "nnx.relu(layer(activations))",
-              "jax.numpy.minimum(nnx.relu(layer(activations)), 1e5)"),
     ],
     "torchvision": [
         Fault("torchvision's first image left out", RUN_TORCH, "range(experiment.train_size)",
@@ -221,3 +216,10 @@ def at(edge: str) -> Level:
 def caught(edge: str, fault: Fault) -> Caught:
     """Whether the experiments at the fault's edge notice it, and by how much."""
     return notice(fault, {f"random: {edge}": at(edge)})
+
+
+def all_caught() -> Iterator[Caught]:
+    """Every fault, one at a time."""
+    for edge, planted in FAULTS.items():
+        for fault in planted:
+            yield caught(edge, fault)

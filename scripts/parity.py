@@ -23,6 +23,10 @@ ulps: the worst distance between the two sides, in units in the last place of th
 element. share: the worst error over its bound; at most 1 passes. tolerances: bitwise (bound 0);
 derived (rounding-error bounds, element by element); adjudicated (neither side, on average, more
 than twice as far from float64 as the other); others as their names say.
+
+--random N trains N random experiments on both sides instead, in float64, and holds every step to
+1e-9 for as long as a change in the last place of its initial weights moves torch's own run by less
+than 1e-10. Experiment I of family K is the same everywhere.
 """
 
 
@@ -35,6 +39,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--faults", action="store_true", help="plant faults instead: all are noticed?"
     )
+    parser.add_argument(
+        "--random", type=int, metavar="N", help="N random experiments instead of the levels"
+    )
+    parser.add_argument("--family", type=int, metavar="K", help="which ones (default: 0)")
+    parser.add_argument("--first", type=int, metavar="I", help="from this one on (default: 0)")
     parser.add_argument(
         "--threads", type=int, metavar="N", help="of either side (default: all CPUs)"
     )
@@ -66,6 +75,7 @@ def run(values: argparse.Namespace) -> bool:
         raise ValueError(f"level {unknown[0]!r} is not known; choose from {', '.join(LEVELS)}")
     if values.threads is not None and values.threads < 1:
         raise ValueError(f"threads {values.threads} must be at least 1")
+    check_random(values)
     if values.torch_device not in ("cpu", "cuda"):
         raise ValueError(f"torch device {values.torch_device!r} is not known; choose cpu or cuda")
     if values.torch_device == "cuda" and not torch.cuda.is_available():
@@ -80,8 +90,54 @@ def run(values: argparse.Namespace) -> bool:
     for name, value in header.items():
         print(f"{name}: {value}")
     print(flush=True)
+    if values.random is not None:
+        return draw(values, header)
     names = values.levels or list(LEVELS)
     return plant(values, header) if values.faults else check(values, header, names)
+
+
+def check_random(values: argparse.Namespace) -> None:
+    """Sees whether --random and what belongs to it mean something.
+
+    Raises:
+        ValueError: a number is out of its range, or asks for something else at the same time.
+    """
+    for name, least in (("random", 1), ("family", 0), ("first", 0)):
+        value = getattr(values, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name} {value} must be at least {least}")
+        if value is not None and values.random is None:
+            raise ValueError(f"--{name} {value} needs --random N")
+    if values.random is not None and (values.levels or values.faults or values.quick):
+        raise ValueError(
+            "--random goes with neither levels nor --faults nor --quick; leave one out"
+        )
+
+
+def draw(values: argparse.Namespace, header: dict[str, str]) -> bool:
+    """Random experiments, a row each as it is done."""
+    from parity_tests import random_experiments
+
+    family, first = values.family or 0, values.first or 0
+    rows, failures, again = [], [], f"python {sys.argv[0]} --random 1 --family {family} --first"
+    for checked in random_experiments.family(family, first, values.random):
+        verdict = "FAIL" if checked.failures else "pass"
+        rows.append({
+            "experiment": checked.drawn.name, "steps": checked.steps, "compared": checked.stable,
+            "share": checked.share, "verdict": verdict,
+        })  # fmt: skip
+        print(f"{checked.drawn.name:72}{checked.stable:>6} of{checked.steps:>5} steps   "
+              f"share {checked.share:<8.2g}{verdict}", flush=True)  # fmt: skip
+        for failure in checked.failures[:3]:
+            print(f"FAILED {failure.failure}\n  {again} {checked.drawn.index}", flush=True)
+        failures += [failure.failure for failure in checked.failures]
+    good = sum(row["verdict"] == "pass" for row in rows)
+    steps, compared = (sum(row[name] for row in rows) for name in ("steps", "compared"))
+    verdict = f"{good} of {len(rows)} experiments pass; {compared:,} of {steps:,} steps compared"
+    print(f"\n{verdict}\none of them again: {again} {rows[-1]['experiment'].split()[0]}")
+    write(values.out, {"environment": header, "family": family, "experiments": rows,
+                       "failures": failures}, f"{verdict}\n")  # fmt: skip
+    return good == len(rows)
 
 
 def check(values: argparse.Namespace, header: dict[str, str], names: list[str]) -> bool:
@@ -151,12 +207,13 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 def plant(values: argparse.Namespace, header: dict[str, str]) -> bool:
     """Every fault, one at a time: the level that notices it, and how far past its bound it goes."""
-    from parity_tests import faults
+    from parity_tests import faults, random_faults
 
     caught = []
-    for fault in itertools.chain.from_iterable(faults.FAULTS.values()):
-        caught.append(faults.notice(fault))
-        print(faults.row(caught[-1]), flush=True)
+    noticed = map(faults.notice, itertools.chain.from_iterable(faults.FAULTS.values()))
+    for one in itertools.chain(noticed, random_faults.all_caught()):
+        caught.append(one)
+        print(faults.row(one), flush=True)
     print(f"\n{faults.count(caught)}")
     write(values.out, {
         "environment": header,

@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from jaxmlp import flags
+
 TARGET = Path(__file__).parent.parent / "tests" / "torch_fingerprints.json"
 SHAPES = {
     "question": ((3072, 300, 10), False, "float32"),
@@ -50,7 +52,19 @@ def order_sha256(seed: int) -> str:
     return digest.hexdigest()
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
+    parser = flags.Parser(__doc__ or "")
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, default=TARGET,
+        help="where they go (default: tests/torch_fingerprints.json of this checkout)",
+    )  # fmt: skip
+    values = parser.parse_args(arguments)
+    with flags.one_line_errors("nothing was written"):
+        write(values.out)
+
+
+def write(out: Path) -> None:
+    """All fingerprints of the installed torch, as JSON."""
     stored = {
         "torch": torch.__version__.split("+")[0],
         "weights": {
@@ -59,8 +73,8 @@ def main() -> None:
         },
         "order": {str(seed): order_sha256(seed) for seed in ORDER_SEEDS},
     }
-    TARGET.write_text(json.dumps(stored, indent=1) + "\n")
-    print(f"wrote {TARGET}")
+    out.write_text(json.dumps(stored, indent=1) + "\n")
+    print(f"wrote {out}")
 
 
 if __name__ == "__main__":
