@@ -165,7 +165,8 @@ class Sums:
         if not os.path.lexists(path):
             return {}
         found: dict[str, str] = {}
-        for line in path.read_bytes().decode(errors="replace").splitlines(keepends=True):
+        lines = path.read_bytes().decode(errors="replace").splitlines(keepends=True)
+        for line in lines or [""]:  # ours is never empty
             if not (match := re.fullmatch(rf"([0-9a-f]{{64}})  ({self.names})\n", line)):
                 raise ValueError(f"{path} is damaged, or somebody else's; {_away(path)}")
             found[match[2]] = match[1]

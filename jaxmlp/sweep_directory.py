@@ -26,7 +26,6 @@ PART = re.compile(r"(\d{8,})-(\d{8,})\.([0-9a-f]{32})\.parquet")
 KINDS = {"schema": int, "identity": str, "finished": bool, "experiment": dict, "axes": list,
          "seeds": list, "data": dict, "environments": list}  # fmt: skip
 ROW_BYTES = 800  # of a run, and of an epoch of it, in a part and in the tables
-
 RESERVE = 4 << 20  # bytes for figures and sweep.json; measured: under 1 MB
 
 
@@ -125,6 +124,17 @@ class Directory:
         """
         self.out.mkdir(parents=True, exist_ok=True)
         self._lock()
+        try:
+            self._clear()
+            if not self.finished:
+                self._write_plan(False)
+                self.parts.mkdir(exist_ok=True)
+        except BaseException:
+            self.close()
+            raise
+
+    def _clear(self) -> None:
+        """Removes what is replaced, and what a process that was killed left of this sweep."""
         if self.replaced:
             self._remove_parts(self.replaced)
             self._remove_leftovers(self.replaced)
@@ -133,9 +143,6 @@ class Directory:
         self._remove_leftovers(self.plan["identity"])
         if self.finished:
             self._remove_parts(self.plan["identity"])
-        else:
-            self._write_plan(False)
-            self.parts.mkdir(exist_ok=True)
 
     def _lock(self) -> None:
         """A lock that ends with the process; where the file system has none, there is none."""

@@ -6,9 +6,9 @@ how often what was foretold with a probability came true.
 """
 
 import argparse
-import contextlib
 import functools
-import json
+import hashlib
+import io
 import math
 import sys
 from pathlib import Path
@@ -18,9 +18,10 @@ import jax
 import numpy as np
 import scipy.optimize
 
-from jaxmlp import curvature, devices, flags, forecast, train
+from jaxmlp import curvature, devices, flags, forecast, sealed, train
 from jaxmlp.data import Dataset
 from jaxmlp.experiment import OPTIMIZER_DEFAULTS, Experiment
+from jaxmlp.progress import Steps, number
 
 CALM = 2  # epochs; what has not diverged by then is counted as stable
 EPOCHS = 6  # for what has: some networks take that long to recover
@@ -35,6 +36,7 @@ MODELS = {  # features; the last is fitted to the experiments that diverge
     "DIVERGES": ("sharpness", "passed", "margin", "end"),
     "FAILS": ("late", "end", "alive", "accuracy"),
 }
+KEY = hashlib.sha256(b"scripts/calibrate.py").hexdigest()  # of the files that it writes
 RIDGE = 1e-3  # on the weights of standardised features: keeps separable data from infinity
 
 
@@ -81,27 +83,33 @@ def measure(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
 
 
 def rows(family: int, count: int, dataset: Dataset, out: Path) -> list[dict[str, Any]]:
-    """The family's measurements; those that `out` already holds are not repeated."""
+    """The family's measurements; those that `out` already holds are not repeated.
+
+    Raises:
+        ValueError: `out` is somebody else's file.
+    """
     needed = {feature for names in MODELS.values() for feature in names}
+    lines, damaged = sealed.read_lines(out)
+    if damaged:
+        print(f"{out}: {number(damaged, 'line')} cut off or damaged; what they held is not "
+              "believed, but measured again", file=sys.stderr)  # fmt: skip
     have: dict[str, dict[str, Any]] = {}
-    for line in out.read_text().splitlines() if out.exists() else []:
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # a line cut off by a kill
-            row = json.loads(line)
-            if row["data"] == dataset.sha256 and needed <= set(row["features"]) and "fails" in row:
-                have[row["experiment"]] = row
+    for row in lines:
+        ours = row.get("data") == dataset.sha256 and {"features", "fails"} <= set(row)
+        if ours and needed <= set(row["features"]):
+            have[row["experiment"]] = row
+    experiments = [random_experiment(family, index) for index in range(count)]
+    steps = Steps(count, done=sum(experiment.sha256 in have for experiment in experiments))
     found = []
-    for index in range(count):
-        experiment = random_experiment(family, index)
+    for index, experiment in enumerate(experiments):
         key = experiment.sha256
         if key not in have:
+            steps.under_way(f"experiment {index}")
             have[key] = {"experiment": key, "data": dataset.sha256, **measure(experiment, dataset)}
-            text = "".join(json.dumps(row) + "\n" for row in have.values())
-            partial = out.with_suffix(".partial")
-            partial.write_text(text)
-            partial.replace(out)
+            sealed.append_line(out, have[key], KEY)
+            steps.done(f"experiment {index}: {have[key]['course']}")
             if index % 50 == 49:  # every program holds memory maps, and those are few
                 jax.clear_caches()
-            print(f"\r{index + 1} of {count}", end="", file=sys.stderr, flush=True)
         found.append(have[key])
     return found
 
@@ -194,8 +202,8 @@ def reliability(foretold: np.ndarray, truth: np.ndarray):
             yield float(foretold[which == index].mean()), share, (low, high), count
 
 
-def draw(found: list[dict[str, Any]], models: dict[str, forecast.Model], out: Path) -> None:
-    """The reliability figure."""
+def draw(found: list[dict[str, Any]], models: dict[str, forecast.Model]) -> bytes:
+    """The reliability figure as a PNG."""
     from matplotlib.figure import Figure
 
     shown = probabilities(found, models)
@@ -219,7 +227,9 @@ def draw(found: list[dict[str, Any]], models: dict[str, forecast.Model], out: Pa
         axes.set(title=name, xlabel="probability foretold",
                  ylabel="share that came true, 95 % interval", xlim=(-0.05, 1.05),
                  ylim=(-0.1, 1.1))  # fmt: skip
-    figure.savefig(out, dpi=110)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -243,6 +253,8 @@ def run(values: argparse.Namespace) -> None:
     devices.use_compilation_cache()
     dataset = job.load(values, functools.partial(print, file=sys.stderr))
     flags.make_directory(values.out)
+    name, files = f"{values.family}.png", sealed.Sums(values.out, r"\d+\.png", KEY)
+    files.check([name])
     found = rows(values.family, values.experiments, dataset, values.out / f"{values.family}.jsonl")
     models = {name: getattr(forecast, name) for name in MODELS}
     if values.fit:
@@ -254,9 +266,8 @@ def run(values: argparse.Namespace) -> None:
     print(f"{len(found)} experiments of family {values.family}, {dataset.source}: "
           f"{diverges} diverge, {fails} of them fail")  # fmt: skip
     print(judge(found, models))
-    figure = values.out / f"{values.family}.png"
-    draw(found, models, figure)
-    print(f"written: {figure}")
+    files.put({name: draw(found, models)})
+    print(f"written: {values.out / name}")
 
 
 if __name__ == "__main__":

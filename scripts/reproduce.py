@@ -2,16 +2,17 @@
 
 The cases of the question, the claims of its answers (more epochs, centred and standardised inputs,
 wider and deeper networks), and learning rates at several input scales. All runs of one network are
-one compiled program. Finished runs are kept in --out and not repeated.
+one compiled program. Finished runs are kept in --out (runs.jsonl) and not repeated.
 """
 
 import argparse
 import dataclasses
+import hashlib
 import itertools
-import json
 import math
 import statistics
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,21 @@ from jaxmlp import (
     question_figures,
     record,
     rescaling,
+    sealed,
     verdict,
 )
 from jaxmlp.experiment import Experiment
+from jaxmlp.progress import Steps, number
 
 FRAMEWORKS = job.FRAMEWORKS
 CLAIM_SEEDS = 3  # at most: three times the epochs, or wider networks, take as many times as long
 STEPS_KEPT = 200  # of every run, for the figure of the first steps
 SCALES, RATES = (1.0, 16.0, 255.0), np.geomspace(0.02 / 64, 0.02 * 8, 10)  # of the collapse
 COLLAPSE_EPOCHS = 2
-Results = dict[str, dict[str, Any]]  # by framework, name, seed, length and data
+KEY = hashlib.sha256(b"scripts/reproduce.py").hexdigest()  # of the files that it writes
+NAMES = r"tables\.md|[a-z_]+\.png"
+WRITTEN = ("tables.md", "accuracy.png", "first_steps.png", "collapse.png", "plane.png")
+Wanted = tuple[str, str, Experiment]  # framework, name, and with its seed
 
 
 def cases(epochs: int) -> dict[str, Experiment]:
@@ -76,14 +82,23 @@ def collapse() -> dict[str, Experiment]:
     return found
 
 
-def one(framework: str, experiment: Experiment, dataset: data.Dataset) -> dict[str, Any]:
-    """What is kept of one run."""
+def one(
+    framework: str, experiment: Experiment, dataset: data.Dataset, show: Callable[[str], None]
+) -> dict[str, Any]:
+    """What is kept of one run.
+
+    Args:
+        show: is told what is under way.
+    """
     if framework == "jax":
         from jaxmlp.train import Run as Start
     else:
         from run_torch import TorchRun as Start
     run: Any = Start(experiment, dataset)
-    results = list(run.epochs())
+    results = []
+    for result in run.epochs():
+        results.append(result)
+        show(f"epoch {len(results)} of {experiment.epochs}")
     rows, steps = [run.row(i + 1, result) for i, result in enumerate(results)], run.steps(results)
     final = record.flatten(results[-1].params).values()
     finite = all(bool(np.isfinite(array).all()) for array in final)
@@ -104,39 +119,85 @@ def foretold(experiment: Experiment, dataset: data.Dataset) -> dict[str, Any]:
 
 
 class Runs:
-    """All runs, kept in a file as they finish."""
+    """All runs, kept in a file as they finish: a sealed line each, nothing else is believed.
 
-    def __init__(self, dataset: data.Dataset, path: Path) -> None:
+    Raises:
+        ValueError: the file is somebody else's.
+    """
+
+    def __init__(self, dataset: data.Dataset, path: Path, wanted: Iterable[Wanted] = ()) -> None:
         self.dataset, self.path = dataset, path
-        self.kept: Results = {}
-        if path.exists():
-            try:
-                self.kept = dict(json.loads(path.read_text()))
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{path} is damaged ({error}); delete it") from None
+        lines, damaged = sealed.read_lines(path)
+        if damaged:
+            print(f"{path}: {number(damaged, 'line')} cut off or damaged; what they held is not "
+                  "believed, but trained again", file=sys.stderr)  # fmt: skip
+        self.kept = {line["key"]: line["run"] for line in lines if {"key", "run"} <= set(line)}
+        self.steps = self._steps(list(wanted))
+
+    def _steps(self, wanted: list[Wanted]) -> Steps:
+        """How many runs there are, said before the first."""
+        left = [each for each in wanted if self.key(*each) not in self.kept]
+        epochs = sum(experiment.epochs for _, _, experiment in left)
+        done = len(wanted) - len(left)
+        if wanted:
+            longest = max(experiment.epochs for _, _, experiment in wanted)
+            print(
+                f"{number(len(wanted), 'run')}, {done} of them done before; "
+                f"{number(epochs, 'epoch')} to train, up to {longest} a run",
+                file=sys.stderr,
+            )
+        return Steps(len(wanted), epochs, done)
+
+    def key(self, framework: str, name: str, experiment: Experiment) -> str:
+        """A run by framework, name, seed, settings and data."""
+        return f"{framework} {name} {experiment.sha256} {self.dataset.sha256}"
 
     def get(self, framework: str, name: str, experiment: Experiment) -> dict[str, Any]:
         """The run, and with JAX what was foretold of it; from the file if it is there."""
-        key = f"{framework} {name}, seed {experiment.seed}, {experiment.sha256[:10]}, " + (
-            f"{self.dataset.name} {self.dataset.sha256[:8]}"
-        )
+        key, words = self.key(framework, name, experiment), f"{framework} {name}"
+        words += f", seed {experiment.seed}"
         if key not in self.kept:
+            self.steps.under_way(words)
             before = {}
             if framework == "jax":
                 before = {"foretold": foretold(experiment, self.dataset)}
-            self.kept[key] = {**one(framework, experiment, self.dataset), **before}
-            result = self.kept[key]
-            print(f"{key}: {result['outcome']}, {result['test_accuracy'][-1]:.4f}", flush=True)
-            partial = self.path.with_suffix(".partial")
-            partial.write_text(record.encode(self.kept))
-            partial.replace(self.path)
+
+            def show(text: str) -> None:
+                self.steps.under_way(f"{words}: {text}")
+
+            result = {**one(framework, experiment, self.dataset, show), **before}
+            sealed.append_line(self.path, {"key": key, "run": result}, KEY)
+            self.kept[key] = result
+            ended = f"{result['outcome']}, {result['test_accuracy'][-1]:.3f}"
+            self.steps.done(f"{words}: {ended}", experiment.epochs)
         return self.kept[key]
 
     def seeds(
         self, framework: str, name: str, experiment: Experiment, count: int
     ) -> list[dict[str, Any]]:
-        seeded = [dataclasses.replace(experiment, seed=seed) for seed in range(count)]
-        return [self.get(framework, name, each) for each in seeded]
+        return [self.get(framework, name, each) for each in seeded(experiment, count)]
+
+
+def seeded(experiment: Experiment, count: int) -> list[Experiment]:
+    return [dataclasses.replace(experiment, seed=seed) for seed in range(count)]
+
+
+def all_runs(values: argparse.Namespace) -> list[Wanted]:
+    """What the flags ask for, in the order in which it is trained."""
+    frameworks = FRAMEWORKS[values.framework]
+    found = [
+        (framework, name, each)
+        for framework in frameworks
+        for name, experiment in cases(values.epochs).items()
+        for each in seeded(experiment, values.seeds)
+    ]
+    if "jax" in frameworks and not values.cases_only:
+        claimed = claims(values.epochs).items()
+        for name, experiment in claimed:
+            own = seeded(experiment, min(values.seeds, CLAIM_SEEDS))
+            found += [("jax", name, each) for each in own]
+        found += [("jax", name, experiment) for name, experiment in collapse().items()]
+    return found
 
 
 # ---- tables
@@ -217,12 +278,13 @@ def plane(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:
     from jaxmlp import curvature, train
 
     scales = np.geomspace(1 / 40, 200, 25)
-    critical = []
+    critical, steps = [], Steps(len(scales))
     for scale in scales:
         experiment = Experiment(init_scale=(float(scale),))
         ready = train.start(experiment, dataset)
         found = curvature.sharpness(experiment, ready, curvature.sample(next(ready.order)))
         critical.append(question.RATE / found.ratio)
+        steps.done(f"sharpness at initial scales × {scale:.3g}")
     return scales, np.array(critical)
 
 
@@ -232,7 +294,9 @@ def run(values: argparse.Namespace) -> None:
     frameworks = FRAMEWORKS[values.framework]
     dataset = job.load(values, lambda text: print(text, file=sys.stderr))
     flags.make_directory(values.out)
-    runs = Runs(dataset, values.out / "runs.json")
+    files = sealed.Sums(values.out, NAMES, KEY)
+    files.check(WRITTEN)
+    runs = Runs(dataset, values.out / "runs.jsonl", all_runs(values))
     devices.use_compilation_cache()
     experiments = cases(values.epochs)
     found = {
@@ -242,7 +306,7 @@ def run(values: argparse.Namespace) -> None:
         }
         for framework in frameworks
     }
-    pages = [f"{dataset.source}; {values.seeds} seeds, {values.epochs} epochs."]
+    pages = [f"{dataset.source}; {number(values.seeds, 'seed')}, {number(values.epochs, 'epoch')}."]
     pages += [f"{name}:\n\n{case_table(experiments, own)}" for name, own in found.items()]
     if len(frameworks) == 2:
         pages.append(comparison(found))
@@ -252,16 +316,14 @@ def run(values: argparse.Namespace) -> None:
         asked = claims(values.epochs)
         seeds = min(values.seeds, CLAIM_SEEDS)
         tried = {name: runs.seeds("jax", name, e, seeds) for name, e in asked.items()}
-        pages.append(f"Other claims, {seeds} seeds (the baseline: {values.seeds}):")
+        pages.append(f"Other claims, {number(seeds, 'seed')} (the baseline: {values.seeds}):")
         pages.append(claim_table({"baseline": first["baseline"], **tried}))
         rates = {name: (e, runs.get("jax", name, e)) for name, e in collapse().items()}
         figures |= question_figures.of_rates(list(rates.values()), dataset.name)
         points = {case: (rescaling.canonical(experiments[case]), first[case]) for case in first}
         figures |= question_figures.of_plane(*plane(dataset), points, dataset.name)
     text = "\n\n".join(pages) + "\n"
-    (values.out / "tables.md").write_text(text)
-    for name, content in figures.items():
-        (values.out / name).write_bytes(content)
+    files.put({"tables.md": text.encode(), **figures})
     print(f"\n{text}\nwritten: {values.out}/tables.md, {', '.join(figures)}")
 
 

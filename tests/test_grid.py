@@ -108,3 +108,44 @@ def test_what_is_no_sweep_is_refused_in_a_line(ask, words):
     with pytest.raises(ValueError, match=r"^[^\n]*$") as refused:
         ask()
     assert words in str(refused.value)
+
+
+TWICE = [
+    (lambda: rates(["0.1", ".1"]), "--learning-rate 0.1 comes twice; give every value once"),
+    (lambda: rates(["1e-1", "0.1,0.1"]), "--learning-rate 0.1 comes twice"),
+    (lambda: rates(["0.1,0.2", "1e-1,2e-1"]), "--learning-rate 0.1,0.2 comes twice"),
+    (lambda: rates(["1", "log:0.01:1:3"]), "--learning-rate 1 comes twice"),
+    (lambda: rates(["0.1", "0.1"], way="zip"), "--learning-rate 0.1 comes twice"),
+    (lambda: rates(["0.1", ".1"], way="random", count=1), "--learning-rate 0.1 comes twice"),
+    (lambda: grid.experiments(BASE, [axis("learning-rate", ["1", "1"]),
+                                     axis("init-scale", ["2", "2.0"])], way="zip"),
+     "--learning-rate 1 --init-scale 2 comes twice; give every setting once"),
+    (lambda: grid.experiments(BASE, [axis("learning-rate", ["1", "2"]),
+                                     axis("learning-rate.1", ["3"]),
+                                     axis("learning-rate.2", ["4"])]),
+     "--learning-rate 2 --learning-rate.1 3 --learning-rate.2 4 comes twice"),
+    (lambda: grid.experiments(Experiment(bias=True), [axis("bias-learning-rate", ["1", "1,1"])]),
+     "--bias-learning-rate 1 comes twice"),
+    (lambda: grid.seeds(["1", "01"]), "--seed 1 comes twice; give every value once"),
+    (lambda: rates(["1", "2"], way="random", count=3),
+     "--random 3: only 2 different settings are found; draw fewer, or give wider ranges"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("ask", "words"), TWICE)
+def test_no_setting_is_trained_twice(ask, words):
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as refused:
+        ask()
+    assert words in str(refused.value)
+
+
+def test_zipped_values_may_come_again_beside_others():
+    axes = [axis("learning-rate", ["1", "1", "2"]), axis("init-scale", ["1", "2", "2"])]
+    assert len(grid.experiments(BASE, axes, way="zip")) == 3
+
+
+def test_a_draw_that_repeats_another_is_drawn_again():
+    words = [str(number) for number in range(1, 10)]
+    found = rates(words, way="random", count=9)
+    assert sorted(found) == [(float(word),) for word in words]
+    assert found == rates(words, way="random", count=9)

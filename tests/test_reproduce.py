@@ -1,12 +1,12 @@
 """scripts/reproduce.py on a tiny data set: every run once, tables, figures, and nothing twice."""
 
-import json
+import random
 
 import numpy as np
 import pytest
 import reproduce
 
-from jaxmlp import question, rescaling
+from jaxmlp import question, rescaling, sealed
 from jaxmlp.experiment import Experiment
 
 
@@ -34,16 +34,22 @@ def test_it_leaves_tables_and_figures_and_repeats_nothing(small, tiny_npz, tmp_p
     line = np.array([0.1, 1.0, 10.0]), np.array([1.0, 0.1, 0.01])
     monkeypatch.setattr(reproduce, "plane", lambda dataset: line)
     reproduce.main(command)
-    first = capsys.readouterr().out
+    first, shown = capsys.readouterr()
+    lines = shown.splitlines()
+    assert lines[0] == "68 runs, 0 of them done before; 106 epochs to train, up to 3 a run"
+    assert lines[1].startswith("[1/68] jax baseline, seed 0: stalled, 0.")
+    assert lines[68].startswith("[68/68] jax rate 0.16 at × 255, seed 0: ")
     for case in question.CASES:
         assert f"| {case} |" in first
     for name in ("accuracy", "first_steps", "collapse", "plane"):
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
-    runs = json.loads((tmp_path / "runs.json").read_text())
-    assert len(runs) == 10 * 2 + 9 * 2 + 30
+    lines = (tmp_path / "runs.jsonl").read_text().splitlines()
+    assert len(lines) == 10 * 2 + 9 * 2 + 30
     monkeypatch.setattr(reproduce, "one", None)
     reproduce.main(command)
-    assert (tmp_path / "tables.md").read_text() in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert (tmp_path / "tables.md").read_text() in said.out
+    assert said.err == "68 runs, 68 of them done before; 0 epochs to train, up to 3 a run\n"
 
 
 def test_both_frameworks_are_compared(small, tiny_npz, tmp_path, capsys):
@@ -91,3 +97,55 @@ def test_bad_input_is_one_line(flags, capsys):
         reproduce.main(flags)
     assert ended.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def run_of(seed: int) -> dict:
+    return {"outcome": "trained", "test_accuracy": [0.25, seed / 10], "train_loss": float("nan"),
+            "dead": 0.5, "loss": [1.5, float("inf")]}  # fmt: skip
+
+
+def test_of_1000_flipped_bits_in_kept_runs_none_is_believed(tmp_path, tiny_dataset, capsys):
+    path = tmp_path / "runs.jsonl"
+    for seed in range(3):
+        sealed.append_line(
+            path, {"key": f"jax baseline {seed}", "run": run_of(seed)}, reproduce.KEY
+        )
+    whole, draw = path.read_bytes(), random.Random(0)
+    expected = {key: repr(run) for key, run in reproduce.Runs(tiny_dataset, path).kept.items()}
+    assert len(expected) == 3
+    for _ in range(1000):
+        damaged, at = bytearray(whole), draw.randrange(8 * len(whole))
+        damaged[at // 8] ^= 1 << at % 8
+        path.write_bytes(damaged)
+        found = reproduce.Runs(tiny_dataset, path).kept
+        assert 1 <= len(found) <= 3
+        assert {key: repr(run) for key, run in found.items()}.items() <= expected.items()
+        if len(found) < 3:
+            assert "not believed, but trained again" in capsys.readouterr().err
+
+
+def test_a_line_that_was_cut_off_costs_one_run(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    for seed in range(2):
+        sealed.append_line(path, {"key": str(seed)}, reproduce.KEY)
+    path.write_bytes(path.read_bytes()[:-9])
+    sealed.append_line(path, {"key": "2"}, reproduce.KEY)
+    assert sealed.read_lines(path) == ([{"key": "0"}, {"key": "2"}], 1)
+
+
+@pytest.mark.parametrize("name", ["runs.jsonl", "tables.md", "plane.png", "SHA256SUMS"])
+def test_files_of_somebody_else_are_refused_before_the_first_run(name, tiny_npz, tmp_path, capsys,
+                                                                 monkeypatch):  # fmt: skip
+    monkeypatch.setattr(reproduce, "one", None)
+    (tmp_path / "o").mkdir()
+    for content in (b"", b"mine", b"{}", b"[" * 100_000):
+        (tmp_path / "o" / name).write_bytes(content)
+        with pytest.raises(SystemExit) as ended:
+            reproduce.main(["--data", str(tiny_npz), "--out", str(tmp_path / "o")])
+        assert ended.value.code == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert "move it away" in error
+        assert {path.name: path.read_bytes() for path in (tmp_path / "o").iterdir()} == {
+            name: content
+        }

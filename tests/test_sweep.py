@@ -10,6 +10,7 @@ import sys
 import time
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sweep as command
@@ -325,6 +326,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_as_if_it_was_not(tiny_npz, 
              "--runs-per-device", "2", "--no-forecast")  # fmt: skip
     sweep_in_process(tiny_npz, tmp_path / "whole", flags=flags)
     draw, out = random.Random(0), tmp_path / "killed"
+    foreign = ("notes.txt", "sweep.json.partial", "parts/00000000-00000015.parquet")
     for _ in range(4):
         job = start(tiny_npz, out, "--resume", flags=flags)
         until = time.monotonic() + 60
@@ -333,9 +335,16 @@ def test_a_sweep_that_is_killed_again_and_again_ends_as_if_it_was_not(tiny_npz, 
         time.sleep(draw.uniform(0, 3))
         job.kill()
         job.communicate()
+        (out / "parts").mkdir(exist_ok=True)
+        for name in foreign:
+            (out / name).write_bytes(b"precious")
     job = start(tiny_npz, out, "--resume", flags=flags)
     said, _ = job.communicate(timeout=120)
     assert job.returncode == 0, said
+    for name in foreign:
+        assert (out / name).read_bytes() == b"precious"
+        (out / name).unlink()
+    (out / "parts").rmdir()
     for mine, expected in zip(tables(out), tables(tmp_path / "whole"), strict=True):
         assert mine.equals(expected)
     assert {path.name for path in out.iterdir()} == {
@@ -380,6 +389,56 @@ def test_only_what_is_missing_is_trained_again(tiny_npz, tmp_path, monkeypatch, 
     sweep_in_process(tiny_npz, out, "--resume")
     assert "is finished; nothing is left to do" in capsys.readouterr().out
     assert {p.name for p in out.iterdir()} == {p.name for p in (tmp_path / "whole").iterdir()}
+
+
+def test_ctrl_c_again_and_again_is_one_line(tiny_npz, tmp_path):
+    out, flags = tmp_path / "s", (*FLAGS[:-1], "100000", "--learning-rate", "0.1", "0.2")
+    job = start(tiny_npz, out, "--no-forecast", flags=flags)
+    while not (out / "parts").exists():
+        assert job.poll() is None
+        time.sleep(0.05)
+    time.sleep(1)  # into the training
+    while job.poll() is None:
+        job.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    said, _ = job.communicate(timeout=60)
+    assert job.returncode == 130, said
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == f"error: interrupted; {command.KEPT}"
+
+
+def test_a_reader_that_goes_does_not_end_a_sweep(tiny_npz, tmp_path):
+    out = tmp_path / "s"
+    job = start(tiny_npz, out, "--runs-per-device", "1")
+    assert job.stdout is not None
+    job.stdout.close()
+    assert job.wait(timeout=120) == 0
+    assert len(tables(out)[0]) == 24
+    assert (out / "plane.png").exists()
+
+
+def test_square_brackets_are_no_markup(tiny_npz, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "[red]data[").mkdir()
+    data = tiny_npz.rename(tmp_path / "[red]data[" / "[bold]tiny.npz")
+    command.main(["--data", str(data), *FLAGS, "--no-forecast", "--out", "a[b][/red]c"])
+    said = capsys.readouterr().out
+    assert "sweep: a[b][/red]c\n" in said
+    assert "[bold]tiny.npz" in said
+
+
+def test_what_was_foretold_is_counted_by_course():
+    def runs(*courses):
+        return pa.Table.from_pylist([
+            {"run": 0, "seed": 0, "outcome": "trained", "test_accuracy": 0.5, "course": course,
+             "foretold_course": said} for said, course in courses
+        ])  # fmt: skip
+
+    always = runs(*[("stable", "stable")] * 3)
+    assert command.summary(always, []).endswith("foretold rightly: stable 3 of 3")
+    mixed = runs(*[("stable", "stable")] * 9, ("fails", "stable"), ("stable", "fails"))
+    assert command.summary(mixed, []).endswith("foretold rightly: stable 9 of 10, fails 0 of 1")
+    assert "foretold" not in command.summary(runs((None, "stable")), [])
 
 
 @pytest.mark.parametrize(("number", "status", "word"), [
@@ -504,6 +563,8 @@ def test_what_stands_there_is_not_touched_unasked(tiny_npz, tmp_path, monkeypatc
 
 
 BAD = [
+    (["--learning-rate", ".1", "0.1"], "--learning-rate 0.1 comes twice; give every value once"),
+    (["--learning-rate.3", "0.1"], "--learning-rate.3: the network has layers 1 to 2"),
     (["--batch-size", "4", "6"], "6 is one value too many: a sweep does not vary what it follows"),
     (["--learning-rate.1", "0.1", "--epochs", "2", "3"], "3 is one value too many"),
     (["--learning-rate.0", "0.1"], "unrecognized arguments: --learning-rate.0"),
