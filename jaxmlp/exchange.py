@@ -112,7 +112,8 @@ def _serve(request: urllib.request.Request, items: queue.Queue, given_up: thread
     try:
         # Proxies as the environment names them; certificates are verified.
         opener = urllib.request.build_opener(_Redirects)
-        with opener.open(request, timeout=WINDOW) as response:
+        # Of each wait of the socket; who reads the queue gives up sooner.
+        with opener.open(request, timeout=PATIENCE + WINDOW) as response:
             items.put((response.status, response.headers))
             while not given_up.is_set():
                 chunk = response.read1(CHUNK)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from archive_format import write_archive
 from tfds_format import tfds_example, write_tfds
 
 from jaxmlp import array_cache, data_files, download, synthetic, tfds_cifar10
@@ -94,35 +95,6 @@ def assert_one_line(text: object, *words: str) -> None:
 
 
 # ---- fixtures in the formats of others
-
-
-def write_archive(path: Path, monkeypatch, leave_out: str = "", spoil: str = "") -> dict:
-    """A binary archive of 7 + 3 images, official by decree; the arrays it holds."""
-    draw = np.random.default_rng(3)
-    members = data_files.TRAIN_MEMBERS + data_files.TEST_MEMBERS
-    counts = dict(zip(members, (1, 2, 1, 1, 2, 3), strict=True))
-    batches = {}
-    for name, count in counts.items():
-        batches[name] = draw.integers(0, 256, (count, 3073), np.uint8)
-        batches[name][:, 0] %= 10
-    with tarfile.open(path, "w:gz") as archive:
-        for name in reversed(batches):  # the order of the members must not matter
-            content = batches[name].tobytes()[: -1 if name == spoil else None]
-            if name != leave_out:
-                member = tarfile.TarInfo(name)
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
-    monkeypatch.setattr(data_files, "ARCHIVE_MD5", hashlib.md5(path.read_bytes()).hexdigest())
-    parts = np.concatenate([batches[n] for n in data_files.TRAIN_MEMBERS]), batches[name_of_test()]
-    content = {}
-    for split, part in zip(("train", "test"), parts, strict=True):
-        content[f"{split}_images"] = part[:, 1:].reshape(-1, 3, 32, 32)
-        content[f"{split}_labels"] = part[:, 0].astype(np.int32)
-    return content
-
-
-def name_of_test() -> str:
-    return data_files.TEST_MEMBERS[0]
 
 
 def npz(**changes) -> dict[str, Any]:
@@ -225,6 +197,14 @@ def test_an_npz_is_turned_to_channels_first_and_not_cached(tmp_path, cache, warn
     assert same(dataset, arrays(1))
     assert (dataset.name, dataset.classes, warned) == ("own", 10, [])
     assert entries(cache) == []
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 1), (3, 4, 2), (28, 3, 16), (4, 4, 4), (2, 3, 3)])
+def test_channels_last_are_taken_as_that_however_small_the_images(tmp_path, shape):
+    images = {"train_images": zeros(5, *shape), "test_images": zeros(3, *shape)}
+    np.savez(tmp_path / "small.npz", **npz(**images))
+    channels_first = (shape[2], *shape[:2])
+    assert load(str(tmp_path / "small.npz")).train_images.shape[1:] == channels_first
 
 
 def test_an_npz_of_grey_images_gets_one_channel(tmp_path):
@@ -524,6 +504,14 @@ BAD_NPZ = {
     "scalar images": (npz(train_images=np.uint8(3)), ["shape ()", "(n, height, width)"]),
     "other size": (npz(test_images=zeros(3, 5, 4, 3)), ["4 x 5", "5 x 4", "one size"]),
     "other channels": (npz(test_images=zeros(3, 4, 5)), ["3 channels", "1 channels"]),
+    "channels first": (
+        npz(train_images=zeros(5, 3, 32, 32)),
+        ["training images have shape (5, 3, 32, 32)", "numpy.moveaxis(images, 1, -1)"],
+    ),
+    "grey, channels first": (
+        npz(train_images=zeros(5, 1, 28, 28), test_images=zeros(3, 1, 28, 28)),
+        ["(5, 1, 28, 28), which looks like channels first", "(n, height, width, channels)"],
+    ),
     "fewer labels": (npz(train_labels=np.arange(4)), ["(4,)", "5 images", "(5,)"]),
     "column labels": (npz(train_labels=zeros(5, 1)), ["(5, 1)", "(5,)", "flattened"]),
     "no images": (
