@@ -5,13 +5,12 @@ The settings are those of run_jax.py.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxmlp import explanation, flags, job, question, rescaling
+from jaxmlp import explanation, flags, job, output, question, rescaling, saved_record
 from jaxmlp.experiment import NETWORK, Experiment
 
 WIDTH = 100
@@ -23,13 +22,7 @@ def of_record(directory: Path) -> Experiment:
     Raises:
         ValueError: the directory is no record.
     """
-    path = directory / "result.json" if directory.is_dir() else directory
-    try:
-        return Experiment.from_json(json.loads(path.read_bytes())["experiment"])
-    except (OSError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{directory} is no record of a run ({error}); give a run's directory"
-        ) from None
+    return Experiment.from_json(saved_record.read(directory)["experiment"])
 
 
 def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, str, Experiment, Experiment]:
@@ -134,10 +127,7 @@ def show(
 def main(arguments: list[str] | None = None) -> None:
     values, case, experiment, against = parse(arguments)
     with flags.one_line_errors("nothing was explained"):
-        from rich.console import Console
-
-        console = Console(highlight=False, width=WIDTH)
-        warn = Console(stderr=True, highlight=False)
+        console, warn = output.console(width=WIDTH), output.console(stderr=True)
 
         def say(text: str) -> None:
             warn.print(text, style="bold yellow", soft_wrap=True, markup=False)

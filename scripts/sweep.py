@@ -180,16 +180,14 @@ def run(
     settings: list[Experiment],
 ) -> None:
     """Loads, trains chunk by chunk, writes. Imports what is slow only now, the flags are good."""
-    from rich.console import Console
-
-    from jaxmlp import data, devices, job, sweep, sweep_record
+    from jaxmlp import data, devices, job, output, sweep, sweep_record
 
     with stopping() as check, devices.together():
         devices.distribute(
             values.coordinator, values.processes, values.process_id, values.distributed
         )
         devices.use_compilation_cache()
-        console = Console(highlight=False, soft_wrap=True, quiet=not devices.is_first())
+        console = output.console(soft_wrap=True, quiet=not devices.is_first())
         dataset = job.load(values, functools.partial(job.warn, console))
         if base.train_size:
             dataset = data.first(dataset, base.train_size)
