@@ -12,6 +12,7 @@ import contextlib
 import functools
 import hashlib
 import io
+import itertools
 import json
 import logging
 import os
@@ -27,16 +28,30 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from jaxmlp import devices, record
+from jaxmlp import devices, record, run_directory
 from jaxmlp.data import DataError, Dataset
 from jaxmlp.experiment import Experiment
 from jaxmlp.flags import TerminatedError
-from jaxmlp.train import EpochResult, Evaluation, Run, State, StepMetrics
+from jaxmlp.train import (
+    EpochResult,
+    Evaluation,
+    Run,
+    State,
+    StepMetrics,
+    hyperparameters,
+    initial_state,
+)
 
 KEPT = 2  # the newest, and one to fall back on should it be damaged
-PROBE = "probe"  # a file that is written and removed at once, to see whether saving will work
+PROBE = ".jaxmlp-probe"  # in a bucket: written and removed at once, to see whether saving will work
+EPOCH = r"\d+"  # a checkpoint's name
 PARTIAL = r"\d+\.orbax-checkpoint-tmp.*"  # the names that Orbax gives, until a checkpoint is whole
-OWN = rf"\d+|{PARTIAL}|{PROBE}"
+GONE = ".orbax-checkpoint-tmp-gone"  # makes a whole one's name such a name, before it is removed
+# Every name in a checkpoint, as Orbax and TensorStore give them.
+INSIDE = re.compile(
+    r"state|epochs|about|_\w+|\w*metadatas?|commit_success\.txt|process_\d+|"
+    r"(ocdbt\.process_\d+|manifest\.ocdbt|d|[0-9a-f]{32})(\.__lock)?"
+)
 OS_ERROR = re.compile(r"os_error_code='(\d+)'")  # in TensorStore's messages
 REPORTED = 200  # characters of Orbax's errors, which run to pages
 
@@ -60,6 +75,23 @@ def identity(
     }
 
 
+def state_size(experiment: Experiment, dataset: Dataset) -> int:
+    """Bytes of the parameters and the optimizer's state."""
+    widths = dataset.widths(experiment.hidden)
+    with devices.precision(experiment):
+        dtype, hyper = devices.dtype(experiment), hyperparameters(experiment)
+        shapes = {
+            "kernel": lambda fan_in, fan_out: (fan_in, fan_out),
+            "bias": lambda _, out: (out,),
+        }
+        weights = [
+            {name: jax.ShapeDtypeStruct(shapes[name](*pair), dtype) for name in experiment.tensors}
+            for pair in itertools.pairwise(widths)
+        ]
+        state = jax.eval_shape(lambda w: initial_state(experiment, w, hyper, 1), weights)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+
+
 class Checkpoints:
     """The checkpoints of one run. As a context, it also notes SIGTERM instead of dying of it.
 
@@ -68,25 +100,35 @@ class Checkpoints:
         every: epochs from one checkpoint to the next.
         run: `identity`'s.
         warn: takes a line of text.
+        size: bytes of a state, to see at the start whether the disk takes as many as there will be.
 
     Raises:
-        ValueError: the directory cannot hold this run's checkpoints.
+        ValueError: the directory cannot hold this run's checkpoints, or another run is at work.
         DataError: none of its checkpoints is intact.
         OSError: it cannot be written.
     """
 
     def __init__(
-        self, directory: str, every: int, run: dict[str, Any], warn: Callable[[str], None]
+        self,
+        directory: str,
+        every: int,
+        run: dict[str, Any],
+        warn: Callable[[str], None],
+        size: int = 0,
     ) -> None:
         self.directory, self.every, self.run, self.warn = directory, every, run, warn
         self.terminated = False
         _hush_orbax()
-        self.path = _path(directory)
-        self._claim()
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True)
-        self.manager = ocp.CheckpointManager(self.path, options=options)
-        self.epochs = [step for step in self._newest_first() if self._is_this_runs(step)]
-        self._fail_without_intact()
+        self.path, self.local = _path(directory), "://" not in directory
+        self._check_is_free()
+        with contextlib.ExitStack() as claim:
+            if jax.process_index() == 0:
+                self._claim(claim, size)
+            options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True)
+            self.manager = ocp.CheckpointManager(self.path, options=options)
+            self.epochs = [step for step in self._newest_first() if self._is_this_runs(step)]
+            self._fail_without_intact()
+            self.claim = claim.pop_all()
 
     def __enter__(self) -> Self:
         if jax.process_count() == 1:  # else JAX's own handler, which tells the other processes
@@ -100,26 +142,40 @@ class Checkpoints:
         finally:
             if jax.process_count() == 1:
                 signal.signal(signal.SIGTERM, self._before)
-            with contextlib.suppress(OSError):
-                self._remove(PARTIAL)
+            self.claim.close()
 
     def _note(self, number, frame) -> None:
         self.terminated = True
 
-    def _claim(self) -> None:
-        """Makes the directory, and sees whether it is free and can be written."""
+    def _check_is_free(self) -> None:
+        """Sees whether all that stands there is ours; touches nothing."""
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.directory} is a file; --checkpoint needs a directory's name")
-        names = [path.name for path in self.path.iterdir()] if self.path.exists() else []
-        if others := sorted(name for name in names if not re.fullmatch(OWN, name)):
+        paths = list(self.path.iterdir()) if self.path.exists() else []
+        ours = {path.name for path in paths if self._is_ours(path)}
+        empty = {path.name for path in paths if path.is_dir() and not any(path.iterdir())}
+        # An empty one may be what is left of one that Orbax was removing, beside a newer one.
+        if all(re.fullmatch(PARTIAL, name) for name in ours - empty):
+            ours -= {name for name in empty if re.fullmatch(EPOCH, name)}
+        if others := sorted({path.name for path in paths} - ours - {PROBE}):
             raise ValueError(
                 f"{self.directory} holds {others[0]}, which is no checkpoint; choose a directory "
                 "of its own for --checkpoint"
             )
-        if jax.process_index() == 0:
+
+    def _claim(self, claim: contextlib.ExitStack, size: int) -> None:
+        """Makes the directory, keeps it for this process, and sees whether it can be written."""
+        if not self.local:
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / PROBE).write_text("")
             (self.path / PROBE).unlink()
+            return
+        path = Path(self.path)
+        claim.enter_context(run_directory.locked(path, self.directory))
+        claim.callback(self._tidy)
+        there = sum(bool(re.fullmatch(EPOCH, each.name)) for each in path.iterdir())
+        # The oldest of them goes only when the next is whole.
+        run_directory.reserve(path, max(1, size * (KEPT + 1 - there)))
 
     def _newest_first(self) -> list[int]:
         return sorted(self.manager.all_steps(), reverse=True)
@@ -132,7 +188,8 @@ class Checkpoints:
         """
         read = self._read(epoch, about=ocp.args.JsonRestore())
         about = read.about if read and isinstance(read.about, dict) else {}
-        if about.get("sha256") != _seal(about):
+        sealed = about.get("sha256") == _seal(about) and isinstance(about.get("run"), dict)
+        if not sealed or about.get("epoch") != epoch:  # the name is no part of what is sealed
             self._warn_of(epoch)
             return False
         there, here = about["run"], json.loads(json.dumps(self.run))
@@ -200,7 +257,8 @@ class Checkpoints:
         )
         if items is None or _arrays_digest(items.state, items.epochs) != items.about.get("arrays"):
             return None
-        return items.state, _unpack(np.asarray(items.epochs), items.state)
+        finished = _unpack(np.asarray(items.epochs), items.state)
+        return (items.state, finished) if len(finished) == epoch else None
 
     def save(self, run: Run, finished: list[EpochResult], last: bool) -> None:
         """Saves, in the background, if it is time to.
@@ -219,7 +277,7 @@ class Checkpoints:
         self.terminated |= self.manager.reached_preemption(epoch)
         if last or self.terminated or epoch == asked or epoch % self.every == 0:
             packed = _pack(finished)
-            about = {"run": self.run, "arrays": _arrays_digest(run.state, packed)}
+            about = {"run": self.run, "epoch": epoch, "arrays": _arrays_digest(run.state, packed)}
             with self._saving():
                 self.manager.save(
                     epoch,
@@ -260,16 +318,33 @@ class Checkpoints:
         """Removes all checkpoints: the record is written."""
         with self._saving():
             self.manager.wait_until_finished()
-        self._remove(OWN)
+        self._remove(rf"{EPOCH}|{PARTIAL}")
+
+    def _tidy(self) -> None:
+        with contextlib.suppress(OSError):
+            self._remove(PARTIAL)
 
     def _remove(self, names: str) -> None:
-        """Removes what has such names, and the directory if it is empty then."""
-        if jax.process_index() == 0:
-            for path in self.path.iterdir():
-                if re.fullmatch(names, path.name):
-                    path.rmtree()
-            if not any(self.path.iterdir()):
-                self.path.rmdir()
+        """Removes what is ours and has such names, and the directory if it is empty then."""
+        if jax.process_index() != 0 or not self.path.exists():
+            return
+        for path in sorted(self.path.iterdir()):
+            if re.fullmatch(names, path.name) and self._is_ours(path):
+                if self.local and re.fullmatch(EPOCH, path.name):
+                    # So that a kill leaves nothing that looks like a damaged checkpoint.
+                    path = path.rename(path.parent / (path.name + GONE))
+                path.rmtree()
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def _is_ours(self, path: epath.Path) -> bool:
+        """Whether this is a checkpoint, or was about to be one, with nothing else in it."""
+        if re.fullmatch(PARTIAL, path.name):
+            return path.is_dir()
+        if not re.fullmatch(EPOCH, path.name) or not path.is_dir() or Path(path).is_symlink():
+            return False
+        inside = Path(path).rglob("*") if self.local else path.iterdir()
+        return all(INSIDE.fullmatch(each.name) for each in inside)
 
 
 @functools.cache
@@ -301,7 +376,7 @@ def _path(directory: str) -> epath.Path:
     if not directory:
         raise ValueError("--checkpoint has an empty name; give a directory's")
     if "://" not in directory:
-        return epath.Path(Path(directory).expanduser().resolve())
+        return epath.Path(os.path.realpath(Path(directory).expanduser()))
     try:
         path = epath.Path(directory)
         path.exists()

@@ -3,14 +3,13 @@
 import argparse
 import contextlib
 import dataclasses
-import os
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jaxmlp import question
+from jaxmlp import output, question
 from jaxmlp.experiment import Experiment, parse_number
 
 INPUT = 2  # exit status: bad input
@@ -44,9 +43,6 @@ def one_line_errors(interrupted: str = "no record was written") -> Iterator[None
         fail(error, TERMINATED)
     except ValueError as error:
         fail(error, INPUT)
-    except BrokenPipeError:  # whoever read the output has gone: `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(TROUBLE) from None
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         fail(f"{error.strerror or error}{where}; free or mend the disk, or choose another", TROUBLE)
@@ -83,6 +79,10 @@ class Parser(argparse.ArgumentParser):
                 prog, max_help_position=26, width=100
             ),
         )  # fmt: skip
+
+    def parse_known_args(self, args=None, namespace=None):
+        output.forgive()  # every command comes by here before it prints
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         fail(f"{message}; --help lists the flags", INPUT)

@@ -3,15 +3,16 @@
 import argparse
 import contextlib
 import datetime
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
-from jaxmlp import flags
+from jaxmlp import flags, output, run_directory, stopping
 from jaxmlp.data import Dataset
 from jaxmlp.experiment import Experiment
 
@@ -83,38 +84,48 @@ def main(description: str, framework: Framework, arguments: list[str] | None = N
             flags.check_checkpoint_every(values)
     except ValueError as error:
         flags.fail(error, flags.INPUT)
-    with flags.one_line_errors():
-        run(framework, values, case, experiment)
+    with flags.one_line_errors(), stopping.Signals() as signals:
+        run(framework, values, case, experiment, signals)
 
 
 def run(
-    framework: Framework, values: argparse.Namespace, case: str, experiment: Experiment
+    framework: Framework,
+    values: argparse.Namespace,
+    case: str,
+    experiment: Experiment,
+    signals: stopping.Signals,
 ) -> None:
     """Loads, trains, writes and prints. Imports what is slow only now, after the flags are good."""
-    from rich.console import Console
-
     from jaxmlp import data, record, terminal
 
-    console = Console(stderr=values.json, highlight=False)
+    console = output.console(stderr=values.json)
     resumes = framework.checkpoints is not None and values.checkpoint is not None
     if values.out and not resumes:
-        record.check(values.out, values.overwrite, size=0)
+        run_directory.check(values.out, values.overwrite)
     dataset = framework.load(values, lambda text: warn(console, text))
     if experiment.train_size:
         dataset = data.first(dataset, experiment.train_size)
     out = values.out or record.default_directory(
         framework.name, case, experiment, dataset.name, dataset.sha256
     )
+    size = record.params_size(experiment, dataset)
+    check_memory(size)
     if resumes and not values.overwrite and record.is_finished(out, experiment, dataset.sha256):
+        run_directory.settle(out)
         with checkpoints(framework, console, values, experiment, dataset, out) as checkpoint:
             if checkpoint:  # stopped between its record and this
                 checkpoint.discard()
         console.print(f"{out} holds this run's record; nothing is left to do", soft_wrap=True)
         return
-    record.check(out, values.overwrite, record.params_size(experiment, dataset))
-    with checkpoints(framework, console, values, experiment, dataset, out) as checkpoint:
-        result, files = train(framework, console, values, case, experiment, dataset, checkpoint)
-        record.save(out, files)
+    with (
+        run_directory.claimed(out, values.overwrite, size),
+        checkpoints(framework, console, values, experiment, dataset, out) as checkpoint,
+    ):
+        result, files = train(
+            framework, console, values, case, experiment, dataset, checkpoint, signals
+        )
+        run_directory.save(out, files)
+        signals.kept = f"the record is in {out}"
         if checkpoint and result["finished"]:
             checkpoint.discard()
     again = ["python", f"scripts/run_{framework.name}.py", *flags.data_words(values)]
@@ -124,7 +135,31 @@ def run(
     if values.json:
         print(record.encode(result), end="")
     if not result["finished"]:
+        end(signals, result, out)
+
+
+def check_memory(params: int) -> None:
+    """Sees whether the parameters could ever lie in this machine's memory.
+
+    Args:
+        params: their bytes, in float64.
+
+    Raises:
+        MemoryError: they could not, in float32 either.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if params // 2 > memory:
+        raise MemoryError(
+            f"the parameters take {params / 2e9:,.0f} GB, and this machine has {memory / 1e9:,.0f}"
+        )
+
+
+def end(signals: stopping.Signals, result: dict[str, Any], out: Path) -> NoReturn:
+    """Ends a command whose record is of an unfinished run."""
+    if signals.number != signal.SIGTERM:
         raise SystemExit(flags.INTERRUPTED)
+    done, asked = len(result["epochs"]), result["experiment"]["epochs"]
+    raise flags.TerminatedError(f"terminated after epoch {done} of {asked}; {out} keeps them")
 
 
 def warn(console, text: str) -> None:
@@ -147,7 +182,7 @@ def checkpoints(
     """
     if not framework.checkpoints or values.checkpoint is None:
         return contextlib.nullcontext()
-    directory, out = Path(values.checkpoint).resolve(), out.resolve()
+    directory, out = (Path(os.path.realpath(path)) for path in (values.checkpoint, out))
     apart = not (directory.is_relative_to(out) or out.is_relative_to(directory))
     if not apart and "://" not in values.checkpoint:
         raise ValueError(
@@ -165,6 +200,7 @@ def train(
     experiment: Experiment,
     dataset: Dataset,
     checkpoint: Checkpoints | None,
+    signals: stopping.Signals,
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The finished record, and the files of its directory."""
     from jaxmlp import explanation, record, terminal
@@ -184,18 +220,17 @@ def train(
     rows = [trainer.row(epoch, result) for epoch, result in enumerate(results, 1)]
     if rows:
         console.print(f"resumed after epoch {len(rows)} of {experiment.epochs}")
-    with (
-        finishing_epochs(console) as stop,
-        terminal.progress(console, experiment.epochs, trainer.train_size, rows) as show,
-    ):
+    # With checkpoints, SIGTERM is theirs: nothing but the last of them has to be kept.
+    signals.after_epoch(console.print, (signal.SIGINT,) if checkpoint else stopping.NUMBERS)
+    with terminal.progress(console, experiment.epochs, trainer.train_size, rows) as show:
         for result in trainer.epochs():
             results.append(result)
             rows.append(trainer.row(len(results), result))
             show(rows[-1], result.seconds)
-            stopping = stop()
+            last = signals.number is not None
             if checkpoint:
-                checkpoint.save(trainer, results, stopping)
-            if stopping:
+                checkpoint.save(trainer, results, last)
+            if last:
                 break
     seconds = [result.seconds for result in results]
     times = record.timings(
@@ -213,24 +248,3 @@ def train(
         forecast=forecast,
         timings=times,
     )
-
-
-@contextlib.contextmanager
-def finishing_epochs(console) -> Iterator[Callable[[], bool]]:
-    """Ctrl-C lets the epoch under way finish; a second one stops at once.
-
-    Yields:
-        A function that says whether to stop.
-    """
-    asked = []
-
-    def handle(number, frame) -> None:
-        asked.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        console.print("\nfinishing this epoch, then keeping what there is; Ctrl-C again: stop now")
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield lambda: bool(asked)
-    finally:
-        signal.signal(signal.SIGINT, before)

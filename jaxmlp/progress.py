@@ -1,23 +1,8 @@
 """What commands of many steps show while they work: how far they are, and how long it takes."""
 
-import os
 import time
-from typing import Any
 
-from rich.console import Console
-
-
-class Unbroken(Console):
-    """A console whose reader may go, as `| head` does: the work goes on without it."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
-
-
-def console(**options: Any) -> Console:
-    """A console for text from anywhere: nothing in it is markup, and no line is wrapped."""
-    return Unbroken(highlight=False, soft_wrap=True, markup=False, emoji=False, **options)
+from jaxmlp import output
 
 
 def number(count: int, noun: str) -> str:
@@ -45,7 +30,7 @@ class Steps:
         self.total, self.count = total, done
         self.work, self.worked = work if work is not None else total - done, 0.0
         self.began = time.perf_counter()
-        self.out = console(stderr=True)
+        self.out = output.console(stderr=True, soft_wrap=True)
 
     def under_way(self, text: str) -> None:
         """What is being done, on a terminal; the next line takes its place."""

@@ -1,9 +1,10 @@
-"""What a run leaves behind: a directory that appears whole or not at all.
+"""What a run leaves behind: a directory whose files appear whole or not at all.
 
     result.json   the record, schema below
     steps.npz     per step: loss (steps,), grad_norm (steps, layers), dead (steps, hidden layers)
     params.npz    final parameters: layer1.kernel (fan_in, fan_out), layer1.bias (fan_out,), ...
     *.png         figures, made by report.py from the three above
+    SHA256SUMS    digests of all these, which every reader checks, and `sha256sum -c` can
 
 result.json, schema 2 (step i of steps.npz, from 0, is step i + 1 of the text; a step's metrics are
 those of its batch before the update; numbers that are not finite are the strings "NaN",
@@ -42,7 +43,6 @@ those of its batch before the update; numbers that are not finite are the string
                   setup, compile, train and epoch seconds, images per second (median epoch)
 """
 
-import contextlib
 import hashlib
 import importlib.metadata
 import io
@@ -51,9 +51,7 @@ import json
 import math
 import os
 import platform
-import shutil
 import statistics
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +61,15 @@ from jaxtyping import Float, Int
 from jaxmlp import explanation, report, verdict
 from jaxmlp.data import Dataset
 from jaxmlp.experiment import PER_TENSOR, Experiment
+from jaxmlp.saved_record import SCHEMA, read
+from jaxmlp.saved_record import load as load
 from jaxmlp.torch_rng import init_bound
 
-SCHEMA = 2
 PER_LAYER = (*PER_TENSOR, "schedule", "warmup_epochs", "gamma")
 STEERING = (
     "XLA_FLAGS", "JAX_PLATFORMS", "OMP_NUM_THREADS", "PJRT_NPROC", "NVIDIA_TF32_OVERRIDE",
 )  # fmt: skip
-RESERVE = 4 << 20  # bytes for figures, result.json and steps.npz of a usual run; measured: 1 MB
+NAME_BYTES = 100  # of a data set's name in a directory's, of which a file system takes 255
 
 
 def layers(experiment: Experiment, widths: tuple[int, ...]) -> list[dict[str, Any]]:
@@ -201,7 +200,7 @@ def build(
 
 
 def params_size(experiment: Experiment, dataset: Dataset) -> int:
-    """Bytes of params.npz, to reserve."""
+    """Bytes of params.npz, at most."""
     pairs = itertools.pairwise(dataset.widths(experiment.hidden))
     weights = sum((width + 1) * after for width, after in pairs)
     return 8 * weights
@@ -243,91 +242,15 @@ def default_directory(
 ) -> Path:
     """runs/CASE-DATA-FRAMEWORK-HASH; the hash is of the experiment and the data together."""
     digest = hashlib.sha256((experiment.sha256 + sha256).encode()).hexdigest()
-    return Path("runs") / f"{case}-{dataset_name}-{framework}-{digest[:10]}"
-
-
-def check(out: Path, overwrite: bool, size: int) -> None:
-    """Before the work: is `out` free, and does its disk take `size` bytes?
-
-    Raises:
-        ValueError: something stands there that a run must not replace.
-        OSError: the disk is full, or cannot be written.
-    """
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / "result.json").is_file():
-            raise ValueError(f"{out} holds files that are not a run's; choose another --out")
-        if _finished(out) and not overwrite:
-            raise ValueError(
-                f"{out} holds a finished run; --overwrite replaces it, --out DIR keeps both"
-            )
-    elif out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; --out needs a directory's name")
-    parent = next(path for path in out.resolve().parents if path.exists())
-    try:  # a file without a name: nothing stays, even on kill -9
-        with tempfile.TemporaryFile(dir=parent) as probe:
-            os.posix_fallocate(probe.fileno(), 0, size + RESERVE)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(parent)) from error
+    short = os.fsencode(dataset_name)[:NAME_BYTES].decode(errors="ignore")
+    return Path("runs") / f"{case}-{short}-{framework}-{digest[:10]}"
 
 
 def is_finished(out: Path, experiment: Experiment, sha256: str) -> bool:
     """Whether the finished record of this experiment on data of this fingerprint stands there."""
     try:
-        there = json.loads((out / "result.json").read_bytes())
-        same = (there["experiment"], there["data"]["sha256"]) == (experiment.to_json(), sha256)
-        return same and _finished(out)
-    except (OSError, ValueError, KeyError, TypeError):
+        there = read(out)
+    except ValueError:
         return False
-
-
-def _finished(out: Path) -> bool:
-    try:
-        return json.loads((out / "result.json").read_bytes())["finished"] is True
-    except (ValueError, KeyError, TypeError):
-        return False
-
-
-def save(out: Path, files: dict[str, bytes]) -> None:
-    """Writes all files and then gives them the name `out` in one step, replacing what was there.
-
-    Raises:
-        OSError: the disk is full or cannot be written; nothing stays.
-    """
-    out = out.resolve()  # a symbolic link stays, what it points to is replaced
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    old = staging.with_name(staging.name + ".old")
-    try:
-        staging.chmod(0o755)
-        for name, content in files.items():
-            with (staging / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        if out.exists():
-            out.rename(old)
-        staging.rename(out)
-    except BaseException:
-        if old.exists():
-            old.rename(out)
-        raise
-    finally:
-        for leftover in (staging, old):
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(leftover)
-
-
-def load(directory: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """A saved record: result, steps, parameters.
-
-    Raises:
-        ValueError: the directory is no record, or of another schema.
-    """
-    try:
-        result = json.loads((directory / "result.json").read_bytes())
-        if result["schema"] != SCHEMA:
-            raise ValueError(f"{directory} has schema {result['schema']}; this reads {SCHEMA}")
-        with np.load(directory / "steps.npz") as steps, np.load(directory / "params.npz") as params:
-            return result, dict(steps), dict(params)
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{directory} is no record of a run: {error}") from error
+    same = (there["experiment"], there["data"]["sha256"]) == (experiment.to_json(), sha256)
+    return same and there["finished"]

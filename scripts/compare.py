@@ -1,13 +1,14 @@
 """Lays two runs side by side: `python scripts/compare.py runs/A runs/B`."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxmlp import flags
+from jaxmlp import flags, output, run_directory
 
 APART = 1e-3  # relative: where two loss curves are told as parted
 
@@ -28,13 +29,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(values: argparse.Namespace) -> None:
-    from rich.console import Console
+    from jaxmlp import report, saved_record
 
-    from jaxmlp import record, report
-
-    console = Console(highlight=False)
+    console = output.console()
     (first, steps, params), (second, other_steps, other_params) = (
-        record.load(directory) for directory in (values.a, values.b)
+        saved_record.load(directory) for directory in (values.a, values.b)
     )
     check(values, first, second)
     console.print(f"A: {values.a}: {describe(first)}", soft_wrap=True)
@@ -49,7 +48,7 @@ def run(values: argparse.Namespace) -> None:
     names = (f"A, {first['framework']}", f"B, {second['framework']}")
     figure = report.comparison(names, [first, second], [steps["loss"], other_steps["loss"]])
     values.out.parent.mkdir(parents=True, exist_ok=True)
-    values.out.write_bytes(figure)
+    run_directory.replace(values.out, figure)
     console.print(f"figure: {values.out}", soft_wrap=True)
 
 
@@ -57,7 +56,7 @@ def check(values: argparse.Namespace, first: dict[str, Any], second: dict[str, A
     """Two runs can be laid side by side if their networks are of one shape.
 
     Raises:
-        ValueError: they are not, or the figure's name is a directory's.
+        ValueError: they are not, or the figure's name is that of something else.
     """
     shapes = [
         [result["layers"][0]["fan_in"], *(layer["fan_out"] for layer in result["layers"])]
@@ -68,8 +67,22 @@ def check(values: argparse.Namespace, first: dict[str, Any], second: dict[str, A
         raise ValueError(
             f"{values.a} has widths {a}, {values.b} has {b}; compare runs of one shape"
         )
+    if first["experiment"]["bias"] != second["experiment"]["bias"]:
+        raise ValueError("one run has biases and the other has none; compare runs of one shape")
     if values.out.is_dir():
         raise ValueError(f"{values.out} is a directory; --out needs a file's name")
+    if os.path.lexists(values.out) and not is_figure(values.out):
+        raise ValueError(f"{values.out} is no figure of ours; choose another --out")
+
+
+def is_figure(path: Path) -> bool:
+    """Whether a file is one of our figures, which may be replaced."""
+    from jaxmlp import report
+
+    try:
+        return path.is_file() and not path.is_symlink() and report.SOFTWARE in path.read_bytes()
+    except OSError:
+        return False
 
 
 def describe(result: dict[str, Any]) -> str:

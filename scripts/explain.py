@@ -5,13 +5,12 @@ The settings are those of run_jax.py.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxmlp import data, explanation, flags, job, question
+from jaxmlp import data, explanation, flags, job, output, question, saved_record
 from jaxmlp.experiment import NETWORK, Experiment
 
 WIDTH = 100
@@ -23,14 +22,8 @@ def of_record(directory: Path) -> tuple[Experiment, dict[str, Any]]:
     Raises:
         ValueError: the directory is no record.
     """
-    path = directory / "result.json" if directory.is_dir() else directory
-    try:
-        result = json.loads(path.read_bytes())
-        return Experiment.from_json(result["experiment"]), dict(result["data"])
-    except (OSError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{directory} is no record of a run ({error}); give a run's directory"
-        ) from None
+    result = saved_record.read(directory)
+    return Experiment.from_json(result["experiment"]), result["data"]
 
 
 def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, str, Experiment, Experiment]:
@@ -203,10 +196,7 @@ def show_repairs(
 def main(arguments: list[str] | None = None) -> None:
     values, case, experiment, against = parse(arguments)
     with flags.one_line_errors("nothing was explained"):
-        from rich.console import Console
-
-        console = Console(highlight=False, width=WIDTH, markup=False)
-        warn = Console(stderr=True, highlight=False)
+        console, warn = output.console(width=WIDTH), output.console(stderr=True)
 
         def say(text: str) -> None:
             warn.print(text, style="bold yellow", soft_wrap=True, markup=False)

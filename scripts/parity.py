@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jaxmlp import flags, record
+from jaxmlp import flags, record, run_directory
 from jaxmlp.data import DataError
 
 EPILOG = """\
@@ -226,8 +226,9 @@ def plant(values: argparse.Namespace, header: dict[str, str]) -> bool:
 
 def write(out: Path, result: dict[str, Any], text: str) -> None:
     plain = json.loads(record.encode(result))
-    record.save(out, {"parity.json": json.dumps(plain, indent=1).encode(),
-                      "parity.md": text.encode()})  # fmt: skip
+    flags.make_directory(out)
+    run_directory.replace(out / "parity.md", text.encode())
+    run_directory.replace(out / "parity.json", json.dumps(plain, indent=1).encode())
     print(f"written: {out}/parity.json, parity.md")
 
 

@@ -46,10 +46,11 @@ def checkpoints(
     values: argparse.Namespace, experiment: Experiment, dataset: Dataset, warn: job.Warn
 ) -> AbstractContextManager[job.Checkpoints]:
     from jaxmlp import record
-    from jaxmlp.checkpoint import Checkpoints, identity
+    from jaxmlp.checkpoint import Checkpoints, identity, state_size
 
     run = identity(experiment, dataset, record.environment(device(values), PACKAGES))
-    return Checkpoints(values.checkpoint, values.checkpoint_every or 1, run, warn)
+    size = state_size(experiment, dataset)
+    return Checkpoints(values.checkpoint, values.checkpoint_every or 1, run, warn, size)
 
 
 JAX = job.Framework(

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxmlp import flags, grid, progress, question
+from jaxmlp import flags, grid, question
 from jaxmlp.experiment import Experiment
 from jaxmlp.progress import number
 
@@ -203,14 +203,14 @@ def run(
     check: Callable[[], None],
 ) -> None:
     """Loads, trains chunk by chunk, writes. Imports what is slow only now, the flags are good."""
-    from jaxmlp import data, devices, job, sweep, sweep_directory
+    from jaxmlp import data, devices, job, output, sweep, sweep_directory
 
     with devices.together():
         devices.distribute(
             values.coordinator, values.processes, values.process_id, values.distributed
         )
         devices.use_compilation_cache()
-        console = progress.console(quiet=not devices.is_first())
+        console = output.console(soft_wrap=True, quiet=not devices.is_first())
         dataset = job.load(values, functools.partial(job.warn, console))
         if base.train_size:
             dataset = data.first(dataset, base.train_size)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import arrays
 
-from jaxmlp import record, train
+from jaxmlp import record, run_directory, train
 
 FAST = ("--hidden", "5", "6", "--batch-size", "8", "--epochs", "5", "--no-forecast")
 KEPT = (*FAST, "--out", "resumed", "--checkpoint", "ck")
@@ -97,7 +97,7 @@ def test_sigterm_and_kill_9_at_any_moment_change_nothing(command, start, tmp_pat
     flags = ("--hidden", "5", "--batch-size", "1", "--epochs", "40", "--no-forecast")
     resumable = (*flags, "--out", "resumed", "--checkpoint", "ck")
     assert command(*flags, "--out", "whole")[0] == 0
-    draw = random.Random(0)
+    draw, left = random.Random(0), ["ck", "tiny.npz", "whole"]
     for number, status, line in (
         (signal.SIGKILL, -9, ""),
         (signal.SIGTERM, 75, "error: terminated after epoch"),
@@ -110,22 +110,24 @@ def test_sigterm_and_kill_9_at_any_moment_change_nothing(command, start, tmp_pat
         assert process.returncode == status
         assert err.startswith(line)
         assert err.count("\n") == bool(line)
-        assert names(tmp_path) == ["ck", "tiny.npz", "whole"]
+        assert names(tmp_path) in (left, sorted([*left, "resumed"]))
+        assert not (tmp_path / "resumed").exists() or names(tmp_path / "resumed") == []
     status, _, err = command(*resumable)
     assert (status, err) == (0, "")
     assert_same(tmp_path / "whole", tmp_path / "resumed")
     assert names(tmp_path) == ["resumed", "tiny.npz", "whole"]
 
 
+def full_disk(*arguments):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "resumed")
+
+
 def test_when_only_the_record_is_missing_it_is_written_without_training(
     command, tmp_path, monkeypatch
 ):
-    def full_disk(*arguments):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "resumed")
-
     assert command(*FAST, "--out", "whole")[0] == 0
     with monkeypatch.context() as patched:
-        patched.setattr(record, "save", full_disk)
+        patched.setattr(run_directory, "save", full_disk)
         assert command(*KEPT, "--checkpoint-every", "3")[0] == 1
     status, out, err = command(*KEPT, "--checkpoint-every", "3")
     assert (status, err) == (0, "")
@@ -205,8 +207,122 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(command, stopped, tmp_
     assert names(tmp_path / "ck") == ["2", "3"]
 
 
+def test_a_checkpoint_under_another_epochs_name_is_damaged(command, stopped, tmp_path):
+    assert command(*FAST, "--out", "whole")[0] == 0
+    assert stopped(*KEPT)[0] == 75
+    ck = tmp_path / "ck"
+    shutil.copytree(ck / "3", ck / "99999")
+    status, out, err = command(*KEPT)
+    assert (status, err) == (0, "")
+    assert "warning: the checkpoint ck/99999 is damaged and not used" in out
+    assert "resumed after epoch 3 of 5" in out
+    assert_same(tmp_path / "whole", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed")
+    assert stopped(*KEPT)[0] == 75
+    for old, new in (("3", "x"), ("2", "3"), ("x", "2")):  # each on its own is whole
+        (ck / old).rename(ck / new)
+    status, _, err = command(*KEPT)
+    assert (status, err) == (
+        1,
+        "error: no checkpoint in ck is intact; remove it to train from the start\n",
+    )
+
+
+@pytest.mark.parametrize("foreign", ["probe", "2024/photo.jpg", "2024/", "3/notes.txt",
+                                     "3/state/notes.txt", "7", "4.txt"])  # fmt: skip
+def test_what_is_not_ours_in_a_checkpoints_directory_is_refused_and_stays(
+    command, stopped, tmp_path, foreign
+):
+    ours = foreign.startswith("3/")
+    if ours:
+        assert stopped(*KEPT)[0] == 75
+    path = tmp_path / "ck" / foreign
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if foreign.endswith("/"):
+        path.mkdir()
+    else:
+        path.write_text("precious")
+    before = {each: each.is_file() and each.read_bytes() for each in tmp_path.rglob("*")}
+    status, _, err = command(*KEPT, "--overwrite")
+    assert (status, err.count("\n")) == (2, 1)
+    assert f"ck holds {Path(foreign).parts[0]}, which is no checkpoint" in err
+    assert {each: each.is_file() and each.read_bytes() for each in tmp_path.rglob("*")} == before
+
+
+def test_a_folder_in_the_checkpoints_directory_stays_even_if_it_comes_while_training(
+    command, tmp_path, monkeypatch
+):
+    row = train.Run.row
+
+    def storing(trainer: train.Run, epoch: int, result: train.EpochResult):
+        (tmp_path / "ck" / "2024").mkdir(exist_ok=True)
+        (tmp_path / "ck" / "2024" / "photo.jpg").write_text("precious")
+        return row(trainer, epoch, result)
+
+    monkeypatch.setattr(train.Run, "row", storing)
+    command(*KEPT)
+    assert (tmp_path / "ck" / "2024" / "photo.jpg").read_text() == "precious"
+
+
+def test_two_runs_with_the_same_checkpoints_at_once_are_refused(command, start, tmp_path):
+    flags = ("--hidden", "5", "--batch-size", "1", "--epochs", "100000", "--no-forecast")
+    process = start(*flags, "--out", "first", "--checkpoint", "ck")
+    try:
+        status, _, err = command(*flags, "--out", "second", "--checkpoint", "ck")
+    finally:
+        process.kill()
+        process.communicate()
+    assert (status, err.count("\n")) == (2, 1)
+    assert "another run is at work in ck" in err
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_disk_without_room_for_checkpoints_is_said_before_training(
+    command, tmp_path, monkeypatch
+):
+    asked = []
+
+    def allocate(descriptor: int, offset: int, size: int) -> None:
+        asked.append(size)
+        if size == 3 * 2 * 4 * (60 * 5 + 5 * 6 + 6 * 7):  # three states: parameters and momentum
+            full_disk()
+
+    monkeypatch.setattr(os, "posix_fallocate", allocate)
+    status, out, err = command(*KEPT)
+    assert (status, err.count("\n")) == (1, 1), asked
+    assert "No space left on device" in err
+    assert "epoch 1/5" not in out
+    assert names(tmp_path) == ["tiny.npz"]
+
+
+def test_no_flipped_bit_of_a_checkpoint_is_believed(command, stopped, tmp_path):
+    """Bits of every file, evenly: the run ends as if there had been none, or is refused."""
+    assert command(*FAST, "--out", "whole")[0] == 0
+    assert stopped(*KEPT, "--checkpoint-every", "3")[0] == 75
+    intact = tmp_path / "intact"
+    (tmp_path / "ck").rename(intact)
+    files = sorted(path.relative_to(intact) for path in intact.rglob("*") if path.is_file())
+    draw = random.Random(0)
+    for name in files:
+        shutil.copytree(intact, tmp_path / "ck")
+        content = bytearray((intact / name).read_bytes())
+        if not content:
+            shutil.rmtree(tmp_path / "ck")
+            continue
+        bit = draw.randrange(8 * len(content))
+        content[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "ck" / name).write_bytes(content)
+        status, _, err = command(*KEPT, "--overwrite", "--checkpoint-every", "3")
+        if status == 0:
+            assert_same(tmp_path / "whole", tmp_path / "resumed")
+        else:
+            assert (status, err.count("\n")) == (1, 1), (name, bit, err)
+            shutil.rmtree(tmp_path / "ck")
+
+
 BAD = [  # arguments, status, words of the one line
     (("--checkpoint", "tiny.npz"), 2, "tiny.npz is a file; --checkpoint needs a directory's name"),
+    (("--checkpoint", "loop"), 2, "loop"),
     (("--checkpoint", "full"), 2, "full holds thesis.txt, which is no checkpoint"),
     (("--checkpoint", "."), 2, "must lie apart"),
     (("--checkpoint", "tiny.npz/below"), 1, "Not a directory"),
@@ -224,6 +340,7 @@ BAD = [  # arguments, status, words of the one line
 def test_bad_input_is_one_line_and_leaves_nothing(command, tmp_path, arguments, expected, words):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("precious")
+    (tmp_path / "loop").symlink_to("loop")
     before = sorted(path.name for path in tmp_path.rglob("*"))
     status, _, err = command(*FAST, *arguments)
     assert status == expected

@@ -28,6 +28,7 @@ def test_a_run_leaves_its_record_and_figures_and_says_where(command, tmp_path):
     assert directory.name.startswith("custom-tiny-")
     assert {p.name for p in directory.iterdir()} == {
         "result.json", "steps.npz", "params.npz", "curves.png", "first_steps.png", "weights.png",
+        "SHA256SUMS",
     }  # fmt: skip
     assert f"record: runs/{directory.name}" in out
     result, steps, params = record.load(directory)
@@ -157,7 +158,10 @@ BAD = [  # arguments, status, words of the one line; data first where it is not 
     (("--input-scal", "2"), 2, "unrecognized arguments: --input-scal"),
     (("--frobnicate",), 2, "unrecognized arguments: --frobnicate"),
     (("--out", "tiny.npz"), 2, "tiny.npz is a file; --out needs a directory's name"),
-    (("--out", "full"), 2, "full holds files that are not a run's"),
+    (("--out", "full"), 2, "full holds files that are not a run's (thesis.txt)"),
+    (("--out", "loop"), 2, "loop is a loop of links; choose another --out"),
+    (("--out", 300 * "a"), 1, "File name too long"),
+    (("--hidden", "2147483647", "2147483647"), 1, "out of memory: the parameters take"),
     (("--out", "tiny.npz/below"), 1, "Not a directory"),
     (("--data", "missing.npz"), None, "missing.npz"),
     (("--data", "cifar100"), None, "cifar100"),
@@ -178,6 +182,7 @@ def lay_traps(here: Path, good: Path) -> None:
     arrays = dict(np.load(good))
     (here / "full").mkdir()
     (here / "full" / "thesis.txt").write_text("precious")
+    (here / "loop").symlink_to("loop")
     (here / "text.npz").write_text("not a zip file")
     (here / "truncated.npz").write_bytes(good.read_bytes()[:1500])
     np.savez(here / "pickled.npz", **{**arrays, "train_labels": np.array([{}] * 24, object)})
@@ -254,7 +259,7 @@ def test_kill_9_leaves_nothing_half_written(start, tmp_path):
     time.sleep(0.2)
     process.kill()
     process.communicate(timeout=60)
-    assert sorted(p.name for p in tmp_path.rglob("*")) == ["tiny.npz"]
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["long", "tiny.npz"]  # claimed, empty
 
 
 def test_help_loads_nothing_slow_and_shows_its_sections(script):
@@ -289,7 +294,7 @@ def test_overwriting_that_fails_at_the_last_moment_keeps_the_old_run(
     rename = Path.rename
 
     def failing(path: Path, target: Path) -> Path:
-        if target.name == "a" and not path.name.endswith(".old"):
+        if path.parent.name == "a":
             full_disk()
         return rename(path, target)
 
@@ -311,15 +316,163 @@ def test_a_symbolic_link_stays_and_its_target_gets_the_run(command, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == names
 
 
-def test_a_reader_that_goes_away_gets_no_traceback(script, tmp_path, tiny_npz):
-    process = subprocess.Popen(
-        [sys.executable, "-u", script.__file__, "--data", "tiny.npz", *FAST],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+def script_process(script, tmp_path: Path, *arguments: str, **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-u", script.__file__, "--data", "tiny.npz", *arguments],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
     )  # fmt: skip
+
+
+def test_a_reader_that_goes_away_costs_no_record(script, tmp_path, tiny_npz):
+    process = script_process(script, tmp_path, *FAST, "--out", "a")
     assert process.stdout
     assert process.stderr
     process.stdout.readline()
     process.stdout.close()
     assert process.stderr.read() == ""
-    assert process.wait() == 1
+    assert process.wait() == 0
     process.stderr.close()
+    assert record.load(tmp_path / "a")[0]["finished"]
+
+
+@pytest.mark.parametrize(("encoding", "words"), [("ascii", "inputs x 1"), ("latin-1", "s × 1")])
+def test_output_that_lacks_letters_has_readable_ones(script, tmp_path, tiny_npz, encoding, words):
+    process = script_process(
+        script, tmp_path, *FAST, "--input-scale", "16", "--out", "a",
+        env={**os.environ, "PYTHONIOENCODING": encoding}, encoding=encoding,
+    )  # fmt: skip
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    assert "record: a" in out
+    assert words in " ".join(out.split())
+
+
+def test_text_from_outside_is_shown_as_it_is(command, tmp_path):
+    status, out, _ = command(*FAST, "--out", "[bold]x[/bold] :smile:")
+    assert status == 0
+    assert "record: [bold]x[/bold] :smile:\n" in out
+
+
+FOREIGN = {  # contents of a directory that --out names, and whether a record may go there
+    "a result of another program": {"result.json": '{"accuracy": 0.9}', "thesis.txt": "precious"},
+    "a list": {"result.json": "[]", "thesis.txt": "precious"},
+    "figures": {"curves.png": "precious"},
+    "sums of other files": {"SHA256SUMS": 64 * "0" + "  thesis.txt\n", "thesis.txt": "precious"},
+    "a hidden file": {".notes": "precious"},
+    "what a write left, and more": {".jaxmlp-incoming/thesis.txt": "precious"},
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
+def test_a_directory_that_is_not_a_runs_is_refused_before_training(
+    command, tmp_path, what, overwrite
+):
+    for name, content in FOREIGN[what].items():
+        (tmp_path / "a" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "a" / name).write_text(content)
+    before = {p: p.is_file() and p.read_bytes() for p in tmp_path.rglob("*")}
+    status, out, err = command(*FAST, "--out", "a", *overwrite)
+    assert (status, err.count("\n"), out) == (2, 1, "")
+    assert "not a run's" in err or "not ours" in err
+    assert {p: p.is_file() and p.read_bytes() for p in tmp_path.rglob("*")} == before
+
+
+def test_overwriting_touches_nothing_that_is_not_the_records(command, tmp_path, monkeypatch):
+    assert command(*FAST, "--out", "a")[0] == 0
+    (tmp_path / "a" / "thesis.txt").write_text("precious")
+    (tmp_path / "a" / "data").mkdir()
+    (tmp_path / "a" / "data" / "steps.npz").write_text("precious")
+    (tmp_path / "a" / "link").symlink_to("../tiny.npz")
+    inode = (tmp_path / "a").stat().st_ino
+    monkeypatch.chdir(tmp_path / "a")
+    assert command(*FAST, "--out", ".", "--seed", "1", data="../tiny.npz")[0] == 2
+    assert command(*FAST, "--out", ".", "--seed", "1", "--overwrite", data="../tiny.npz")[0] == 0
+    assert (tmp_path / "a").stat().st_ino == inode
+    assert (tmp_path / "a" / "thesis.txt").read_text() == "precious"
+    assert (tmp_path / "a" / "data" / "steps.npz").read_text() == "precious"
+    assert (tmp_path / "a" / "link").readlink() == Path("../tiny.npz")
+    assert record.load(tmp_path / "a")[0]["experiment"]["seed"] == 1
+
+
+def test_a_second_run_into_the_same_directory_ends_before_it_trains(command, start, tmp_path):
+    process = start(*LONG)
+    status, out, err = command(*FAST, "--out", "long")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "another run is at work in long" in err
+    assert "epoch" not in out
+    assert not record.load(tmp_path / "long")[0]["finished"]
+
+
+def test_sigterm_keeps_what_was_finished_and_ends_with_75(start, tmp_path):
+    process = start(*LONG)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    epochs = len(record.load(tmp_path / "long")[0]["epochs"])
+    line = f"error: terminated after epoch {epochs} of 100000; long keeps them\n"
+    assert (process.returncode, err) == (75, line)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_the_first_epoch_ends_it_with_a_line(
+    command, tmp_path, monkeypatch, number
+):
+    from jaxmlp import train
+
+    compile_epoch = train.compile_epoch
+
+    def signalled(*arguments, **options):
+        compiled = compile_epoch(*arguments, **options)
+        os.kill(os.getpid(), number)
+        return compiled
+
+    monkeypatch.setattr(train, "compile_epoch", signalled)
+    status, out, err = command(*FAST, "--no-forecast", "--out", "a")
+    assert (status, err.count("\n")) == (75 if number == signal.SIGTERM else 130, 1)
+    assert "no record was written" in err
+    assert "epoch" not in out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.npz"]
+
+
+def test_a_second_signal_ends_the_work_at_once(command, tmp_path, monkeypatch):
+    from jaxmlp import train
+
+    def signalled(run, epoch, result):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(train.Run, "row", signalled)
+    status, _, err = command(*FAST, "--out", "a")
+    assert (status, err) == (75, "error: terminated; no record was written\n")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.npz"]
+
+
+def test_a_signal_while_the_record_is_written_costs_nothing(command, tmp_path, monkeypatch):
+    build = record.build
+
+    def signalled(**options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return build(**options)
+
+    monkeypatch.setattr(record, "build", signalled)
+    assert command(*FAST, "--out", "a")[0] == 0
+    assert record.load(tmp_path / "a")[0]["finished"]
+
+
+def test_a_damaged_record_is_replaced_only_when_asked(command, tmp_path):
+    assert command(*FAST, "--out", "a")[0] == 0
+    (tmp_path / "a" / "params.npz").write_bytes(b"")
+    status, _, err = command(*FAST, "--out", "a")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "a holds a damaged run (params.npz is not what SHA256SUMS says); --overwrite" in err
+    assert command(*FAST, "--out", "a", "--overwrite")[0] == 0
+    assert record.load(tmp_path / "a")[0]["finished"]
+
+
+@pytest.mark.parametrize("length", [200, 250])
+def test_a_long_name_is_as_good_as_another(command, tmp_path, length):
+    assert command(*FAST, "--out", length * "a")[0] == 0
+    (tmp_path / "tiny.npz").rename(tmp_path / (length * "b" + ".npz"))
+    assert command(*FAST, data=length * "b" + ".npz")[0] == 0
