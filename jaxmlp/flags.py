@@ -73,16 +73,13 @@ class Parser(argparse.ArgumentParser):
     """argparse, with errors of one line, flags spelled out, and defaults in the help."""
 
     def __init__(self, description: str, epilog: str = "") -> None:
+        output.forgive()  # every command comes by here before it prints
         super().__init__(
             description=description, epilog=epilog, allow_abbrev=False,
             formatter_class=lambda prog: argparse.RawTextHelpFormatter(
                 prog, max_help_position=26, width=100
             ),
         )  # fmt: skip
-
-    def parse_known_args(self, args=None, namespace=None):
-        output.forgive()  # every command comes by here before it prints
-        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         fail(f"{message}; --help lists the flags", INPUT)
@@ -180,10 +177,10 @@ def add_data_flags(flags: Parser) -> None:
         default="auto",
         help="auto: CIFAR-10, or else the synthetic stand-in, with a warning;\n"
         "cifar10: CIFAR-10 or an error; synthetic; or the path of a TFDS directory,\n"
-        "of cifar-10-binary.tar.gz, or of an .npz that holds train_images, train_labels,\n"
-        "test_images, test_labels (or Keras's x_train, y_train, x_test, y_test):\n"
-        "uint8 images (n, height, width, channels), or grey ones (n, height, width);\n"
-        "integer labels (n,), counted from 0 (default: auto)",
+        "of cifar-10-binary.tar.gz, or of an .npz that holds train_images,\n"
+        "train_labels, test_images, test_labels (or Keras's x_train, y_train,\n"
+        "x_test, y_test): uint8 images (n, height, width, channels), or grey ones\n"
+        "(n, height, width); integer labels (n,), from 0 (default: auto)",
     )
     data.add_argument(
         "--data-dir",
