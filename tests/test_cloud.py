@@ -80,7 +80,7 @@ def test_the_data_are_cifar10_or_the_task_fails(name):
 def test_the_setup_installs_extras_that_there_are(name, device):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (extras,) = re.findall(r"pip install -e '\.\[(.*)\]'", read(name)["setup"])
-    assert set(extras.split(",")) == {device, "prepare"}
+    assert extras == device
     assert set(extras.split(",")) <= set(project["optional-dependencies"])
 
 
