@@ -171,10 +171,10 @@ def add_data_flags(flags: Parser) -> None:
         default="auto",
         help="auto: CIFAR-10, or else the synthetic stand-in, with a warning;\n"
         "cifar10: CIFAR-10 or an error; synthetic; or the path of a TFDS directory,\n"
-        "of cifar-10-binary.tar.gz, or of an .npz that holds train_images, train_labels,\n"
-        "test_images, test_labels (or Keras's x_train, y_train, x_test, y_test):\n"
-        "uint8 images (n, height, width, channels), or grey ones (n, height, width);\n"
-        "integer labels (n,), counted from 0 (default: auto)",
+        "of cifar-10-binary.tar.gz, or of an .npz with train_images, train_labels,\n"
+        "test_images, test_labels (or x_train, y_train, x_test, y_test, as Keras has\n"
+        "them): uint8 images (n, height, width, channels), or (n, height, width) if\n"
+        "grey; integer labels (n,), counted from 0 (default: auto)",
     )
     data.add_argument(
         "--data-dir",
