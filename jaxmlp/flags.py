@@ -172,9 +172,9 @@ def add_data_flags(flags: Parser) -> None:
         help="auto: CIFAR-10, or else the synthetic stand-in, with a warning;\n"
         "cifar10: CIFAR-10 or an error; synthetic; or the path of a TFDS directory,\n"
         "of cifar-10-binary.tar.gz, or of an .npz with train_images, train_labels,\n"
-        "test_images, test_labels (or x_train, y_train, x_test, y_test, as Keras has\n"
-        "them): uint8 images (n, height, width, channels), or (n, height, width) if\n"
-        "grey; integer labels (n,), counted from 0 (default: auto)",
+        "test_images, test_labels (or x_train, y_train, x_test, y_test, as in\n"
+        "Keras): uint8 images (n, height, width, channels), or (n, height, width)\n"
+        "if grey; integer labels (n,), counted from 0 (default: auto)",
     )
     data.add_argument(
         "--data-dir",
