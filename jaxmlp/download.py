@@ -264,13 +264,14 @@ def _progress(name: str, start: int) -> Iterator[Show]:
     )
 
     console = Console(stderr=True, highlight=False)
-    text = f"CIFAR-10 from {name}"
     if not console.is_terminal:
-        _say(f"downloading {text}, once: {_megabytes(start)} of {_megabytes(SIZE)} MB are here")
+        here = f"{_megabytes(start)} of {_megabytes(SIZE)} MB are here"
+        _say(f"downloading CIFAR-10 from {name}, once: {here}")
         yield _lines(start)
         return
     columns = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(compact=True))
-    with Progress(TextColumn(text), BarColumn(12), *columns, console=console) as bar:
+    text = TextColumn("downloading CIFAR-10")
+    with Progress(text, BarColumn(16), *columns, console=console) as bar:
         task = bar.add_task("", total=SIZE, completed=start)
         yield lambda size: bar.update(task, completed=size)
 

@@ -177,10 +177,10 @@ def add_data_flags(flags: Parser) -> None:
         default="auto",
         help="auto: CIFAR-10, or else the synthetic stand-in, with a warning;\n"
         "cifar10: CIFAR-10 or an error; synthetic; or the path of a TFDS directory,\n"
-        "of cifar-10-binary.tar.gz, or of an .npz that holds train_images,\n"
-        "train_labels, test_images, test_labels (or Keras's x_train, y_train,\n"
-        "x_test, y_test): uint8 images (n, height, width, channels), or grey ones\n"
-        "(n, height, width); integer labels (n,), from 0 (default: auto)",
+        "of cifar-10-binary.tar.gz, or of an .npz with train_images, train_labels,\n"
+        "test_images, test_labels (or x_train, y_train, x_test, y_test, as in\n"
+        "Keras): uint8 images (n, height, width, channels), or (n, height, width)\n"
+        "if grey; integer labels (n,), counted from 0 (default: auto)",
     )
     data.add_argument(
         "--data-dir",

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jaxmlp import array_cache
@@ -232,7 +232,10 @@ def act(cache: Path, action: str) -> None:
             discard(path)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
+@example([*FOREIGN, *ACTIONS, *ACTIONS])
+@example([*reversed(FOREIGN), *reversed(ACTIONS), *ACTIONS])
+@example([ACTIONS[0], *FOREIGN, *ACTIONS])
 @given(
     st.lists(st.one_of(st.sampled_from(ACTIONS), st.sampled_from(FOREIGN)), min_size=3, max_size=12)
 )
