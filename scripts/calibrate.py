@@ -95,8 +95,9 @@ def rows(family: int, count: int, dataset: Dataset, out: Path) -> list[dict[str,
               "believed, but measured again", file=sys.stderr)  # fmt: skip
     have: dict[str, dict[str, Any]] = {}
     for row in lines:
-        ours = row.get("data") == dataset.sha256 and {"features", "fails"} <= set(row)
-        if ours and needed <= set(row["features"]):
+        features = row.get("features")
+        known = isinstance(features, dict) and needed <= set(features)
+        if known and row.get("data") == dataset.sha256 and {"course", "experiment"} <= set(row):
             have[row["experiment"]] = row
     experiments = [random_experiment(family, index) for index in range(count)]
     steps = Steps(count, done=sum(experiment.sha256 in have for experiment in experiments))
