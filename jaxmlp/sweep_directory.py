@@ -24,8 +24,16 @@ TABLES = (RUNS, CURVES)
 FIGURES = ("heat.png", "plane.png", "foretold.png")
 NAMES = "|".join(map(re.escape, (PLAN, *TABLES, *FIGURES)))
 PART = re.compile(r"(\d{8,})-(\d{8,})\.([0-9a-f]{32})\.parquet")
-KINDS = {"schema": int, "identity": str, "finished": bool, "experiment": dict, "axes": list,
-         "seeds": list, "data": dict, "environments": list}  # fmt: skip
+KINDS = {
+    "schema": int,
+    "identity": str,
+    "finished": bool,
+    "experiment": dict,
+    "axes": list,
+    "seeds": list,
+    "data": dict,
+    "environments": list,
+}
 # In parts and tables together; measured: 1,300 and 95 with 16 runs a part, 12,000 with one.
 RUN_BYTES, EPOCH_BYTES = 2_000, 120
 RESERVE = 4 << 20  # bytes for figures and sweep.json; measured: under 1 MB
@@ -324,8 +332,9 @@ def read(out: Path) -> dict[str, Any]:
         return found
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise ValueError(f"{out} is no sweep, or {PLAN} is damaged ({why}); choose another "
-                         "directory") from None  # fmt: skip
+        raise ValueError(
+            f"{out} is no sweep, or {PLAN} is damaged ({why}); choose another directory"
+        ) from None
 
 
 def _check_sums(out: Path, identity: str) -> None:

@@ -10,8 +10,12 @@ from jaxmlp.experiment import Experiment
 
 MEASURED = {
     "features": {name: 1.5 for names in calibrate.MODELS.values() for name in names},
-    "ratio": float("nan"), "finite": True, "diverges": True, "fails": False, "course": "recovers",
-}  # fmt: skip
+    "ratio": float("nan"),
+    "finite": True,
+    "diverges": True,
+    "fails": False,
+    "course": "recovers",
+}
 
 
 @pytest.fixture

@@ -5,8 +5,23 @@ import pyarrow.parquet as pq
 import pytest
 import sweep
 
-FLAGS = ["--hidden", "5", "--batch-size", "4", "--epochs", "2", "--seed", "0", "1",
-         "--learning-rate", "0.1", "1e30", "--input-scale", "1", "255"]  # fmt: skip
+FLAGS = [
+    "--hidden",
+    "5",
+    "--batch-size",
+    "4",
+    "--epochs",
+    "2",
+    "--seed",
+    "0",
+    "1",
+    "--learning-rate",
+    "0.1",
+    "1e30",
+    "--input-scale",
+    "1",
+    "255",
+]
 
 
 def test_runs_that_are_trained_for_it(tiny_npz, capsys):
@@ -31,8 +46,9 @@ def test_the_tables_of_a_finished_sweep(tiny_npz, tmp_path, capsys, monkeypatch)
     from jaxmlp import sealed, sweep_directory
 
     curves = pq.read_table(out / "curves.parquet")
-    better = curves.set_column(curves.column_names.index("test_accuracy"), "test_accuracy",
-                               [[0.99] * len(curves)])  # fmt: skip
+    better = curves.set_column(
+        curves.column_names.index("test_accuracy"), "test_accuracy", [[0.99] * len(curves)]
+    )
     sums = sealed.Sums(out, sweep_directory.NAMES, "0" * 64)
     sums.put({"curves.parquet": sweep_directory.parquet(better)})
     with pytest.raises(SystemExit) as ended:
