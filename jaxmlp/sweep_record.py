@@ -1,4 +1,4 @@
-"""What a sweep leaves behind; sweep_directory.py puts it there.
+"""What a sweep leaves behind; sweep_directory.py puts it there, sweep_files.py reads it.
 
     sweep.json      what was asked: schema, `finished`, identity (a hash of every run and the data),
                     experiment (the settings of all), axes, seeds, forecast, data, environments

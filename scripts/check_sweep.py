@@ -128,9 +128,9 @@ def near(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 def check_tables(values: argparse.Namespace) -> bool:
     """Whether the runs of a sweep's tables are what they are alone."""
-    from jaxmlp import devices, sweep_directory, train
+    from jaxmlp import devices, sweep_files, train
 
-    asked, runs, curves = sweep_directory.load(values.directory)
+    asked, runs, curves = sweep_files.load(values.directory)
     experiments = asked_for(asked, runs["experiment"].to_pylist(), values.directory)
     devices.use_compilation_cache()
     dataset = load(values, experiments[0])

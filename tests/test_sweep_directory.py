@@ -16,7 +16,7 @@ import sweep_figures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmlp import sealed, sweep_directory
+from jaxmlp import sealed, sweep_directory, sweep_files
 from jaxmlp.experiment import Experiment
 from jaxmlp.sweep_directory import Directory
 
@@ -82,7 +82,7 @@ def work(out: Path, resume: bool = True, overwrite: bool = False, identity: str 
                 if not set(chunk) <= done:
                     directory.add([row(run) for run in chunk])
             directory.finish(*directory.tables(), {"train_seconds": random.random()})
-        sweep_directory.save_figures(out, FIGURES, identity)
+        sweep_files.save_figures(out, FIGURES, identity)
     finally:
         directory.close()
 
@@ -166,16 +166,16 @@ def test_rows_with_other_columns_are_trained_again(out, monkeypatch):
 def test_of_1000_flipped_bits_in_a_finished_sweep_none_is_believed(name, out):
     work(out)
     whole = (out / name).read_bytes()
-    sweep_directory.load(out)
+    sweep_files.load(out)
     for damaged in flips(whole, 1000):
         (out / name).write_bytes(damaged)
         with pytest.raises(ValueError, match=r"^[^\n]*$"):
-            sweep_directory.load(out)
+            sweep_files.load(out)
         with pytest.raises(ValueError, match=r"^[^\n]*$"):
             Directory(out, plan(), RUNS, True, False)
     (out / name).unlink()
     with pytest.raises(ValueError, match=r"^[^\n]*$"):
-        sweep_directory.load(out)
+        sweep_files.load(out)
 
 
 def test_of_1000_flipped_bits_in_an_unfinished_sweep_none_is_believed(out):
@@ -357,7 +357,7 @@ def test_killed_at_any_operation_it_ends_as_if_it_was_not(tmp_path):
             if name not in ("sweep.json", "SHA256SUMS"):  # these hold a time
                 assert found[name] == content
         assert sealed.unseal(found["sweep.json"])["finished"] is True
-        sweep_directory.load(out)
+        sweep_files.load(out)
         assert set(found) - set(expected) in (set(), set(foreign))
     assert 30 < operations < 199
 
@@ -373,7 +373,7 @@ def test_an_interrupted_overwrite_leaves_a_sweep_that_can_be_overwritten(tmp_pat
             except KilledError:
                 pass
         work(out, False, True, "f" * 64)
-        assert sweep_directory.load(out)[0]["identity"] == "f" * 64
+        assert sweep_files.load(out)[0]["identity"] == "f" * 64
         assert set(contents(out)) == {
             "sweep.json",
             "runs.parquet",
@@ -402,11 +402,11 @@ def test_figures_go_nowhere_but_over_figures(out, tmp_path):
     mine.mkdir()
     (mine / "heat.png").write_bytes(b"my holidays")
     with pytest.raises(ValueError, match=r"heat\.png is not as it was written here"):
-        sweep_directory.save_figures(mine, FIGURES, IDENTITY)
+        sweep_files.save_figures(mine, FIGURES, IDENTITY)
     assert contents(mine) == {"heat.png": b"my holidays"}
     (mine / "heat.png").unlink()
     for content in (b"one", b"two"):
-        sweep_directory.save_figures(mine, {"heat.png": content}, IDENTITY)
+        sweep_files.save_figures(mine, {"heat.png": content}, IDENTITY)
         assert (mine / "heat.png").read_bytes() == content
 
 
@@ -450,7 +450,7 @@ def test_a_full_disk_is_said_before_the_first_step(out, monkeypatch):
 def test_room_is_enough_for_parts_and_tables(out):
     directory = half(out)
     parts = [path.stat().st_size for path in directory.parts.iterdir()]
-    tables = [len(sweep_directory.parquet(table)) for table in work_tables(directory)]
+    tables = [len(sweep_files.parquet(table)) for table in work_tables(directory)]
     assert sum(parts) + sum(tables) < sweep_directory.RESERVE
 
 
