@@ -121,8 +121,9 @@ def _once(one: Axis, values: Sequence[Any]) -> None:
         ValueError: one does.
     """
     # One number for each layer is that number for all.
-    plain = [value[0] if isinstance(value, tuple) and len(set(value)) == 1 else value
-             for value in values]  # fmt: skip
+    plain = [
+        value[0] if isinstance(value, tuple) and len(set(value)) == 1 else value for value in values
+    ]
     value, times = collections.Counter(plain).most_common(1)[0]
     if times > 1:
         raise ValueError(f"{_words(one, value)} comes twice; give every value once")

@@ -82,7 +82,7 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     """
     if not os.path.lexists(path):
         return [], 0
-    lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+    lines = [line for line in _content(path).split(b"\n") if line.strip()]
     documents = []
     for line in lines:
         with contextlib.suppress(ValueError):
@@ -165,7 +165,7 @@ class Sums:
         if not os.path.lexists(path):
             return {}
         found: dict[str, str] = {}
-        lines = path.read_bytes().decode(errors="replace").splitlines(keepends=True)
+        lines = _content(path).decode(errors="replace").splitlines(keepends=True)
         for line in lines or [""]:  # ours is never empty
             if not (match := re.fullmatch(rf"([0-9a-f]{{64}})  ({self.names})\n", line)):
                 raise ValueError(f"{path} is damaged, or somebody else's; {_away(path)}")
@@ -175,7 +175,7 @@ class Sums:
     def damaged(self, names: Iterable[str]) -> list[str]:
         """The names that are not there as they are listed."""
         listed = self.read()
-        return [name for name in names if self._digest(name) != listed.get(name, "not listed")]
+        return [name for name in names if name not in listed or self._digest(name) != listed[name]]
 
     def check(self, names: Iterable[str]) -> None:
         """Sees that files of these names may be written.
@@ -186,8 +186,9 @@ class Sums:
         names = [name for name in names if os.path.lexists(self.directory / name)]
         for name in self.damaged(names):
             path = self.directory / name
-            raise ValueError(f"{path} is not as it was written here, or somebody else's; "
-                             f"{_away(path)}")  # fmt: skip
+            raise ValueError(
+                f"{path} is not as it was written here, or somebody else's; {_away(path)}"
+            )
 
     def remove(self, names: Iterable[str]) -> None:
         """Removes files; the list still has them, until it is written anew.
@@ -220,9 +221,14 @@ class Sums:
 
     def _digest(self, name: str) -> str | None:
         try:
-            return digest((self.directory / name).read_bytes())
+            return digest(_content(self.directory / name))
         except OSError:
             return None
+
+
+def _content(path: Path) -> bytes:
+    """A file's content; of what is no file, none: a pipe would wait for a writer."""
+    return path.read_bytes() if path.is_file() else b""
 
 
 def _away(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a sweep leaves behind; sweep_directory.py puts it there.
+"""What a sweep leaves behind; sweep_directory.py puts it there, sweep_files.py reads it.
 
     sweep.json      what was asked: schema, `finished`, identity (a hash of every run and the data),
                     experiment (the settings of all), axes, seeds, forecast, data, environments
@@ -123,11 +123,25 @@ def columns(experiment: Experiment) -> pa.Schema:
     """The columns of `run_row` and their types, which no value changes: `epochs` is the last."""
     layers = range(experiment.layers)
     names = [
-        "run", "experiment", "seed", *asked(experiment), *canonical(experiment),
-        "sharpness", "sharpness_limit", "foretold_diverges", "foretold_fails", "foretold_course",
-        "outcome", "spike", "first_nonfinite_step", "course", *LAST,
-        "best_test_accuracy", "best_epoch", *(f"dead_{i + 1}" for i in layers[:-1]),
-    ]  # fmt: skip
+        "run",
+        "experiment",
+        "seed",
+        *asked(experiment),
+        *canonical(experiment),
+        "sharpness",
+        "sharpness_limit",
+        "foretold_diverges",
+        "foretold_fails",
+        "foretold_course",
+        "outcome",
+        "spike",
+        "first_nonfinite_step",
+        "course",
+        *LAST,
+        "best_test_accuracy",
+        "best_epoch",
+        *(f"dead_{i + 1}" for i in layers[:-1]),
+    ]
     return _schema([*names, "epochs"])
 
 

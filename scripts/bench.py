@@ -28,8 +28,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlp import data, devices, grid, sweep
+from jaxmlp import data, devices, flags, grid, sweep
 from jaxmlp.experiment import Experiment
+from jaxmlp.progress import Steps
 from jaxmlp.train import Run
 
 CALLS = 100  # products a round: about half a second on two cores
@@ -179,13 +180,41 @@ def first_epoch(arguments: list[str]) -> tuple[float, float]:
     return seconds, kilobytes * 1024 / 1e9
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Time the run beside its bare matrix products.")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--data", default="synthetic")
-    parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--json", action="store_true")
-    values = parser.parse_args()
+def rounds(contenders: dict[str, Contender], count: int) -> dict[str, list[float]]:
+    """Milliseconds per step of each contender in each round, after one to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    steps = Steps((count + 1) * len(contenders))
+    for index in range(count + 1):
+        which = f"round {index} of {count}" if index else "warming up"
+        for name, contender in contenders.items():
+            steps.under_way(f"{which}: {name}")
+            milliseconds = contender()
+            steps.done(f"{which}: {name}, {milliseconds:.2f} ms per step")
+            if index:
+                times[name].append(milliseconds)
+    return times
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = flags.Parser(__doc__ or "")
+    parser.add_argument("--rounds", type=int, default=9, metavar="N", help="(default: 9)")
+    parser.add_argument("--data", default="synthetic", metavar="NAME|PATH",
+                        help="as run_jax.py takes it (default: synthetic)")  # fmt: skip
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where TFDS keeps its data")
+    parser.add_argument("--json", action="store_true", help="all numbers, as JSON")
+    values = parser.parse_args(arguments)
+    if values.rounds < 1:
+        flags.fail(f"--rounds {values.rounds} must be at least 1", flags.INPUT)
+    with flags.one_line_errors("nothing is timed"):
+        run_all(values)
+
+
+def run_all(values: argparse.Namespace) -> None:
+    say("loading the data and compiling")
     dataset = data.load(values.data, values.data_dir)
     run = Run(Experiment(epochs=values.rounds + 1), dataset)
     makers = {
@@ -200,12 +229,7 @@ def main() -> None:
     many, of_sweep = sweep_of_64(run, dataset)
     contenders = {name: made for name, make in makers.items() if (made := make(run))}
     contenders |= {SWEEP: of_sweep} | torch_ways(arguments)
-    times = {name: [] for name in contenders}
-    for round_ in range(values.rounds + 1):
-        for name, contender in contenders.items():
-            milliseconds = contender()
-            if round_:  # the first round warms up
-                times[name].append(milliseconds)
+    times = rounds(contenders, values.rounds)
     medians = {name: statistics.median(rounds) for name, rounds in times.items()}
     best = min(value for name, value in medians.items() if name.startswith("two"))
     widths = run.start.widths
@@ -214,8 +238,10 @@ def main() -> None:
         * run.experiment.batch_size
         * sum((3 - (layer == 0)) * a * b for layer, (a, b) in enumerate(itertools.pairwise(widths)))
     )
+    say("two runs as commands, for the time to the first epoch")
     first_epoch(arguments)  # warms the caches
     seconds, memory = first_epoch(arguments)
+    say("the device's rate for a large product, and the memory of blocks")
     result = {
         "device": devices.describe(), "milliseconds_per_step": medians,
         "ratio_to_best_products": medians[OURS] / best,

@@ -95,8 +95,9 @@ def rows(family: int, count: int, dataset: Dataset, out: Path) -> list[dict[str,
               "believed, but measured again", file=sys.stderr)  # fmt: skip
     have: dict[str, dict[str, Any]] = {}
     for row in lines:
-        ours = row.get("data") == dataset.sha256 and {"features", "fails"} <= set(row)
-        if ours and needed <= set(row["features"]):
+        features = row.get("features")
+        known = isinstance(features, dict) and needed <= set(features)
+        if known and row.get("data") == dataset.sha256 and {"course", "experiment"} <= set(row):
             have[row["experiment"]] = row
     experiments = [random_experiment(family, index) for index in range(count)]
     steps = Steps(count, done=sum(experiment.sha256 in have for experiment in experiments))
@@ -256,17 +257,16 @@ def run(values: argparse.Namespace) -> None:
     name, files = f"{values.family}.png", sealed.Sums(values.out, r"\d+\.png", KEY)
     files.check([name])
     found = rows(values.family, values.experiments, dataset, values.out / f"{values.family}.jsonl")
-    models = {name: getattr(forecast, name) for name in MODELS}
+    models = fit_all(found) if values.fit else {kind: getattr(forecast, kind) for kind in MODELS}
+    files.put({name: draw(found, models)})
     if values.fit:
-        models = fit_all(found)
-        for name, model in models.items():
+        for kind, model in models.items():
             rounded = {feature: round(weight, 3) for feature, weight in model.weights.items()}
-            print(f"{name} = Model({model.intercept:.3f}, {rounded})")
+            print(f"{kind} = Model({model.intercept:.3f}, {rounded})")
     fails, diverges = (sum(row[name] for row in found) for name in ("fails", "diverges"))
     print(f"{len(found)} experiments of family {values.family}, {dataset.source}: "
           f"{diverges} diverge, {fails} of them fail")  # fmt: skip
     print(judge(found, models))
-    files.put({name: draw(found, models)})
     print(f"written: {values.out / name}")
 
 

@@ -16,6 +16,7 @@ from jaxmlp import flags, job, rescaling
 from jaxmlp.certificate import Certificate, Epoch
 from jaxmlp.data import Dataset
 from jaxmlp.experiment import Experiment
+from jaxmlp.progress import Steps, number
 
 FRAMEWORKS = job.FRAMEWORKS
 SCHEMES = {scheme: (scheme,) for scheme in rescaling.SCHEMES} | {"both": rescaling.SCHEMES}
@@ -95,16 +96,20 @@ def report(found: Certificate) -> str:
 
 def certify(
     framework: str, experiment: Experiment, moved: Experiment, dataset: Dataset,
-    show: Callable[[str], None] = lambda text: None,
+    show: Callable[[int], None] = lambda epoch: None,
 ) -> Certificate:  # fmt: skip
-    """The certificate of two experiments on one side."""
+    """The certificate of two experiments on one side.
+
+    Args:
+        show: called after each epoch, counted from 1.
+    """
     from jaxmlp import certificate
 
     pair = certificate.certify if framework == "jax" else torch_epochs
     epochs: list[Epoch] = []
     for epoch in pair(experiment, moved, dataset):
         epochs.append(epoch)
-        show(f"{framework}: epoch {len(epochs)} of {experiment.epochs}")
+        show(len(epochs))
     widths = dataset.widths(experiment.hidden)
     parameters = sum((a + experiment.bias) * b for a, b in itertools.pairwise(widths))
     return certificate.summary(epochs, parameters)
@@ -145,17 +150,19 @@ def run(
     if experiment.train_size:
         dataset = data.first(dataset, experiment.train_size)
     print(f"{case}, inputs × {experiment.input_scale:g} against × {values.to:g}: {dataset.source}, "
-          f"{experiment.epochs} epochs, {experiment.precision}")  # fmt: skip
-
-    def progress(text: str) -> None:
-        if sys.stderr.isatty():
-            print(f"\r{text}\r", end="", file=sys.stderr, flush=True)
-
+          f"{number(experiment.epochs, 'epoch')}, {experiment.precision}", flush=True)  # fmt: skip
+    frameworks = FRAMEWORKS[values.framework]
+    steps = Steps(len(frameworks) * len(moved) * experiment.epochs)
     broken = False
-    for framework in FRAMEWORKS[values.framework]:
+    for framework in frameworks:
         for scheme, other in moved.items():
-            began = time.perf_counter()
-            found = certify(framework, experiment, other, dataset, progress)
+            began, pair = time.perf_counter(), f"{framework} {scheme}"
+            steps.under_way(f"{pair}: compiling, and the first epoch")
+
+            def show(epoch: int, pair: str = pair) -> None:
+                steps.done(f"{pair}: epoch {epoch} of {experiment.epochs}")
+
+            found = certify(framework, experiment, other, dataset, show)
             seconds = time.perf_counter() - began
             print(f"{framework:5} {scheme:11} {report(found)} ({seconds:.0f} s)", flush=True)
             exact = all(

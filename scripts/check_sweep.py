@@ -47,8 +47,9 @@ def of_directory(arguments: list[str]) -> Any:
     parser = flags.Parser(__doc__ or "")
     parser.add_argument("directory", type=Path, metavar="DIR", help="a finished sweep's")
     flags.add_data_flags(parser)
-    parser.add_argument("--sample", type=int, metavar="N",
-                        help="compare N runs, evenly spread (default: all)")  # fmt: skip
+    parser.add_argument(
+        "--sample", type=int, metavar="N", help="compare N runs, evenly spread (default: all)"
+    )
     values = parser.parse_args(arguments)
     if values.sample is not None and values.sample < 1:
         flags.fail(f"--sample {values.sample} must be at least 1", flags.INPUT)
@@ -72,13 +73,19 @@ def run(values: argparse.Namespace, base: Experiment, settings: list[Experiment]
     devices.use_compilation_cache()
     dataset = load(values, base)
     many = sweep.Sweep(
-        settings, values.seeds, dataset, values.data_parallel, values.runs_per_device,
+        settings,
+        values.seeds,
+        dataset,
+        values.data_parallel,
+        values.runs_per_device,
         None if values.batching is None else values.batching == "vmap",
-    )  # fmt: skip
+    )
     how = "side by side" if many.program.side_by_side else "one after the other"
     runs = len(settings) * len(values.seeds)
-    print(f"{number(runs, 'run')}, {many.height * many.width} at a time, {how}; "
-          f"{number(base.epochs, 'epoch')} of {dataset.source}")  # fmt: skip
+    print(
+        f"{number(runs, 'run')}, {many.height * many.width} at a time, {how}; "
+        f"{number(base.epochs, 'epoch')} of {dataset.source}"
+    )
     alike, outcomes, first, parted = 0, 0, [], []
     steps = Steps(runs)
     for chunk in many.chunks():
@@ -121,22 +128,26 @@ def near(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 def check_tables(values: argparse.Namespace) -> bool:
     """Whether the runs of a sweep's tables are what they are alone."""
-    from jaxmlp import devices, sweep_directory, train
+    from jaxmlp import devices, sweep_files, train
 
-    asked, runs, curves = sweep_directory.load(values.directory)
+    asked, runs, curves = sweep_files.load(values.directory)
     experiments = asked_for(asked, runs["experiment"].to_pylist(), values.directory)
     devices.use_compilation_cache()
     dataset = load(values, experiments[0])
     if dataset.sha256 != asked["data"].get("sha256"):
-        raise ValueError(f"{values.directory} was trained on {asked['data'].get('source')}, and "
-                         f"this is {dataset.source}; give its --data")  # fmt: skip
+        raise ValueError(
+            f"{values.directory} was trained on {asked['data'].get('source')}, and "
+            f"this is {dataset.source}; give its --data"
+        )
     epochs: dict[int, list[dict[str, Any]]] = {}
     for row in curves.to_pylist():
         epochs.setdefault(row.pop("run"), []).append(row)
     count = min(values.sample or len(experiments), len(experiments))
     chosen = np.linspace(0, len(experiments) - 1, count).round().astype(int).tolist()
-    print(f"{count} of {number(len(experiments), 'run')}, each by itself; "
-          f"{number(experiments[0].epochs, 'epoch')} of {dataset.source}")  # fmt: skip
+    print(
+        f"{count} of {number(len(experiments), 'run')}, each by itself; "
+        f"{number(experiments[0].epochs, 'epoch')} of {dataset.source}"
+    )
     steps, alike, ended = Steps(count), 0, 0
     for index in chosen:
         alone = train.Run(experiments[index], dataset)
@@ -164,8 +175,10 @@ def asked_for(asked: dict[str, Any], fingerprints: list[str], out: Path) -> list
     settings = grid.experiments(base, axes, kind, way["random"], way["seed"] or 0)
     found = [sweep.seeded(one, seed) for one in settings for seed in asked["seeds"]]
     if [one.sha256 for one in found] != fingerprints:
-        raise ValueError(f"{out}: sweep.json and runs.parquet tell of different runs; another "
-                         "version of the program may have made them")  # fmt: skip
+        raise ValueError(
+            f"{out}: sweep.json and runs.parquet tell of different runs; another "
+            "version of the program may have made them"
+        )
     return found
 
 

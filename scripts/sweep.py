@@ -264,11 +264,11 @@ def description(
 
 def finished(console, directory: Any) -> None:
     """A sweep that was finished before: what a crash may have left undone at its end."""
-    from jaxmlp import sweep_directory
+    from jaxmlp import sweep_files
 
     directory.begin()
     try:
-        asked, runs, _ = sweep_directory.load(directory.out)
+        asked, runs, _ = sweep_files.load(directory.out)
         draw(directory, asked, runs)
     finally:
         directory.close()
@@ -278,10 +278,10 @@ def finished(console, directory: Any) -> None:
 def draw(directory: Any, asked: dict[str, Any], runs: Any) -> None:
     import sweep_figures
 
-    from jaxmlp import sweep_directory
+    from jaxmlp import sweep_files
 
     drawn = sweep_figures.draw(asked, runs)
-    sweep_directory.save_figures(directory.out, drawn, asked["identity"])
+    sweep_files.save_figures(directory.out, drawn, asked["identity"])
 
 
 def train(

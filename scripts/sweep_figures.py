@@ -274,9 +274,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(values: argparse.Namespace) -> None:
-    from jaxmlp import sweep_directory
+    from jaxmlp import sweep_files
 
-    asked, runs, _ = sweep_directory.load(values.directory)
+    asked, runs, _ = sweep_files.load(values.directory)
     numbers = [field.name for field in runs.schema if str(field.type) != "string"]
     for name in (*(values.axes or ()), values.value):
         if name not in numbers:
@@ -287,7 +287,7 @@ def run(values: argparse.Namespace) -> None:
         files["heat.png"] = heat(asked, runs, axes[0], axes[1], values.value)
     out = values.out or values.directory
     flags.make_directory(out)
-    sweep_directory.save_figures(out, files, asked["identity"])
+    sweep_files.save_figures(out, files, asked["identity"])
     for name in files:
         print(f"written: {out / name}")
 

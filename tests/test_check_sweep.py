@@ -5,8 +5,23 @@ import pyarrow.parquet as pq
 import pytest
 import sweep
 
-FLAGS = ["--hidden", "5", "--batch-size", "4", "--epochs", "2", "--seed", "0", "1",
-         "--learning-rate", "0.1", "1e30", "--input-scale", "1", "255"]  # fmt: skip
+FLAGS = [
+    "--hidden",
+    "5",
+    "--batch-size",
+    "4",
+    "--epochs",
+    "2",
+    "--seed",
+    "0",
+    "1",
+    "--learning-rate",
+    "0.1",
+    "1e30",
+    "--input-scale",
+    "1",
+    "255",
+]
 
 
 def test_runs_that_are_trained_for_it(tiny_npz, capsys):
@@ -28,13 +43,14 @@ def test_the_tables_of_a_finished_sweep(tiny_npz, tmp_path, capsys, monkeypatch)
     assert "1 of 1 run: every epoch" in capsys.readouterr().out
     assert before == {path.name: path.read_bytes() for path in out.iterdir()}
     # A table that was written with another accuracy, checksums and all:
-    from jaxmlp import sealed, sweep_directory
+    from jaxmlp import sealed, sweep_files
 
     curves = pq.read_table(out / "curves.parquet")
-    better = curves.set_column(curves.column_names.index("test_accuracy"), "test_accuracy",
-                               [[0.99] * len(curves)])  # fmt: skip
-    sums = sealed.Sums(out, sweep_directory.NAMES, "0" * 64)
-    sums.put({"curves.parquet": sweep_directory.parquet(better)})
+    better = curves.set_column(
+        curves.column_names.index("test_accuracy"), "test_accuracy", [[0.99] * len(curves)]
+    )
+    sums = sealed.Sums(out, sweep_files.NAMES, "0" * 64)
+    sums.put({"curves.parquet": sweep_files.parquet(better)})
     with pytest.raises(SystemExit) as ended:
         check_sweep.main([str(out), "--data", str(tiny_npz)])
     assert ended.value.code == 1

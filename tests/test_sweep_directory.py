@@ -16,7 +16,7 @@ import sweep_figures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmlp import sealed, sweep_directory
+from jaxmlp import sealed, sweep_directory, sweep_files
 from jaxmlp.experiment import Experiment
 from jaxmlp.sweep_directory import Directory
 
@@ -29,10 +29,16 @@ FIGURES = {"heat.png": b"figure 1", "plane.png": b"figure 2"}
 
 def plan(identity: str = IDENTITY) -> dict:
     return {
-        "schema": 2, "identity": identity, "experiment": ASKED.to_json(), "axes": [], "way": {},
-        "seeds": list(range(RUNS)), "forecast": False, "data": {"name": "tiny", "train_size": 24},
+        "schema": 2,
+        "identity": identity,
+        "experiment": ASKED.to_json(),
+        "axes": [],
+        "way": {},
+        "seeds": list(range(RUNS)),
+        "forecast": False,
+        "data": {"name": "tiny", "train_size": 24},
         "environments": [{"device": "cpu"}],
-    }  # fmt: skip
+    }
 
 
 def row(run: int) -> dict:
@@ -40,14 +46,29 @@ def row(run: int) -> dict:
 
     numbers = dict.fromkeys(sweep_record.columns(ASKED).names, run + 0.5)
     epochs = [
-        {"epoch": epoch, "train_loss": 2.0, "train_accuracy": 0.25, "test_loss": run + epoch,
-         "test_accuracy": 0.5, "dead": [0.5], "silent": [0.0]} for epoch in (1, 2)
-    ]  # fmt: skip
+        {
+            "epoch": epoch,
+            "train_loss": 2.0,
+            "train_accuracy": 0.25,
+            "test_loss": run + epoch,
+            "test_accuracy": 0.5,
+            "dead": [0.5],
+            "silent": [0.0],
+        }
+        for epoch in (1, 2)
+    ]
     return {
-        **numbers, "run": run, "experiment": "a" * 64, "seed": run, "foretold_course": None,
-        "outcome": "dead", "first_nonfinite_step": None, "course": "fails", "best_epoch": 1,
+        **numbers,
+        "run": run,
+        "experiment": "a" * 64,
+        "seed": run,
+        "foretold_course": None,
+        "outcome": "dead",
+        "first_nonfinite_step": None,
+        "course": "fails",
+        "best_epoch": 1,
         "epochs": epochs,
-    }  # fmt: skip
+    }
 
 
 def work(out: Path, resume: bool = True, overwrite: bool = False, identity: str = IDENTITY) -> None:
@@ -61,7 +82,7 @@ def work(out: Path, resume: bool = True, overwrite: bool = False, identity: str 
                 if not set(chunk) <= done:
                     directory.add([row(run) for run in chunk])
             directory.finish(*directory.tables(), {"train_seconds": random.random()})
-        sweep_directory.save_figures(out, FIGURES, identity)
+        sweep_files.save_figures(out, FIGURES, identity)
     finally:
         directory.close()
 
@@ -145,16 +166,16 @@ def test_rows_with_other_columns_are_trained_again(out, monkeypatch):
 def test_of_1000_flipped_bits_in_a_finished_sweep_none_is_believed(name, out):
     work(out)
     whole = (out / name).read_bytes()
-    sweep_directory.load(out)
+    sweep_files.load(out)
     for damaged in flips(whole, 1000):
         (out / name).write_bytes(damaged)
         with pytest.raises(ValueError, match=r"^[^\n]*$"):
-            sweep_directory.load(out)
+            sweep_files.load(out)
         with pytest.raises(ValueError, match=r"^[^\n]*$"):
             Directory(out, plan(), RUNS, True, False)
     (out / name).unlink()
     with pytest.raises(ValueError, match=r"^[^\n]*$"):
-        sweep_directory.load(out)
+        sweep_files.load(out)
 
 
 def test_of_1000_flipped_bits_in_an_unfinished_sweep_none_is_believed(out):
@@ -167,13 +188,24 @@ def test_of_1000_flipped_bits_in_an_unfinished_sweep_none_is_believed(out):
 
 
 HOSTILE = [
-    b"", b"null", b"[]", b"{}", b"{", b"[" * 200_000, b'{"a":' * 100_000, b"\xff\xfe",
+    b"",
+    b"null",
+    b"[]",
+    b"{}",
+    b"{",
+    b"[" * 200_000,
+    b'{"a":' * 100_000,
+    b"\xff\xfe",
     b"1" * 10_000,
-        b'{"schema": 2}', b'{"schema": null, "identity": null, "finished": null}', b'{"schema": 1}',
-    sealed.seal({"schema": 2}), sealed.seal({**plan(), "identity": None, "finished": True}),
-    sealed.seal({**plan(), "finished": 1}), sealed.seal({**plan(), "finished": True}),
+    b'{"schema": 2}',
+    b'{"schema": null, "identity": null, "finished": null}',
+    b'{"schema": 1}',
+    sealed.seal({"schema": 2}),
+    sealed.seal({**plan(), "identity": None, "finished": True}),
+    sealed.seal({**plan(), "finished": 1}),
+    sealed.seal({**plan(), "finished": True}),
     sealed.seal({**plan(), "experiment": {"hidden": None}, "finished": True}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
@@ -210,13 +242,26 @@ def test_the_standard_tool_knows_the_list(out):
 # ---- what is not ours
 
 
-NAMES = st.sampled_from([
-    "runs.parquet", "curves.parquet", "heat.png", "foretold.png", "SHA256SUMS", "notes.txt",
-    "sweep.json.partial", ".runs.parquet.0123456789abcdef.partial2", "parts/notes.txt",
-    "parts/00000000-00000005.parquet", "parts/.x.parquet.partial", "parts/a/b.txt",
-    f"parts/00000000-00000001.{'0' * 32}.parquet", f"parts/00000002-00000003.{'f' * 32}.parquet",
-    "sweep.json", "parts",
-])  # fmt: skip
+NAMES = st.sampled_from(
+    [
+        "runs.parquet",
+        "curves.parquet",
+        "heat.png",
+        "foretold.png",
+        "SHA256SUMS",
+        "notes.txt",
+        "sweep.json.partial",
+        ".runs.parquet.0123456789abcdef.partial2",
+        "parts/notes.txt",
+        "parts/00000000-00000005.parquet",
+        "parts/.x.parquet.partial",
+        "parts/a/b.txt",
+        f"parts/00000000-00000001.{'0' * 32}.parquet",
+        f"parts/00000002-00000003.{'f' * 32}.parquet",
+        "sweep.json",
+        "parts",
+    ]
+)
 FOREIGN = st.dictionaries(NAMES, st.binary(max_size=40), max_size=4)
 STATES = st.sampled_from(["nothing", "unfinished", "finished"])
 
@@ -289,8 +334,12 @@ def test_a_file_that_is_not_ours_is_never_changed(
 def test_killed_at_any_operation_it_ends_as_if_it_was_not(tmp_path):
     work(tmp_path / "whole")
     expected = contents(tmp_path / "whole")
-    foreign = {"notes.txt": b"precious", "parts/notes.txt": b"precious", "sweep.json.partial": b"{",
-               f"parts/00000000-00000001.{'0' * 32}.parquet": b"PAR1"}  # fmt: skip
+    foreign = {
+        "notes.txt": b"precious",
+        "parts/notes.txt": b"precious",
+        "sweep.json.partial": b"{",
+        f"parts/00000000-00000001.{'0' * 32}.parquet": b"PAR1",
+    }
     for operations in range(200):
         out = tmp_path / str(operations)
         with killed_after(operations, out):
@@ -308,7 +357,7 @@ def test_killed_at_any_operation_it_ends_as_if_it_was_not(tmp_path):
             if name not in ("sweep.json", "SHA256SUMS"):  # these hold a time
                 assert found[name] == content
         assert sealed.unseal(found["sweep.json"])["finished"] is True
-        sweep_directory.load(out)
+        sweep_files.load(out)
         assert set(found) - set(expected) in (set(), set(foreign))
     assert 30 < operations < 199
 
@@ -324,9 +373,14 @@ def test_an_interrupted_overwrite_leaves_a_sweep_that_can_be_overwritten(tmp_pat
             except KilledError:
                 pass
         work(out, False, True, "f" * 64)
-        assert sweep_directory.load(out)[0]["identity"] == "f" * 64
-        assert set(contents(out)) == {"sweep.json", "runs.parquet", "curves.parquet", "SHA256SUMS",
-                                      *FIGURES}  # fmt: skip
+        assert sweep_files.load(out)[0]["identity"] == "f" * 64
+        assert set(contents(out)) == {
+            "sweep.json",
+            "runs.parquet",
+            "curves.parquet",
+            "SHA256SUMS",
+            *FIGURES,
+        }
     assert 30 < operations < 199
 
 
@@ -348,16 +402,27 @@ def test_figures_go_nowhere_but_over_figures(out, tmp_path):
     mine.mkdir()
     (mine / "heat.png").write_bytes(b"my holidays")
     with pytest.raises(ValueError, match=r"heat\.png is not as it was written here"):
-        sweep_directory.save_figures(mine, FIGURES, IDENTITY)
+        sweep_files.save_figures(mine, FIGURES, IDENTITY)
     assert contents(mine) == {"heat.png": b"my holidays"}
     (mine / "heat.png").unlink()
     for content in (b"one", b"two"):
-        sweep_directory.save_figures(mine, {"heat.png": content}, IDENTITY)
+        sweep_files.save_figures(mine, {"heat.png": content}, IDENTITY)
         assert (mine / "heat.png").read_bytes() == content
 
 
-@pytest.mark.parametrize("place", ["loop", "nowhere", "x" * 300, "file", "file/s", "loop/s",
-                                   "y/" * 3000])  # fmt: skip
+def test_what_is_no_file_is_in_the_way_too(out):
+    half(out)
+    for make in (os.mkfifo, os.mkdir):
+        for name in ("heat.png", "SHA256SUMS"):
+            make(out / name)
+            with pytest.raises(ValueError, match="move it away"):
+                Directory(out, plan(), RUNS, True, True)
+            (out / name).rename(out / f"away {name} {make.__name__}")
+
+
+@pytest.mark.parametrize(
+    "place", ["loop", "nowhere", "x" * 300, "file", "file/s", "loop/s", "y/" * 3000]
+)
 def test_where_no_directory_can_be_is_said_before_the_first_step(place, tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
@@ -385,7 +450,7 @@ def test_a_full_disk_is_said_before_the_first_step(out, monkeypatch):
 def test_room_is_enough_for_parts_and_tables(out):
     directory = half(out)
     parts = [path.stat().st_size for path in directory.parts.iterdir()]
-    tables = [len(sweep_directory.parquet(table)) for table in work_tables(directory)]
+    tables = [len(sweep_files.parquet(table)) for table in work_tables(directory)]
     assert sum(parts) + sum(tables) < sweep_directory.RESERVE
 
 
