@@ -149,8 +149,11 @@ class Checkpoints:
 
     def _check_is_free(self) -> None:
         """Sees whether all that stands there is ours; touches nothing."""
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"{self.directory} is a file; --checkpoint needs a directory's name")
+        if not self.path.is_dir() and (self.path.exists() or os.path.lexists(self.path)):
+            raise ValueError(
+                f"{self.directory} is a file or a loop of links; --checkpoint needs a directory's "
+                "name"
+            )
         paths = list(self.path.iterdir()) if self.path.exists() else []
         ours = {path.name for path in paths if self._is_ours(path)}
         empty = {path.name for path in paths if path.is_dir() and not any(path.iterdir())}

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -64,6 +66,24 @@ def test_both_commands_leave_the_same_record_of_the_same_run(command, options):
         for name in mine:
             assert mine[name].dtype == other[name].dtype
             np.testing.assert_allclose(mine[name], other[name], rtol=1e-9, atol=1e-12)
+
+
+def test_sigterm_keeps_the_finished_epochs_of_either(command, monkeypatch):
+    from jaxmlp import train
+
+    for script, trainer in ((run_jax, train.Run), (run_torch, run_torch.TorchRun)):
+        row = trainer.row
+
+        def signalled(run, epoch, result, row=row):
+            if epoch == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return row(run, epoch, result)
+
+        monkeypatch.setattr(trainer, "row", signalled)
+        status, out, err = command(script, *FAST[:-3], "4", *FAST[-2:], "--out", "a", "--overwrite")
+        assert (status, err) == (75, "error: terminated after epoch 2 of 4; a keeps them\n")
+        assert "Interrupted after 2 of 4 epochs; these are kept." in out
+        assert len(record.load(Path("a"))[0]["epochs"]) == 2
 
 
 def test_the_default_directories_of_the_two_are_their_own(command, tmp_path):
