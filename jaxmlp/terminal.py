@@ -52,13 +52,17 @@ def _lines(console: Console, epochs: int, images: int, rows: list[dict[str, Any]
 
     def line(row: dict[str, Any], seconds: float) -> None:
         rows.append(row)
+        pace = (time.perf_counter() - start) / (row["epoch"] - before)
+        left = pace * (epochs - row["epoch"])
         over = verdict.over_since(rows)
         if over and over[1] < row["epoch"]:
             if over[1] == row["epoch"] - 1:
-                console.print(f"{over[0]} since epoch {over[1]}: no line more while that is so")
+                console.print(
+                    f"{over[0]} since epoch {over[1]}: no line more while that is so "
+                    f"({left:.0f} s left; Ctrl-C keeps what there is)",
+                    soft_wrap=True,
+                )
             return
-        pace = (time.perf_counter() - start) / (row["epoch"] - before)
-        left = pace * (epochs - row["epoch"])
         console.print(
             f"epoch {row['epoch']:{len(str(epochs))}}/{epochs}  {describe(row)}  "
             f"{images / seconds:,.0f} images/s  {left:.0f} s left",
