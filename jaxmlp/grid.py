@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jaxmlp.experiment import SCALED, Experiment
+from jaxmlp.experiment import SCALED, Experiment, parse_number
 
 SWEPT = (*SCALED, "seed")  # what is traced: one compiled program serves all values
 WAYS = ("grid", "zip", "random")
@@ -228,6 +228,7 @@ def _drawn(one: Axis):
 def _parsed(one: Axis, word: str) -> Any:
     """A word's value: a Range, a range of whole numbers, a number, or one per layer."""
     rules: Mapping[str, Any] = FIELDS[one.setting].metadata
+    read = int if rules["kind"] is int else parse_number
     if match := re.fullmatch(r"(\d+)\.\.(\d+)", word):
         limit(int(match[2]) - int(match[1]))
     try:
@@ -236,7 +237,9 @@ def _parsed(one: Axis, word: str) -> Any:
             if one.setting == "seed":
                 raise ValueError
             low, high, *count = rest
-            found = Range(kind, float(low), float(high), int(count[0]) if count else None)
+            found = Range(
+                kind, parse_number(low), parse_number(high), int(count[0]) if count else None
+            )
             good = found.low > 0 or kind == "lin"
             if len(count) > 1 or not (good and found.low < found.high < math.inf):
                 raise ValueError
@@ -249,8 +252,8 @@ def _parsed(one: Axis, word: str) -> Any:
                 raise ValueError
             return range(low, high + 1)
         if rules.get("per_layer") and one.layer is None and "," in word:
-            return tuple(map(rules["kind"], word.split(",")))
-        return rules["kind"](word)
+            return tuple(map(read, word.split(",")))
+        return read(word)
     except ValueError:
         raise ValueError(f"{one.flag} {word}: this is no value; give {one.values}") from None
 

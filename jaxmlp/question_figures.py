@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from jaxmlp import explanation, rescaling
 from jaxmlp.experiment import Experiment
+from jaxmlp.progress import number
 from jaxmlp.report import BLUE, COLOURS, GREEN, GREY, ORANGE
 from jaxmlp.rescaling import Canonical
 
@@ -82,7 +83,9 @@ def of_rates(runs: list[tuple[Experiment, dict[str, Any]]], data: str) -> dict[s
     """Accuracy over the learning rate, raw and effective: three curves become one."""
     epochs = runs[0][0].epochs
     figure, axes = panels(
-        f"The same network at three input scales on {data}, {epochs} epochs, seed 0", 2, 10
+        f"The same network at three input scales on {data}, {number(epochs, 'epoch')}, seed 0",
+        2,
+        10,
     )
     scales = sorted({experiment.input_scale for experiment, _ in runs})
     for scale, colour, marker, size in zip(

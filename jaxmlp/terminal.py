@@ -15,6 +15,7 @@ from rich.table import Table
 
 from jaxmlp import explanation, verdict
 from jaxmlp.experiment import Experiment
+from jaxmlp.progress import number
 
 ROWS_SHOWN = 8
 
@@ -132,7 +133,9 @@ def conclude(
     )
     if not result["finished"]:
         done, asked = len(result["epochs"]), result["experiment"]["epochs"]
-        console.print(f"\nInterrupted after {done} of {asked} epochs; these are kept.")
+        console.print(
+            f"\nInterrupted after {done} of {number(asked, 'epoch')}; what there is is kept."
+        )
     console.print(f"\n{result['verdict']}", style="bold", markup=False)
     experiment = Experiment.from_json(result["experiment"])
     for paragraph in explanation.why(experiment):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxmlp import flags, output, run_directory
+from jaxmlp.progress import number
 
 APART = 1e-3  # relative: where two loss curves are told as parted
 
@@ -89,7 +90,7 @@ def describe(result: dict[str, Any]) -> str:
     seconds = result["timings"]["train_seconds"]
     return (
         f"{result['framework']} on {result['environment']['device']}, {result['case']}, "
-        f"{result['data']['name']}, {len(result['epochs'])} epochs in {seconds:.1f} s"
+        f"{result['data']['name']}, {number(len(result['epochs']), 'epoch')} in {seconds:.1f} s"
     )
 
 

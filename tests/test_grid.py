@@ -75,6 +75,9 @@ def test_draws_are_within_their_range_and_the_same_for_a_seed():
 
 BAD = [
     (lambda: rates(["x"]), "--learning-rate x: this is no value"),
+    (lambda: rates(["1e-400"]), "--learning-rate 1e-400: this is no value"),
+    (lambda: rates(["0.1,1e-400"]), "--learning-rate 0.1,1e-400: this is no value"),
+    (lambda: rates(["0.1,0.1,0.1"]), "learning_rate has 3 values; the network has 2 layers"),
     (lambda: rates(["-1"]), "learning_rate -1.0 must be 0 or a positive number"),
     (lambda: rates(["nan"]), "learning_rate nan must be"),
     (lambda: rates(["1,2,3"]), "learning_rate has 3 values; the network has 2 layers"),
