@@ -80,9 +80,9 @@ class Parser(argparse.ArgumentParser):
             ),
         )  # fmt: skip
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, *args: Any, **options: Any) -> Any:
         output.forgive()  # every command comes by here before it prints
-        return super().parse_known_args(args, namespace)
+        return super().parse_known_args(*args, **options)
 
     def error(self, message: str) -> NoReturn:
         fail(f"{message}; --help lists the flags", INPUT)
