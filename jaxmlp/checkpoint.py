@@ -191,8 +191,7 @@ class Checkpoints:
         """
         read = self._read(epoch, about=ocp.args.JsonRestore())
         about = read.about if read and isinstance(read.about, dict) else {}
-        sealed = about.get("sha256") == _seal(about) and isinstance(about.get("run"), dict)
-        if not sealed or about.get("epoch") != epoch:  # the name is no part of what is sealed
+        if about.get("sha256") != _seal(about) or not isinstance(about.get("run"), dict):
             self._warn_of(epoch)
             return False
         there, here = about["run"], json.loads(json.dumps(self.run))
@@ -261,6 +260,7 @@ class Checkpoints:
         if items is None or _arrays_digest(items.state, items.epochs) != items.about.get("arrays"):
             return None
         finished = _unpack(np.asarray(items.epochs), items.state)
+        # Under another name it is as whole, and of another epoch.
         return (items.state, finished) if len(finished) == epoch else None
 
     def save(self, run: Run, finished: list[EpochResult], last: bool) -> None:
@@ -280,7 +280,7 @@ class Checkpoints:
         self.terminated |= self.manager.reached_preemption(epoch)
         if last or self.terminated or epoch == asked or epoch % self.every == 0:
             packed = _pack(finished)
-            about = {"run": self.run, "epoch": epoch, "arrays": _arrays_digest(run.state, packed)}
+            about = {"run": self.run, "arrays": _arrays_digest(run.state, packed)}
             with self._saving():
                 self.manager.save(
                     epoch,

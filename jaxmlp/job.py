@@ -178,7 +178,7 @@ def checkpoints(
     """The checkpoints that --checkpoint asks for, if it does.
 
     Raises:
-        ValueError: the record, which replaces its whole directory, would replace them too.
+        ValueError: one of the two directories lies in the other, where it is not the other's own.
     """
     if not framework.checkpoints or values.checkpoint is None:
         return contextlib.nullcontext()

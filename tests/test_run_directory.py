@@ -221,6 +221,27 @@ def test_a_file_that_takes_a_records_name_meanwhile_stays_and_so_does_the_record
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*NEW, SUMS])
 
 
+def test_a_file_that_takes_a_records_name_before_a_killed_run_is_finished_stays(
+    tmp_path, monkeypatch
+):
+    move = Path.replace
+
+    def killed(path: Path, target: Path) -> None:
+        move(path, target)
+        raise Killed
+
+    with monkeypatch.context() as patched, run_directory.claimed(tmp_path, False, 0):
+        patched.setattr(Path, "replace", killed)
+        with pytest.raises(Killed):
+            run_directory.save(tmp_path, NEW)
+    taken = tmp_path / "steps.npz"
+    assert not taken.exists()
+    taken.write_text("precious")
+    run_directory.settle(tmp_path)
+    assert taken.read_text() == "precious"
+    assert record_files.read(tmp_path) == NEW
+
+
 @pytest.mark.parametrize("name", KNOWN)
 def test_a_folder_or_a_link_with_a_records_name_is_refused(tmp_path, name):
     lay(tmp_path / "a", files("old"))
