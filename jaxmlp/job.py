@@ -103,6 +103,7 @@ def run(
     if values.out and not resumes:
         run_directory.check(values.out, values.overwrite)
     dataset = framework.load(values, lambda text: warn(console, text))
+    signals.end_if_asked()
     if experiment.train_size:
         dataset = data.first(dataset, experiment.train_size)
     out = values.out or record.default_directory(

@@ -2,8 +2,9 @@
 
 import contextlib
 import signal
+import sys
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 from jaxmlp.flags import TerminatedError
 
@@ -19,11 +20,19 @@ class Signals:
 
     def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._end) for number in NUMBERS}
+        self._report, sys.unraisablehook = sys.unraisablehook, self._swallowed
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if sys.unraisablehook == self._swallowed:  # else another is on top, and needs this one
+            sys.unraisablehook = self._report
+
+    def _swallowed(self, unraisable: Any) -> None:
+        """Says nothing of our exceptions in JAX's callbacks; `end_if_asked` raises them again."""
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt | TerminatedError):
+            self._report(unraisable)
 
     def _end(self, number: int, frame) -> None:
         self.number = number

@@ -436,6 +436,26 @@ def test_a_signal_before_the_first_epoch_ends_it_with_a_line(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.npz"]
 
 
+def test_a_signal_that_a_callback_swallows_ends_it_all_the_same(command, tmp_path, monkeypatch):
+    from jaxmlp import train
+
+    class Swallowing:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0)
+
+    compile_epoch = train.compile_epoch
+
+    def signalled(*arguments, **options):
+        Swallowing()
+        return compile_epoch(*arguments, **options)
+
+    monkeypatch.setattr(train, "compile_epoch", signalled)
+    status, out, err = command(*FAST, "--no-forecast", "--out", "a")
+    assert (status, err) == (75, "error: terminated; no record was written\n")
+    assert "epoch" not in out
+
+
 def test_a_second_signal_ends_the_work_at_once(command, tmp_path, monkeypatch):
     from jaxmlp import train
 
