@@ -133,9 +133,7 @@ def conclude(
     )
     if not result["finished"]:
         done, asked = len(result["epochs"]), result["experiment"]["epochs"]
-        console.print(
-            f"\nInterrupted after {done} of {number(asked, 'epoch')}; these are kept."
-        )
+        console.print(f"\nInterrupted after {done} of {number(asked, 'epoch')}; these are kept.")
     console.print(f"\n{result['verdict']}", style="bold", markup=False)
     experiment = Experiment.from_json(result["experiment"])
     for paragraph in explanation.why(experiment):
