@@ -452,7 +452,7 @@ class Sweep:
             yield judge(asked, value, first_steps(run.epochs), self.dataset.classes)
 
     def _unit_rate(self, run: Finished) -> tuple[Experiment, float]:
-        """The run with its first learning rate 1 and the default decay, and the rate."""
+        """The run with its first learning rate 1 and no decay, and the rate."""
         asked = self.experiment_of(run)
         rate = asked.per_layer("learning_rate")[0]
         if rate == 0:
@@ -461,7 +461,10 @@ class Sweep:
         for name in ("learning_rate", "bias_learning_rate"):
             if (rates := getattr(asked, name)) is not None:
                 changed[name] = tuple(own / rate for own in rates)
-        return dataclasses.replace(asked, **changed), rate
+        try:
+            return dataclasses.replace(asked, **changed), rate
+        except ValueError:  # another rate over this one is no float32: its sharpness is its own
+            return asked, 1.0
 
     def experiment_of(self, run: Finished) -> Experiment:
         return seeded(self.settings[run.setting], self.seeds[run.seed])

@@ -159,6 +159,16 @@ def test_forecasts_are_those_of_the_single_runs(tiny_dataset):
     assert len(known) == len(finished) * 2 // 3
 
 
+def test_rates_whose_ratio_is_no_float32_have_a_forecast_too(tiny_dataset):
+    rates = {"learning_rate": (1e-30, 0.01), "bias_learning_rate": (1e10,)}
+    experiment = Experiment(hidden=(5,), bias=True, batch_size=4, epochs=1, **rates)
+    many = sweep.Sweep([experiment], [0], tiny_dataset)
+    finished = many.train(many.chunks()[0])
+    (mine,) = many.forecasts(finished, {})
+    expected = forecast.forecast(experiment, tiny_dataset)
+    assert mine.sharpness.value == pytest.approx(expected.sharpness.value, rel=1e-3)
+
+
 # ---- the command
 
 
