@@ -26,9 +26,8 @@ from typing import Any, Self
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 
-from jaxmlp import devices, record, run_directory
+from jaxmlp import checkpoint_directory, devices, record
 from jaxmlp.data import DataError, Dataset
 from jaxmlp.experiment import Experiment
 from jaxmlp.flags import TerminatedError
@@ -43,15 +42,6 @@ from jaxmlp.train import (
 )
 
 KEPT = 2  # the newest, and one to fall back on should it be damaged
-PROBE = ".jaxmlp-probe"  # in a bucket: written and removed at once, to see whether saving will work
-EPOCH = r"\d+"  # a checkpoint's name
-PARTIAL = r"\d+\.orbax-checkpoint-tmp.*"  # the names that Orbax gives, until a checkpoint is whole
-GONE = ".orbax-checkpoint-tmp-gone"  # makes a whole one's name such a name, before it is removed
-# Every name in a checkpoint, as Orbax and TensorStore give them.
-INSIDE = re.compile(
-    r"state|epochs|about|_\w+|\w*metadatas?|commit_success\.txt|process_\d+|"
-    r"(ocdbt\.process_\d+|manifest\.ocdbt|d|[0-9a-f]{32})(\.__lock)?"
-)
 OS_ERROR = re.compile(r"os_error_code='(\d+)'")  # in TensorStore's messages
 REPORTED = 200  # characters of Orbax's errors, which run to pages
 
@@ -119,11 +109,10 @@ class Checkpoints:
         self.directory, self.every, self.run, self.warn = directory, every, run, warn
         self.terminated = False
         _hush_orbax()
-        self.path, self.local = _path(directory), "://" not in directory
-        self._check_is_free()
+        self.path = checkpoint_directory.locate(directory)
         with contextlib.ExitStack() as claim:
-            if jax.process_index() == 0:
-                self._claim(claim, size)
+            # The oldest goes only when the next is whole.
+            claim.enter_context(checkpoint_directory.claimed(self.path, directory, size, KEPT + 1))
             options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True)
             self.manager = ocp.CheckpointManager(self.path, options=options)
             self.epochs = [step for step in self._newest_first() if self._is_this_runs(step)]
@@ -146,39 +135,6 @@ class Checkpoints:
 
     def _note(self, number, frame) -> None:
         self.terminated = True
-
-    def _check_is_free(self) -> None:
-        """Sees whether all that stands there is ours; touches nothing."""
-        if not self.path.is_dir() and (self.path.exists() or os.path.lexists(self.path)):
-            raise ValueError(
-                f"{self.directory} is a file or a loop of links; --checkpoint needs a directory's "
-                "name"
-            )
-        paths = list(self.path.iterdir()) if self.path.exists() else []
-        ours = {path.name for path in paths if self._is_ours(path)}
-        empty = {path.name for path in paths if path.is_dir() and not any(path.iterdir())}
-        # An empty one may be what is left of one that Orbax was removing, beside a newer one.
-        if all(re.fullmatch(PARTIAL, name) for name in ours - empty):
-            ours -= {name for name in empty if re.fullmatch(EPOCH, name)}
-        if others := sorted({path.name for path in paths} - ours - {PROBE}):
-            raise ValueError(
-                f"{self.directory} holds {others[0]}, which is no checkpoint; choose a directory "
-                "of its own for --checkpoint"
-            )
-
-    def _claim(self, claim: contextlib.ExitStack, size: int) -> None:
-        """Makes the directory, keeps it for this process, and sees whether it can be written."""
-        if not self.local:
-            self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / PROBE).write_text("")
-            (self.path / PROBE).unlink()
-            return
-        path = Path(self.path)
-        claim.enter_context(run_directory.locked(path, self.directory))
-        claim.callback(self._tidy)
-        there = sum(bool(re.fullmatch(EPOCH, each.name)) for each in path.iterdir())
-        # The oldest of them goes only when the next is whole.
-        run_directory.reserve(path, max(1, size * (KEPT + 1 - there)))
 
     def _newest_first(self) -> list[int]:
         return sorted(self.manager.all_steps(), reverse=True)
@@ -321,33 +277,7 @@ class Checkpoints:
         """Removes all checkpoints: the record is written."""
         with self._saving():
             self.manager.wait_until_finished()
-        self._remove(rf"{EPOCH}|{PARTIAL}")
-
-    def _tidy(self) -> None:
-        with contextlib.suppress(OSError):
-            self._remove(PARTIAL)
-
-    def _remove(self, names: str) -> None:
-        """Removes what is ours and has such names, and the directory if it is empty then."""
-        if jax.process_index() != 0 or not self.path.exists():
-            return
-        for path in sorted(self.path.iterdir()):
-            if re.fullmatch(names, path.name) and self._is_ours(path):
-                if self.local and re.fullmatch(EPOCH, path.name):
-                    # So that a kill leaves nothing that looks like a damaged checkpoint.
-                    path = path.rename(path.parent / (path.name + GONE))
-                path.rmtree()
-        if not any(self.path.iterdir()):
-            self.path.rmdir()
-
-    def _is_ours(self, path: epath.Path) -> bool:
-        """Whether this is a checkpoint, or was about to be one, with nothing else in it."""
-        if re.fullmatch(PARTIAL, path.name):
-            return path.is_dir()
-        if not re.fullmatch(EPOCH, path.name) or not path.is_dir() or Path(path).is_symlink():
-            return False
-        inside = Path(path).rglob("*") if self.local else path.iterdir()
-        return all(INSIDE.fullmatch(each.name) for each in inside)
+        checkpoint_directory.remove(self.path)
 
 
 @functools.cache
@@ -368,26 +298,6 @@ def _hush_orbax() -> None:
             before(unraisable)
 
     sys.unraisablehook = hook
-
-
-def _path(directory: str) -> epath.Path:
-    """The directory; a local one absolute, as Orbax needs it.
-
-    Raises:
-        ValueError: it has no name, or is of a kind that this machine cannot reach.
-    """
-    if not directory:
-        raise ValueError("--checkpoint has an empty name; give a directory's")
-    if "://" not in directory:
-        return epath.Path(os.path.realpath(Path(directory).expanduser()))
-    try:
-        path = epath.Path(directory)
-        path.exists()
-    except (ImportError, KeyError) as error:
-        known = "a directory's name, gs://... or s3://..."
-        why = f": {error}" if isinstance(error, ImportError) else f"; give {known}"
-        raise ValueError(f"--checkpoint {directory} is out of reach{why}") from error
-    return path
 
 
 def _word(value: Any) -> str:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import os
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -62,10 +63,11 @@ def make_directory(out: Path) -> None:
     """Makes --out's directory.
 
     Raises:
-        ValueError: a file stands there.
+        ValueError: a file stands there, or a link that leads nowhere.
     """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; --out needs a directory's name")
+    if os.path.lexists(out) and not out.is_dir():
+        kind = "a file" if out.exists() else "a link that leads nowhere"
+        raise ValueError(f"{out} is {kind}; --out needs a directory's name")
     out.mkdir(parents=True, exist_ok=True)
 
 

@@ -58,9 +58,10 @@ def comparison(
 def title(result: dict[str, Any]) -> str:
     """What every figure says above itself: the case, the data, the seed, the outcome."""
     experiment = result["experiment"]
+    name = result["data"]["name"].replace("$", r"\$")  # or matplotlib reads a formula
     return (
         f"{result['case']}: inputs × {experiment['input_scale']:g}, seed {experiment['seed']}, "
-        f"{result['data']['name']} → {result['outcome']['outcome']}"
+        f"{name} → {result['outcome']['outcome']}"
     )
 
 

@@ -16,7 +16,7 @@ import compare
 import numpy as np
 import pytest
 
-from jaxmlp import record_files, report, run_directory, saved_record
+from jaxmlp import flags, record_files, report, run_directory, saved_record
 from jaxmlp.record_files import KNOWN, SUMS
 
 FLIPS = 1000
@@ -309,6 +309,13 @@ def test_a_single_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
             partial.unlink()
     assert count > 2
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("target", ["loop", "nowhere"])
+def test_a_link_that_leads_nowhere_is_no_place_for_results(tmp_path, target):
+    (tmp_path / "loop").symlink_to(tmp_path / target)
+    with pytest.raises(ValueError, match="loop is a link that leads nowhere; --out needs"):
+        flags.make_directory(tmp_path / "loop")
 
 
 # ---- what is believed

@@ -353,6 +353,12 @@ def test_text_from_outside_is_shown_as_it_is(command, tmp_path):
     assert "record: [bold]x[/bold] :smile:\n" in out
 
 
+def test_the_name_of_the_data_is_no_formula(command, tmp_path):
+    name = r"a$\frac$.npz"
+    (tmp_path / "tiny.npz").rename(tmp_path / name)
+    assert command(*FAST, "--out", "a", data=name)[0] == 0
+
+
 FOREIGN = {  # contents of a directory that --out names, and whether a record may go there
     "a result of another program": {"result.json": '{"accuracy": 0.9}', "thesis.txt": "precious"},
     "a list": {"result.json": "[]", "thesis.txt": "precious"},
