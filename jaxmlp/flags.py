@@ -38,6 +38,7 @@ def one_line_errors(interrupted: str = "no record was written") -> Iterator[None
     """Bad input ends with status 2, data, disk or memory trouble with 1, Ctrl-C with 130."""
     try:
         yield
+        output.check()
     except KeyboardInterrupt:
         fail(f"interrupted; {interrupted}", INTERRUPTED)
     except TerminatedError as error:

@@ -109,8 +109,8 @@ def run(
     out = values.out or record.default_directory(
         framework.name, case, experiment, dataset.name, dataset.sha256
     )
+    check_memory(experiment, dataset)
     size = record.params_size(experiment, dataset)
-    check_memory(size)
     if resumes and not values.overwrite and record.is_finished(out, experiment, dataset.sha256):
         run_directory.settle(out)
         with checkpoints(framework, console, values, experiment, dataset, out) as checkpoint:
@@ -139,15 +139,15 @@ def run(
         end(signals, result, out)
 
 
-def check_memory(params: int) -> None:
+def check_memory(experiment: Experiment, dataset: Dataset) -> None:
     """Sees whether the parameters could ever lie in this machine's memory.
-
-    Args:
-        params: their bytes, in float64.
 
     Raises:
         MemoryError: they could not, in float32 either.
     """
+    from jaxmlp import record
+
+    params = record.params_size(experiment, dataset)  # bytes, in float64
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if params // 2 > memory:
         raise MemoryError(

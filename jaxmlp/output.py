@@ -30,10 +30,15 @@ codecs.register_error("jaxmlp.stand_in", _stand_in)
 
 
 class Stream:
-    """A text stream that drops what is written once its reader has gone, as under `| head`."""
+    """A text stream whose end does not end the work.
+
+    What is written once its reader has gone, as under `| head`, is dropped. So is what does not
+    fit a full disk; `lost` then says why.
+    """
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
+        self.lost: OSError | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -51,7 +56,9 @@ class Stream:
     def _dropping(self):
         try:
             yield
-        except BrokenPipeError:
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):
+                self.lost = OSError(error.errno, error.strerror, self.stream.name)
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.stream.fileno())
             os.close(nowhere)
@@ -66,6 +73,19 @@ def forgive() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="jaxmlp.stand_in")
         setattr(sys, name, Stream(stream))
+
+
+def check() -> None:
+    """Sees whether all that was printed has arrived, or has nobody to arrive at.
+
+    Raises:
+        OSError: it has not: the disk is full.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, Stream):
+            stream.flush()
+            if stream.lost:
+                raise stream.lost
 
 
 def console(**options: Any) -> Any:

@@ -149,6 +149,7 @@ def run(
     dataset = job.load(values, lambda text: print(text, file=sys.stderr))
     if experiment.train_size:
         dataset = data.first(dataset, experiment.train_size)
+    job.check_memory(experiment, dataset)
     print(f"{case}, inputs × {experiment.input_scale:g} against × {values.to:g}: {dataset.source}, "
           f"{number(experiment.epochs, 'epoch')}, {experiment.precision}", flush=True)  # fmt: skip
     frameworks = FRAMEWORKS[values.framework]

@@ -70,6 +70,7 @@ def forecast(
         return None
     if experiment.train_size:
         dataset = data.first(dataset, experiment.train_size)
+    job.check_memory(experiment, dataset)
     if values.recorded and dataset.sha256 != values.recorded["sha256"]:
         warn(
             f"no forecast: {values.record} was trained on other data ({values.recorded['source']}, "

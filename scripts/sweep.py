@@ -214,6 +214,7 @@ def run(
         dataset = job.load(values, functools.partial(job.warn, console))
         if base.train_size:
             dataset = data.first(dataset, base.train_size)
+        job.check_memory(base, dataset)
         devices.mesh(values.data_parallel, base.batch_size)
         base.steps_per_epoch(len(dataset.train_labels))
         asked = description(values, base, axes, settings, dataset)

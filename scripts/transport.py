@@ -133,11 +133,12 @@ def asked(values: argparse.Namespace, optimizer: str) -> tuple[Group, dict[str, 
 
 def main(arguments: list[str] | None = None) -> None:
     values = parse(arguments)
-    try:
-        text = answer(values)
-    except (ValueError, OverflowError) as error:
-        flags.fail(error, flags.INPUT)
-    print(text, end="")
+    with flags.one_line_errors("nothing was printed"):
+        try:
+            text = answer(values)
+        except OverflowError as error:
+            raise ValueError(str(error)) from None
+        print(text, end="")
 
 
 if __name__ == "__main__":
