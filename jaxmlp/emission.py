@@ -83,13 +83,13 @@ def usual(target: str, optimizer: str) -> dict[str, Any]:
     return {"weight_decay": 0.0, **USUAL[library].get(optimizer, {})}
 
 
-def said_of(assumed: dict[str, Any], target: str) -> str:
+def said_of(assumed: dict[str, Any]) -> str:
     """A line of the emitted code: what was not given and is assumed; empty if nothing is."""
     if not assumed:
         return ""
     values = ", ".join(f"{name} {value}" for name, value in assumed.items())
     flags = " ".join(f"--{name.replace('_', '-')}" for name in assumed)
-    return f"# Not given, so as usual in {target}: {values}.\n# Where yours differ: {flags}\n"
+    return f"# Not given, and so assumed: {values}.\n# Where yours differ, give: {flags}\n"
 
 
 def groups(

@@ -69,6 +69,7 @@ ATTEMPTS = {
         "around it.",
     ),
 }
+NO_BREAK = "\N{NO-BREAK SPACE}%"  # a percent sign stays with its number
 BASELINE = "the baseline: inputs × 1, default scales, rates and decays"
 BOTH_LAYERS = (
     "Why both layers seemed to need it: with one learning rate for all layers, the only exact "
@@ -99,7 +100,8 @@ def why(experiment: Experiment) -> list[str]:
     if experiment.input_scale != 1:
         found.insert(0, f"Why: {same_as(experiment)}")
     case = question.name(experiment)
-    if case in ATTEMPTS and experiment.input_scale == question.SCALE:
+    told = experiment.epochs == Experiment().epochs  # what is told is of so many
+    if case in ATTEMPTS and experiment.input_scale == question.SCALE and told:
         found.append(ATTEMPTS[case].reason)
     return found
 
@@ -167,9 +169,10 @@ def forecast(known: dict[str, Any]) -> str:
     """The forecast in words, from the record's section `forecast`."""
     ratio, fails, diverges = known["ratio"], known["fails"], known["diverges"]
     said = {
-        "fails": f"Fails: it diverges and does not recover (probability {_percent(fails)})",
+        "fails": f"Fails: it diverges and does not recover, with probability {_percent(fails)}"
+        + " (foretold from 30 % on)".replace(" %", NO_BREAK) * (fails < 0.5),
         "recovers": (
-            f"Recovers: it diverges (probability {_percent(diverges)}) and trains on, damaged "
+            f"Recovers: it diverges (probability {_percent(diverges)}) and trains on "
             f"(it fails with probability {_percent(fails)})"
         ),
         "stable": f"Stable (it diverges with probability {_percent(diverges)})",
@@ -189,8 +192,10 @@ def number(value: float) -> str:
 
 def _percent(probability: float) -> str:
     if 0 < probability < 0.01:
-        return "below 1 %"
-    return "above 99 %" if 0.99 < probability < 1 else f"{probability:.0%}".replace("%", " %")
+        return f"below 1{NO_BREAK}"
+    if 0.99 < probability < 1:
+        return f"above 99{NO_BREAK}"
+    return f"{probability:.0%}".replace("%", NO_BREAK)
 
 
 def same(experiment: Experiment, against: Experiment) -> bool:
@@ -201,6 +206,7 @@ def same(experiment: Experiment, against: Experiment) -> bool:
         return False
 
 
+FEW = 4  # knobs that are worth naming
 SCRIPT = ("python", "scripts/run_jax.py")  # what is pasted starts so
 
 
@@ -219,7 +225,7 @@ def exact_repairs(
         return []
     schemes = {"first-layer": "first layer alone", "uniform": "all layers alike"}
     if experiment.input_scale == against.input_scale:
-        schemes = {"uniform": "set back"}
+        schemes = {"uniform": "its own settings"}
     return [
         (label, _moved(experiment, against, scheme, again)) for scheme, label in schemes.items()
     ]
@@ -251,7 +257,9 @@ def single_knobs(experiment: Experiment, to: Experiment) -> list[tuple[str, str]
         text = f"possible: {', '.join(factors)}"
         if not found.experiment:
             missing = [_knob(knob) for knob in found.missing]
-            needed = f" It also takes: {', '.join(missing)}." if missing else ""
+            needed = f" It needs as well: {', '.join(missing)}." if missing else ""
+            if len(missing) > FEW:
+                needed = " It needs most of the other settings as well."
             text = f"impossible: {found.obstacles[0]}.{needed}"
         rows.append((label, text))
     return rows
@@ -260,8 +268,9 @@ def single_knobs(experiment: Experiment, to: Experiment) -> list[tuple[str, str]
 def _knob(knob: str) -> str:
     """Such as `learning rate of layer 1`, or `weight decays` of all layers."""
     name, _, layer = knob.partition(":")
-    words = name.replace("init_scale", "initial_scale").replace("_", " ")
-    return f"{words} of layer {layer}" if layer else words if name == "eps" else f"{words}s"
+    words = name.removeprefix("bias_").replace("init_scale", "initial_scale").replace("_", " ")
+    words += "s" * (not layer and words != "eps")
+    return words + " of the biases" * name.startswith("bias_") + f" of layer {layer}" * bool(layer)
 
 
 def table(experiment: Experiment, against: Experiment) -> list[tuple[str, str, str, str]]:

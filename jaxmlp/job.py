@@ -213,7 +213,7 @@ def train(
     forecast = None
     if framework.forecast and not values.no_forecast:
         forecast = framework.forecast(experiment, dataset)
-        console.print(f"forecast: {explanation.forecast(forecast)}", soft_wrap=True)
+        console.print(f"forecast: {explanation.forecast(forecast)}")
     trainer = framework.trainer(values, experiment, dataset)
     ready = f"compiled for {device} in {trainer.compile_seconds:.1f} s"
     console.print(ready if trainer.compile_seconds else f"{framework.name} on {device}")

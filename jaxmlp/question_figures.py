@@ -50,14 +50,15 @@ def of_cases(runs: dict[str, Runs], data: str) -> dict[str, bytes]:
 def accuracy(runs: dict[str, Runs], data: str) -> bytes:
     """Test accuracy per epoch, mean over the seeds with the range as a band."""
     seeds = len(next(iter(runs.values())))
-    figure, (axis,) = panels(f"The question's cases on {data}, {seeds} seeds", 1, 9, 5)
+    figure, (axis,) = panels(f"The question's cases on {data}, {number(seeds, 'seed')}", 1, 9, 5)
     ends = []
     for name, style in styles(runs).items():
         curves = np.array([run["test_accuracy"] for run in runs[name]])
         epochs = np.arange(1, curves.shape[1] + 1)
         axis.fill_between(epochs, curves.min(axis=0), curves.max(axis=0), alpha=0.12,
                           color=style["color"], linewidth=0)  # fmt: skip
-        axis.plot(epochs, curves.mean(axis=0), label=name, linewidth=1.6, **style)
+        marker = "o" if len(epochs) == 1 else None  # a line needs two
+        axis.plot(epochs, curves.mean(axis=0), label=name, linewidth=1.6, marker=marker, **style)
         ends.append((curves.mean(axis=0)[-1], name))
     order = [name for _, name in sorted(ends, reverse=True)]
     handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))

@@ -28,6 +28,8 @@ from jaxmlp.rescaling import (
 )
 from jaxmlp.surd import Surd, surd
 
+FEW_KNOBS = 20  # whose triples are tried, some thousand; assumed: a second at most
+
 
 class Repair(NamedTuple):
     """The exact repair, or the proof that the allowed knobs cannot do it."""
@@ -201,7 +203,8 @@ def _product(combination: Combination) -> str:
     signs = {True: [], False: []}
     for name, power in combination.items():
         size = abs(power)
-        signs[power > 0].append(name if size == 1 else f"{name}^({size})")
+        raised = {Fraction(1): "", Fraction(2): "²"}.get(size, f"^({size})")
+        signs[power > 0].append(name + raised)
     above, below = ("·".join(sorted(names)) for names in (signs[True], signs[False]))
     return f"{above or 1} ÷ {below}" if below else above
 
@@ -213,7 +216,10 @@ def _long(name: str) -> str:
 
 
 def _missing(experiment: Experiment, system: System, allow: Sequence[str]) -> tuple[str, ...]:
-    """Further knobs, each of them needed, with which there is a repair; whole settings first."""
+    """The fewest further knobs with which there is a repair; whole settings before layers'.
+
+    Of many knobs, or where more than three are needed, a set of which each is needed.
+    """
 
     def enough(further: Sequence[str]) -> bool:
         columns = {knob: _effect(experiment, knob) for knob in (*allow, *further)}
@@ -221,6 +227,10 @@ def _missing(experiment: Experiment, system: System, allow: Sequence[str]) -> tu
 
     others = [knob for knob in knobs(experiment) if knob not in (*allow, "input_scale")]
     others.sort(key=lambda knob: ":" in knob)
+    for count in range(1, 4 if len(others) <= FEW_KNOBS else 3):
+        for chosen in itertools.combinations(others, count):
+            if enough(chosen):
+                return chosen
     needed = others[
         : bisect.bisect_left(range(len(others)), True, key=lambda n: enough(others[:n]))
     ]

@@ -301,11 +301,11 @@ def canonical(experiment: Experiment) -> Canonical:
 
 NAMES = {
     "R": "effective learning rate",
-    "κ": "weights start",
+    "κ": "initial weights",
     "δ": "decay",
     "ε": "eps",
     "Rb": "effective learning rate of the biases",
-    "κb": "biases start",
+    "κb": "initial biases",
     "δb": "decay of the biases",
     "εb": "eps of the biases",
 }
@@ -361,7 +361,7 @@ def in_words(found: Difference, layers: int) -> str:
     for mark, name in NAMES.items():
         own = {n: times(ratio) for n, ratio in found.ratios.items() if _is(mark, n)}
         if not own:
-            alike = {"R": f"same {name}", "κ": f"{name} alike"}
+            alike = {"R": f"same {name}", "κ": f"{name} the same"}
             parts += [alike[mark]] if mark in alike else []
         elif len(set(own.values())) == 1 and (mark == "R" or len(own) == layers):
             parts.append(f"{name} {next(iter(own.values()))}")
@@ -384,4 +384,6 @@ def times(ratio: float) -> str:
         return "absent" if ratio == 0 else "present where the other has none"
     if abs(ratio - 1) < 0.005:
         return f"{abs(ratio - 1):.1g} of itself too {'large' if ratio > 1 else 'small'}"
-    return f"{ratio:.3g} times too large" if ratio > 1 else f"{1 / ratio:.3g} times too small"
+    size = max(ratio, 1 / ratio)
+    shown = f"{size:,.0f}" if 1000 <= size < 1e7 else f"{size:.3g}"
+    return f"{shown} times too {'large' if ratio > 1 else 'small'}"

@@ -59,8 +59,8 @@ def _lines(console: Console, epochs: int, images: int, rows: list[dict[str, Any]
         if over and over[1] < row["epoch"]:
             if over[1] == row["epoch"] - 1:
                 console.print(
-                    f"{over[0]} since epoch {over[1]}: no line more while that is so "
-                    f"({left:.0f} s left; Ctrl-C keeps what there is)",
+                    f"{over[0]} since epoch {over[1]}; further epochs are not listed while it "
+                    f"stays so ({left:.0f} s left; Ctrl-C keeps what there is)",
                     soft_wrap=True,
                 )
             return
@@ -77,7 +77,7 @@ def _lines(console: Console, epochs: int, images: int, rows: list[dict[str, Any]
 def _bar(console: Console, epochs: int, images: int, rows: list[dict[str, Any]]):
     columns = (
         TextColumn("epoch {task.completed}/{task.total}"),
-        BarColumn(bar_width=20),
+        BarColumn(bar_width=10),
         TextColumn("{task.fields[status]}"),
         TimeRemainingColumn(compact=True),
     )
@@ -85,7 +85,7 @@ def _bar(console: Console, epochs: int, images: int, rows: list[dict[str, Any]])
         task = bar.add_task("", total=epochs, completed=len(rows), status="first epoch ...")
 
         def advance(row: dict[str, Any], seconds: float) -> None:
-            bar.update(task, advance=1, status=f"{describe(row)}  {images / seconds:,.0f} img/s")
+            bar.update(task, advance=1, status=describe(row).replace("dead on test", "dead"))
 
         yield advance
 
@@ -112,7 +112,7 @@ def table(result: dict[str, Any]) -> Table:
             *(f"{share:.1%}" for share in row["dead"]),
         )  # fmt: skip
     if over and over[1] < rows[-1]["epoch"]:
-        shown.caption = f"{over[0]} since epoch {over[1]}, to epoch {rows[-1]['epoch']}"
+        shown.caption = f"{over[0]} from epoch {over[1]} to {rows[-1]['epoch']}"
     return shown
 
 

@@ -76,8 +76,9 @@ def in_words(result: dict[str, Any], steps: dict[str, np.ndarray]) -> str:
             return _death(result, steps) + f" Test accuracy {accuracy:.1%}."
         case "stalled":
             return (
-                f"Stalled: the training loss ends at {loss:.3f}; guessing gives "
-                f"ln {classes} = {math.log(classes):.3f}. Test accuracy {accuracy:.1%}."
+                f"Stalled: the training loss ends at {loss:.3f}, not below "
+                f"{STALLED * math.log(classes):.3f} ({STALLED:g} of guessing's ln {classes} = "
+                f"{math.log(classes):.3f}). Test accuracy {accuracy:.1%}."
             ) + _dead_units(result)
         case _:
             return (

@@ -151,8 +151,11 @@ def show(
         paragraph(console, explanation.forecast(foretold))
     if comparable:
         show_repairs(console, experiment, against, other, again)
+    baseline = explanation.baseline(experiment)
+    if against != baseline or explanation.same(experiment, baseline):
+        return
     if tried := explanation.attempts(experiment):
-        head(console, "The question's attempts at inputs × 255")
+        head(console, "The question's attempts at inputs × 255 (CIFAR-10, 20 epochs)")
         paragraph(console, explanation.same_as(experiment))
         pairs(console, tried)
         paragraph(console, explanation.BOTH_LAYERS)
@@ -179,7 +182,7 @@ def show_repairs(
     if explanation.same(experiment, against):
         return
     try:
-        head(console, f"What makes it {other.partition(':')[0]}")
+        head(console, f"What turns it into {other.partition(':')[0]}")
         if experiment.input_scale != against.input_scale:
             change = experiment.input_scale / against.input_scale
             paragraph(console, f"Divide the inputs by {change:g} where they were multiplied. Where "

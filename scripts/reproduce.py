@@ -213,8 +213,9 @@ def last(runs: list[dict[str, Any]]) -> np.ndarray:
 
 
 def spread(values: np.ndarray) -> str:
-    deviation = values.std(ddof=1) if len(values) > 1 else 0.0
-    return f"{values.mean():.3f} ± {deviation:.3f}"
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    return f"{values.mean():.3f} ± {values.std(ddof=1):.3f}"
 
 
 def case_table(experiments: dict[str, Experiment], runs: dict[str, list[dict[str, Any]]]) -> str:

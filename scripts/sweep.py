@@ -428,7 +428,7 @@ def summary(runs: Any, swept: list[str]) -> str:
             said = [row["foretold_course"] == kind for row in found if row["course"] == kind]
             if said:
                 right.append(f"{kind} {sum(said):,} of {len(said):,}")
-        lines.append(f"foretold rightly: {', '.join(right)}")
+        lines.append(f"foretold correctly: {', '.join(right)}")
     return "\n".join(lines)
 
 

@@ -76,7 +76,7 @@ def answer(values: argparse.Namespace) -> str:
     if values.emit == "json":
         return emission.json_text(optimizer, settings, scale, assumed) + "\n"
     code = emission.torch_code if values.emit == "torch" else emission.optax_code
-    said = emission.said_of(assumed, values.emit)
+    said = emission.said_of(assumed)
     return said + code(optimizer, settings, options, scale, values.weight)
 
 

@@ -172,7 +172,7 @@ def test_settings_that_a_repair_puts_back_are_printed():
     experiment = Experiment(init_scale=(0.5,), weight_decay=(0.0, 0.1))
     against = Experiment(weight_decay=(0.0, 0.1))
     assert explanation.exact_repairs(experiment, against) == [
-        ("set back", "python scripts/run_jax.py --weight-decay 0 0.1")
+        ("its own settings", "python scripts/run_jax.py --weight-decay 0 0.1")
     ]
     rows = dict(explanation.single_knobs(Experiment(init_scale=(0.5,)), Experiment()))
     assert rows["initial scales alone"] == (
@@ -198,7 +198,7 @@ def test_explain_says_of_every_case_what_it_is(case, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     if case.startswith("repair"):
         assert f"It is, step for step, {explanation.BASELINE}." in shown
-        assert "What makes it" not in shown
+        assert "What turns it" not in shown
         return
     experiment = Experiment(**question.settings(case))
     words = rescaling.in_words(rescaling.difference(experiment, Experiment()), 2)
@@ -227,9 +227,10 @@ def test_the_commands_that_it_prints_can_be_pasted_and_are_the_repairs(capsys):
 def test_what_is_missing_for_a_repair_is_told_in_words(capsys):
     explain.main(["--input-scale", "255", "--no-forecast"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert "It also takes: initial scales, weight decays." in shown
-    assert "It also takes: learning rates, weight decays." in shown
-    assert explanation._knob("bias_eps:2") == "bias eps of layer 2"
+    assert "It needs as well: initial scales, weight decays." in shown
+    assert "It needs as well: learning rates, weight decays." in shown
+    assert explanation._knob("bias_eps:2") == "eps of the biases of layer 2"
+    assert explanation._knob("bias_init_scale") == "initial scales of the biases"
 
 
 def test_every_attempt_of_the_question_is_explained():
@@ -296,7 +297,7 @@ def test_bad_input_is_one_line(arguments, words, capsys):
     [
         (["--learning-rate", "0.1", "0"], "No canonical form: layer 2 has learning rate 0"),
         (["--hidden", "--input-scale", "7"], "effective learning rate 49 times too large"),
-        (["--optimizer", "lion", "--bias", "--input-scale", "4"], "biases start"),
+        (["--optimizer", "lion", "--bias", "--input-scale", "4"], "initial biases"),
         (["--weight-decay", "0", "--input-scale", "2"], "decay absent"),
     ],
 )

@@ -214,10 +214,10 @@ def test_differences_are_said_in_words():
     }
     assert words["repair-uniform"] == words["repair-first-layer"] == "the same run"
     assert words["scaled"] == (
-        "effective learning rate 255 times too large; weights start 16 times too large"
+        "effective learning rate 255 times too large; initial weights 16 times too large"
     )
     assert words["scaled-lr"].startswith(
-        "same effective learning rate; weights start 16 times too large"
+        "same effective learning rate; initial weights 16 times too large"
     )
     assert "layer 1 16 times too small, layer 2 16 times too large" in words["scaled-lr-init1"]
 

@@ -445,9 +445,9 @@ def test_what_was_foretold_is_counted_by_course():
         ])  # fmt: skip
 
     always = runs(*[("stable", "stable")] * 3)
-    assert command.summary(always, []).endswith("foretold rightly: stable 3 of 3")
+    assert command.summary(always, []).endswith("foretold correctly: stable 3 of 3")
     mixed = runs(*[("stable", "stable")] * 9, ("fails", "stable"), ("stable", "fails"))
-    assert command.summary(mixed, []).endswith("foretold rightly: stable 9 of 10, fails 0 of 1")
+    assert command.summary(mixed, []).endswith("foretold correctly: stable 9 of 10, fails 0 of 1")
     assert "foretold" not in command.summary(runs((None, "stable")), [])
 
 

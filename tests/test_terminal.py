@@ -54,9 +54,9 @@ def test_what_is_dead_is_one_line_not_an_epoch_each(command):
     lines = out.splitlines()
     shown = [line for line in lines if line.startswith("epoch ")]
     (over,) = (line for line in lines if line.startswith(("dead since", "nonfinite since")))
-    assert "no line more while that is so" in over
-    assert len(shown) == int(over.split()[3].rstrip(":"))
-    assert f"{over.split(':')[0]}, to epoch 9" in out
+    assert "further epochs are not listed" in over
+    assert len(shown) == int(over.split()[3].rstrip(";"))
+    assert f"{over.split(';')[0].replace('since', 'from')} to 9" in out
     rows = [line for line in lines if line.startswith(" ") and line.strip()[:1].isdigit()]
     assert len(rows) == len(shown)
 

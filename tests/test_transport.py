@@ -269,7 +269,7 @@ def test_what_is_not_given_is_torchs_own_default_and_told(optimizer, capsys):
     for group in namespace["optimizer"].param_groups:
         for name in ("lr", "weight_decay", "betas", "eps", "alpha", "momentum", "dampening"):
             assert group.get(name) == theirs.get(name), name
-    assert code.startswith("# Not given, so as usual in torch: ")
+    assert code.startswith("# Not given, and so assumed: ")
     assert f"weight_decay {theirs['weight_decay']}" in code.splitlines()[0]
 
 
