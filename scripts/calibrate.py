@@ -237,7 +237,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = flags.Parser(__doc__ or "")
     flags.add_data_flags(parser)
     parser.add_argument("--family", type=int, required=True, help="seed of the experiments")
-    parser.add_argument("--experiments", type=int, default=300, help="(default: 300)")
+    parser.add_argument("--experiments", type=int, default=300, metavar="N",
+                        help="how many, 10 at least (default: 300)")  # fmt: skip
     parser.add_argument("--fit", action="store_true", help="fit the models and print them")
     parser.add_argument("--out", type=Path, default=Path("runs/calibration"), metavar="DIR",
                         help="measurements and figure (default: runs/calibration)")  # fmt: skip

@@ -34,8 +34,8 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, str, Experim
     own.add_argument("record", nargs="?", type=Path, metavar="RECORD",
                      help="explain this run instead of the one that the flags ask for")  # fmt: skip
     own.add_argument("--against", type=Path, metavar="RECORD",
-                     help="compare with this run (default: the same with unscaled inputs and "
-                     "default scales,\nrates and decays)")  # fmt: skip
+                     help="compare with this run (default: the same with unscaled\ninputs "
+                     "and default scales, rates and decays)")  # fmt: skip
     own.add_argument("--no-forecast", action="store_true",
                      help="only what follows from the settings: no data, no JAX")  # fmt: skip
     own.add_argument("--json", action="store_true", help="print the numbers as JSON")

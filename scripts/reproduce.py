@@ -332,7 +332,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = flags.Parser(__doc__ or "")
     flags.add_data_flags(parser)
     parser.add_argument("--framework", choices=FRAMEWORKS, default="jax", help="(default: jax)")
-    parser.add_argument("--seeds", type=int, default=5, help="(default: 5)")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N",
+                        help="how many, from 0 on (default: 5)")  # fmt: skip
     parser.add_argument("--epochs", type=int, default=20, help="of a case (default: 20)")
     parser.add_argument("--cases-only", action="store_true",
                         help="not the claims, the rates and the plane")  # fmt: skip

@@ -16,8 +16,8 @@ from jaxmlp.experiment import OPTIMIZER_OPTIONS, PER_TENSOR, Experiment
 
 DESCRIPTION = (
     "Train the question's MLP in PyTorch, the reference, and leave the record that run_jax.py "
-    "leaves.\n--data torchvision takes CIFAR-10 and the batches from torchvision's own pipeline "
-    "(--data-dir DIR: its root, default data)."
+    "leaves.\n--data torchvision takes CIFAR-10 and the batches from torchvision's own "
+    "pipeline\n(--data-dir DIR: its root, default data)."
 )
 EVALUATION_BATCH = 500  # test images at a time
 INSTALL = "install it with pip install -e '.[torch]'"

@@ -29,15 +29,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--emit", choices=EMIT, default="flags", help="(default: flags, of run_jax.py)"
     )
     own.add_argument("--scheme", choices=rescaling.SCHEMES, default="first-layer",
-                     help="which layers make up for the scale; uniform is for this project's "
-                     "network (--emit flags)\n(default: first-layer)")  # fmt: skip
+                     help="which layers make up for the scale; uniform is for this\n"
+                     "project's network (--emit flags) (default: first-layer)")  # fmt: skip
     own.add_argument("--weight", metavar="NAME", default="", help="torch, optax: name of the first "
-                     "layer's weight, such as conv1.weight, or conv1/kernel")  # fmt: skip
+                     "layer's weight, such as\nconv1.weight, or conv1/kernel")  # fmt: skip
     own.add_argument("--clip", type=float, metavar="X",
-                     help="optax, json: threshold on each tensor's own gradient (its root mean "
-                     "square).\nClipping by the global norm mixes layers and cannot be "
+                     help="optax, json: threshold on each tensor's own gradient (its root\nmean "
+                     "square). Clipping by the global norm mixes layers and cannot be "
                      "moved")  # fmt: skip
-    parser.epilog = f"further optimizers, for torch, optax and json: {', '.join(OPTIONS)}"
+    parser.epilog = f"further optimizers, for torch, optax and json:\n{', '.join(OPTIONS)}"
     return parser.parse_args(arguments)
 
 
