@@ -4,7 +4,7 @@
 sweep, which leaves nothing behind, and every run by itself, and compares them step by step.
 
 `python scripts/check_sweep.py DIR`: a finished sweep's directory, on the same data; compares with
-its tables what every run, or --sample of them, gives by itself. Its flags: check_sweep.py DIR --help.
+its tables what every run, or --sample of them, gives by itself (`check_sweep.py DIR --help`).
 """
 
 import argparse
