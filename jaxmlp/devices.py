@@ -302,7 +302,17 @@ def use_compilation_cache() -> None:
     """Keeps compiled programs on disk between processes, unless the user has said where or not.
 
     JAX verifies what it reads back and compiles anew what does not fit this machine.
+
+    Raises:
+        ValueError: there is no such device as JAX_PLATFORMS asks for.
     """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}: JAX finds no such device "
+            f"({str(error).partition('(')[0].strip() or 'none'}); unset it, or choose cpu"
+        ) from error
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     directory = data.cache_directory(None) / "xla"

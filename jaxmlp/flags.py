@@ -163,7 +163,11 @@ def experiment(values: argparse.Namespace) -> tuple[str, Experiment]:
         asked = Experiment(**given)
         return question.name(asked), asked
     settings = question.settings(values.case, given.get("input_scale"))
-    return values.case, Experiment(**{**settings, **given})
+    asked, case = Experiment(**{**settings, **given}), Experiment(**settings)
+    overridden = any(getattr(asked, name) != getattr(case, name) for name in settings)
+    if overridden or (values.case == "baseline") != (asked.input_scale == 1):
+        return question.name(asked), asked  # it is no longer what the case changed
+    return values.case, asked
 
 
 def add_data_flags(flags: Parser) -> None:

@@ -49,12 +49,41 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, str, Experim
                                  "give one of the two")  # fmt: skip
             experiment, values.recorded = of_record(values.record)
             case = question.name(experiment)
-        against = explanation.baseline(experiment)
+        against, values.other = explanation.baseline(experiment), explanation.BASELINE
         if values.against:
-            against, _ = of_record(values.against)
+            against, other_data = of_record(values.against)
+            values.other = named(values, other_data)
     except ValueError as error:
         flags.fail(error, flags.INPUT)
     return values, case, experiment, against
+
+
+def named(values: argparse.Namespace, other: dict[str, Any]) -> str:
+    """What the run compared with is called; its data, if they are known to be others.
+
+    Raises:
+        ValueError: its network has other inputs or outputs.
+    """
+    mine = values.recorded
+    if mine is None or mine["sha256"] == other["sha256"]:
+        return str(values.against)
+    for what in ("shape", "classes"):
+        if mine[what] != other[what]:
+            raise ValueError(
+                f"{values.record} has data of {what} {mine[what]}, {values.against} of "
+                f"{other[what]}; compare runs of one network"
+            )
+    return f"{values.against}, on other data"
+
+
+def data_words(values: argparse.Namespace) -> list[str]:
+    """The words that name the data in a command to be pasted; PATH where nobody has said it."""
+    if values.recorded is None or values.data != "auto":
+        return flags.data_words(values)
+    name = values.recorded["name"]
+    users = values.recorded["source"].startswith("the user's file")
+    data_dir = ["--data-dir", str(values.data_dir)] if values.data_dir else []
+    return ["--data", "PATH" if users else name, *data_dir]
 
 
 def forecast(
@@ -77,6 +106,7 @@ def forecast(
             f"sha256 {values.recorded['sha256'][:10]}) than these ({dataset.source}, "
             f"{dataset.sha256[:10]}); name them with --data"
         )
+        values.data = None  # it is not what the run was trained on
         return None
     return {"data": dataset.source, **forecast(experiment, dataset).to_json()}
 
@@ -205,8 +235,9 @@ def main(arguments: list[str] | None = None) -> None:
         def say(text: str) -> None:
             warn.print(text, style="bold yellow", soft_wrap=True, markup=False)
 
+        words = data_words(values)
         foretold = None if values.no_forecast else forecast(values, experiment, say)
-        other = str(values.against) if values.against else explanation.BASELINE
+        other = values.other
         if values.json:
             from jaxmlp import record
 
@@ -217,7 +248,7 @@ def main(arguments: list[str] | None = None) -> None:
                 "against": against.to_json(),
             }), end="")  # fmt: skip
             return
-        again = [*explanation.SCRIPT, *flags.data_words(values)]
+        again = [*explanation.SCRIPT, *(words if values.data else ["--data", "PATH"])]
         show(console, case, experiment, against, other, foretold, again)
 
 

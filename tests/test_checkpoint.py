@@ -94,7 +94,17 @@ def test_ctrl_c_leaves_a_record_and_the_same_command_finishes_it(command, stoppe
 
 
 def test_sigterm_and_kill_9_at_any_moment_change_nothing(command, start, tmp_path):
-    flags = ("--hidden", "5", "--batch-size", "1", "--epochs", "40", "--no-forecast")
+    flags = (
+        "--hidden",
+        "5",
+        "--batch-size",
+        "1",
+        "--learning-rate",
+        "1e-3",
+        "--epochs",
+        "40",
+        "--no-forecast",
+    )
     resumable = (*flags, "--out", "resumed", "--checkpoint", "ck")
     assert command(*flags, "--out", "whole")[0] == 0
     draw, left = random.Random(0), ["ck", "tiny.npz", "whole"]

@@ -334,8 +334,32 @@ def test_a_record_is_forecast_on_its_own_data_or_not_at_all(
     out, err = explained("--data", str(tiny_npz))
     assert "Forecast (the user's file tiny.npz)" in out
     assert not err
+    assert explained("--no-forecast", "--against", str(tmp_path / "r"))[0].count(" on other") == 0
     other = np.load(tiny_npz)
     np.savez(tiny_npz, **{**other, "train_labels": other["train_labels"][::-1]})
     out, err = explained("--data", str(tiny_npz))
     assert "Forecast" not in out
     assert "was trained on other data" in err
+
+
+def test_what_is_to_be_pasted_names_the_records_data_or_leaves_them_to_be_named(
+    tiny_npz, tmp_path, capsys
+):
+    flags = ["--hidden", "5", "--batch-size", "4", "--epochs", "1", "--input-scale", "9"]
+    run_jax.main([*flags, "--data", str(tiny_npz), "--no-forecast", "--out", str(tmp_path / "r")])
+    other = tmp_path / "other.npz"
+    content = dict(np.load(tiny_npz))
+    np.savez(other, **{**content, "train_labels": content["train_labels"][::-1]})
+    run_jax.main([*flags, "--data", str(other), "--no-forecast", "--out", str(tmp_path / "o")])
+    capsys.readouterr()
+
+    def pasted(*more: str) -> set[tuple[str, ...]]:
+        explain.main([str(tmp_path / "r"), *more])
+        lines = capsys.readouterr().out.splitlines()
+        return {tuple(shlex.split(line)[2:4]) for line in lines if line.startswith("python ")}
+
+    assert pasted("--no-forecast") == {("--data", "PATH")}
+    assert pasted("--data", str(tiny_npz)) == {("--data", str(tiny_npz))}
+    assert pasted("--data", str(other)) == {("--data", "PATH")}
+    explain.main([str(tmp_path / "r"), "--no-forecast", "--against", str(tmp_path / "o")])
+    assert "o, on other data." in " ".join(capsys.readouterr().out.split())

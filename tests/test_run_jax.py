@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxmlp import flags as command_line
 from jaxmlp import record
 
 FAST = ("--hidden", "5", "--batch-size", "8", "--epochs", "2")
@@ -110,6 +111,33 @@ def test_a_flag_overrides_its_case(command, tmp_path):
     flags = ("--case", "scaled-lr", "--input-scale", "4", "--batch-size", "8", "--epochs", "1")
     assert command(*flags, "--out", "b")[0] == 0
     assert load_json(tmp_path / "b" / "result.json")["experiment"]["learning_rate"] == [0.005]
+    names = [load_json(tmp_path / name / "result.json")["case"] for name in ("a", "b")]
+    assert names == ["custom", "scaled-lr"]  # what it changed is overridden, or is not
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        (("--case", "scaled", "--input-scale", "1"), "baseline"),
+        (("--case", "scaled-lr1", "--learning-rate", "0.02"), "scaled"),
+        (("--case", "baseline", "--input-scale", "255"), "scaled"),
+        (("--case", "scaled-lr", "--hidden", "7"), "scaled-lr"),
+    ],
+)
+def test_a_record_names_no_case_that_it_is_not(flags, name):
+    parser = command_line.parser("")
+    assert command_line.experiment(parser.parse_args(flags))[0] == name
+
+
+@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+def test_a_platform_that_is_not_there_is_one_line(platform, tiny_npz, script):
+    ended = subprocess.run(
+        [sys.executable, script.__file__, "--data", str(tiny_npz), *FAST],
+        env={**os.environ, "JAX_PLATFORMS": platform}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"error: JAX_PLATFORMS={platform}: JAX finds no such device")
+    assert ended.stderr.count("\n") == 1
 
 
 def test_numbers_that_are_not_finite_are_a_result(command, tmp_path):

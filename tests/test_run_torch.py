@@ -279,8 +279,9 @@ def test_bad_input_to_parity_is_one_line(command, arguments, words):
 
 
 def test_parity_plants_faults_and_tells_who_noticed(command, monkeypatch):
-    from parity_tests import faults
+    from parity_tests import faults, random_faults
 
+    monkeypatch.setattr(random_faults, "FAULTS", {})
     chosen = [fault for fault in faults.FAULTS["forward"] if fault.name == "sum for mean"]
     monkeypatch.setattr(faults, "FAULTS", {"forward": chosen})
     status, out, _ = command(parity, "--faults", "--out", "p")
