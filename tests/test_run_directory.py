@@ -16,7 +16,7 @@ import compare
 import numpy as np
 import pytest
 
-from jaxmlp import flags, record_files, report, run_directory, saved_record
+from jaxmlp import flags, question_figures, record_files, report, run_directory, saved_record
 from jaxmlp.record_files import KNOWN, SUMS
 
 FLIPS = 1000
@@ -452,3 +452,14 @@ def test_compare_replaces_its_own_figure_and_no_other_file(run, capsys, tmp_path
     for _ in range(2):
         compare.main([str(run), str(run), "--out", str(tmp_path / "new.png")])
     assert (tmp_path / "new.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_records_names_are_drawn_whatever_is_in_them(run, capsys):
+    text = (run / "result.json").read_text()
+    for name in ("\ud800", r"a$\frac$", "\N{CJK UNIFIED IDEOGRAPH-4E2D}"):
+        (run / "result.json").write_text(edited(text, ("data", "name"), name))
+        reseal(run)
+        compare.main([str(run), str(run), "--out", str(run.parent / "c.png")])
+        assert capsys.readouterr().err == ""
+        figure, _ = question_figures.panels(f"3 runs on {name}", 1, 4)  # a sweep's
+        assert report.png(figure).startswith(b"\x89PNG")

@@ -353,10 +353,24 @@ def test_text_from_outside_is_shown_as_it_is(command, tmp_path):
     assert "record: [bold]x[/bold] :smile:\n" in out
 
 
-def test_the_name_of_the_data_is_no_formula(command, tmp_path):
-    name = r"a$\frac$.npz"
-    (tmp_path / "tiny.npz").rename(tmp_path / name)
-    assert command(*FAST, "--out", "a", data=name)[0] == 0
+NAMES = {
+    "a formula": r"a$\frac$",
+    "dollars that spare one another": r"we$\foo$ ",
+    "bytes that are no text": os.fsdecode(b"bad\xff"),
+    "letters without a glyph": "\N{CJK UNIFIED IDEOGRAPH-4E2D}\x01\n\U0001f600",
+}
+
+
+@pytest.mark.parametrize("what", NAMES)
+def test_no_name_of_the_data_costs_the_record(script, tmp_path, tiny_npz, what):
+    name = NAMES[what]
+    tiny_npz.rename(tmp_path / f"{name}.npz")
+    again = ("--data", f"{name}.npz", "--checkpoint", "ck", "--no-forecast")  # the last one counts
+    process = script_process(script, tmp_path, *FAST, *again, errors="surrogateescape")
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    (directory,) = (tmp_path / "runs").iterdir()
+    assert record.load(directory)[0]["data"]["name"] == name
 
 
 FOREIGN = {  # contents of a directory that --out names, and whether a record may go there
