@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import arrays
 
-from jaxmlp import record, run_directory, train
+from jaxmlp import checkpoint_directory, record, run_directory, train
 
 FAST = ("--hidden", "5", "6", "--batch-size", "8", "--epochs", "5", "--no-forecast")
 KEPT = (*FAST, "--out", "resumed", "--checkpoint", "ck")
@@ -229,7 +229,10 @@ def test_a_checkpoint_under_another_epochs_name_is_damaged(command, stopped, tmp
 
 
 @pytest.mark.parametrize("foreign", ["probe", "2024/photo.jpg", "2024/", "3/notes.txt",
-                                     "3/state/notes.txt", "7", "4.txt"])  # fmt: skip
+                                     "3/state/notes.txt", "7", "4.txt",
+                                     "6.orbax-checkpoint-tmp-mine/notes.txt",
+                                     "6.orbax-checkpoint-tmp/notes.txt",
+                                     "6.orbax-checkpoint-tmp-mine/"])  # fmt: skip
 def test_what_is_not_ours_in_a_checkpoints_directory_is_refused_and_stays(
     command, stopped, tmp_path, foreign
 ):
@@ -262,6 +265,35 @@ def test_a_folder_in_the_checkpoints_directory_stays_even_if_it_comes_while_trai
     monkeypatch.setattr(train.Run, "row", storing)
     command(*KEPT)
     assert (tmp_path / "ck" / "2024" / "photo.jpg").read_text() == "precious"
+
+
+@pytest.mark.parametrize("link", ["3", "3.orbax-checkpoint-tmp", "3.orbax-checkpoint-tmp/state"])
+def test_a_link_with_a_checkpoints_name_is_refused_before_training(command, tmp_path, link):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "ck" / link).parent.mkdir(parents=True)
+    (tmp_path / "ck" / link).symlink_to(tmp_path / "mine")
+    status, out, err = command(*KEPT)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "ck holds 3" in err
+    assert "epoch 1/5" not in out
+    assert (tmp_path / "ck" / link).is_symlink()
+
+
+def test_only_what_orbax_left_unfinished_is_removed(command, tmp_path, monkeypatch):
+    left = tmp_path / "ck" / "3.orbax-checkpoint-tmp" / "state.orbax-checkpoint-tmp"
+    left.mkdir(parents=True)
+    (left / "manifest.ocdbt.__lock").write_text("")
+    check, foreign = checkpoint_directory.check, tmp_path / "ck" / "4.orbax-checkpoint-tmp"
+
+    def before(*arguments):
+        check(*arguments)
+        foreign.mkdir()
+        (foreign / "notes.txt").write_text("precious")
+
+    monkeypatch.setattr(checkpoint_directory, "check", before)
+    assert command(*KEPT, "--epochs", "2")[0] == 0
+    assert (foreign / "notes.txt").read_text() == "precious"
+    assert names(tmp_path / "ck") == ["4.orbax-checkpoint-tmp"]
 
 
 def test_two_runs_with_the_same_checkpoints_at_once_are_refused(command, start, tmp_path):
