@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -463,3 +464,17 @@ def test_a_records_names_are_drawn_whatever_is_in_them(run, capsys):
         assert capsys.readouterr().err == ""
         figure, _ = question_figures.panels(f"3 runs on {name}", 1, 4)  # a sweep's
         assert report.png(figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["curves.png", "weights.png"])
+def test_compare_draws_over_no_file_that_sums_list(run, capsys, name):
+    other = run.parent / "other"
+    shutil.copytree(run, other)
+    (other / "weights.png").unlink()  # listed all the same
+    before = snapshot(other)
+    with pytest.raises(SystemExit) as ended:
+        compare.main([str(run), str(run), "--out", str(other / name)])
+    told = capsys.readouterr().err
+    assert (ended.value.code, told.count("\n")) == (2, 1)
+    assert f"{name} is of a record (SHA256SUMS lists it); choose another --out" in told
+    assert snapshot(other) == before
