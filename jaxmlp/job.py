@@ -101,7 +101,11 @@ def run(
     console = output.console(stderr=values.json)
     resumes = framework.checkpoints is not None and values.checkpoint is not None
     if values.out and not resumes:
-        run_directory.check(values.out, values.overwrite)
+        run_directory.check(
+            values.out,
+            values.overwrite,
+            lambda there: record.differing(there, framework.name, experiment, None),
+        )
     dataset = framework.load(values, lambda text: warn(console, text))
     signals.end_if_asked()
     if experiment.train_size:
@@ -111,15 +115,20 @@ def run(
     )
     check_memory(experiment, dataset)
     size = record.params_size(experiment, dataset)
-    if resumes and not values.overwrite and record.is_finished(out, experiment, dataset.sha256):
+    asked = framework.name, experiment, dataset.sha256
+    if resumes and not values.overwrite and (result := record.finished(out, *asked)):
         run_directory.settle(out)
         with checkpoints(framework, console, values, experiment, dataset, out) as checkpoint:
             if checkpoint:  # stopped between its record and this
                 checkpoint.discard()
         console.print(f"{out} holds this run's record; nothing is left to do", soft_wrap=True)
+        if values.json:
+            print(record.encode(result), end="")
         return
     with (
-        run_directory.claimed(out, values.overwrite, size),
+        run_directory.claimed(
+            out, values.overwrite, size, lambda there: record.differing(there, *asked)
+        ),
         checkpoints(framework, console, values, experiment, dataset, out) as checkpoint,
     ):
         result, files = train(

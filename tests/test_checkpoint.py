@@ -442,3 +442,24 @@ def test_a_command_that_has_finished_says_so_and_leaves_no_checkpoint(
     status, _, err = command(*KEPT, "--seed", "1")
     assert status == 2
     assert "resumed holds a finished run" in err
+
+
+def test_the_record_that_is_there_is_printed_where_it_was_asked_for(command, tmp_path):
+    assert command(*KEPT)[0] == 0
+    status, out, err = command(*KEPT, "--json")
+    assert (status, err) == (0, "resumed holds this run's record; nothing is left to do\n")
+    assert out == (tmp_path / "resumed" / "result.json").read_text()
+
+
+def test_another_frameworks_record_is_not_this_runs(command, stopped, tmp_path):
+    pytest.importorskip("torch")
+    import run_torch
+
+    run_torch.main([*FAST[:-1], "--data", "tiny.npz", "--out", "resumed"])
+    assert stopped(*KEPT[:-3], "other", *KEPT[-2:])[0] == 75
+    before = (tmp_path / "resumed" / "result.json").read_bytes()
+    status, _, err = command(*KEPT)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "resumed holds a finished run; --overwrite replaces it" in err
+    assert names(tmp_path / "ck") == ["2", "3"]
+    assert (tmp_path / "resumed" / "result.json").read_bytes() == before

@@ -76,8 +76,13 @@ def snapshot(directory: Path, without: tuple[str, ...] = ()) -> dict[str, Any]:
     return told
 
 
+def nothing(result: dict[str, Any]) -> list[str]:
+    """What these runs differ in."""
+    return []
+
+
 def save(out: Path, content: dict[str, bytes], overwrite: bool = False) -> None:
-    with run_directory.claimed(out, overwrite, size=0):
+    with run_directory.claimed(out, overwrite, 0, nothing):
         run_directory.save(out, content)
 
 
@@ -211,7 +216,7 @@ def test_what_the_new_record_does_not_have_goes_only_if_it_is_the_old_ones(tmp_p
 
 
 def test_a_file_that_takes_a_records_name_meanwhile_stays_and_so_does_the_record(tmp_path):
-    with run_directory.claimed(tmp_path, False, 0):
+    with run_directory.claimed(tmp_path, False, 0, nothing):
         (tmp_path / "steps.npz").write_text("precious")
         with pytest.raises(ValueError, match="is not ours"):
             run_directory.save(tmp_path, NEW)
@@ -231,7 +236,7 @@ def test_a_file_that_takes_a_records_name_before_a_killed_run_is_finished_stays(
         move(path, target)
         raise Killed
 
-    with monkeypatch.context() as patched, run_directory.claimed(tmp_path, False, 0):
+    with monkeypatch.context() as patched, run_directory.claimed(tmp_path, False, 0, nothing):
         patched.setattr(Path, "replace", killed)
         with pytest.raises(Killed):
             run_directory.save(tmp_path, NEW)
@@ -256,17 +261,17 @@ def test_a_folder_or_a_link_with_a_records_name_is_refused(tmp_path, name):
 
 def test_a_claim_leaves_nothing_behind_and_ends_with_its_context(tmp_path):
     out = tmp_path / "a" / "b"
-    with run_directory.claimed(out, False, 0):
+    with run_directory.claimed(out, False, 0, nothing):
         assert out.is_dir()
         with (
             pytest.raises(ValueError, match="another run is at work"),
-            run_directory.claimed(out, False, 0),
+            run_directory.claimed(out, False, 0, nothing),
         ):
             pass
         assert out.is_dir()
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mine").mkdir()
-    with run_directory.claimed(tmp_path / "mine", False, 0):
+    with run_directory.claimed(tmp_path / "mine", False, 0, nothing):
         pass
     assert (tmp_path / "mine").is_dir()
 

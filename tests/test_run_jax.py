@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import arrays
 
 from jaxmlp import record
 
@@ -99,6 +100,31 @@ def test_a_finished_run_is_not_overwritten_unless_asked(command, tmp_path):
     assert command(*FAST, "--out", "a", "--seed", "1", "--overwrite")[0] == 0
     assert load_json(tmp_path / "a" / "result.json")["experiment"]["seed"] == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "tiny.npz"]
+
+
+def test_an_unfinished_run_gives_way_to_itself_alone(command, tmp_path, monkeypatch):
+    from jaxmlp import train
+
+    def interrupted(run, epoch, result, row=train.Run.row):
+        os.kill(os.getpid(), signal.SIGINT)
+        return row(run, epoch, result)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train.Run, "row", interrupted)
+        assert command(*FAST, "--out", "a")[0] == 130
+    np.savez(tmp_path / "other.npz", **arrays(seed=1))
+    before = (tmp_path / "a" / "result.json").read_bytes()
+    for flags, data, words in (
+        (("--seed", "1", "--bias"), "tiny.npz", "another bias, seed"),
+        ((), "other.npz", "another data"),
+    ):
+        status, out, err = command(*FAST, *flags, "--out", "a", data=data)
+        assert (status, err.count("\n")) == (2, 1)
+        assert f"a holds an unfinished run with {words}; --overwrite replaces it" in err
+        assert "epoch" not in out
+        assert (tmp_path / "a" / "result.json").read_bytes() == before
+    assert command(*FAST, "--out", "a")[0] == 0
+    assert record.load(tmp_path / "a")[0]["finished"]
 
 
 def test_a_flag_overrides_its_case(command, tmp_path):
