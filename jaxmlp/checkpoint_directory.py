@@ -31,10 +31,8 @@ def locate(directory: str) -> epath.Path:
     """The directory; a local one absolute, as Orbax needs it.
 
     Raises:
-        ValueError: it has no name, or is of a kind that this machine cannot reach.
+        ValueError: it is of a kind that this machine cannot reach.
     """
-    if not directory:
-        raise ValueError("--checkpoint has an empty name; give a directory's")
     if "://" not in directory:
         return epath.Path(os.path.realpath(Path(directory).expanduser()))
     try:

@@ -85,7 +85,10 @@ def main(description: str, framework: Framework, arguments: list[str] | None = N
     except ValueError as error:
         flags.fail(error, flags.INPUT)
     with flags.one_line_errors(), stopping.Signals() as signals:
-        run(framework, values, case, experiment, signals)
+        try:
+            run(framework, values, case, experiment, signals)
+        except KeyboardInterrupt:
+            flags.fail(f"interrupted; {signals.kept}", flags.INTERRUPTED)
 
 
 def run(
@@ -134,8 +137,9 @@ def run(
         result, files = train(
             framework, console, values, case, experiment, dataset, checkpoint, signals
         )
-        run_directory.save(out, files)
-        signals.kept = f"the record is in {out}"
+        with signals.held():
+            run_directory.save(out, files)
+            signals.kept = f"the record is in {out}"
         if checkpoint and result["finished"]:
             checkpoint.discard()
     again = ["python", f"scripts/run_{framework.name}.py", *flags.data_words(values)]
@@ -188,10 +192,12 @@ def checkpoints(
     """The checkpoints that --checkpoint asks for, if it does.
 
     Raises:
-        ValueError: one of the two directories lies in the other, where it is not the other's own.
+        ValueError: the name is empty, or one of the two directories lies in the other.
     """
     if not framework.checkpoints or values.checkpoint is None:
         return contextlib.nullcontext()
+    if not values.checkpoint:
+        raise ValueError("--checkpoint has an empty name; give a directory's")
     directory, out = (Path(os.path.realpath(path)) for path in (values.checkpoint, out))
     apart = not (directory.is_relative_to(out) or out.is_relative_to(directory))
     if not apart and "://" not in values.checkpoint:

@@ -363,6 +363,7 @@ BAD = [  # arguments, status, words of the one line
     (("--checkpoint", "loop"), 2, "loop is a file or a loop of links"),
     (("--checkpoint", "full"), 2, "full holds thesis.txt, which is no checkpoint"),
     (("--checkpoint", "."), 2, "must lie apart"),
+    (("--checkpoint", ""), 2, "--checkpoint has an empty name; give a directory's"),
     (("--checkpoint", "tiny.npz/below"), 1, "Not a directory"),
     (("--checkpoint", "/proc/nowhere"), 1, "/proc/nowhere"),
     (("--checkpoint", "a/ck", "--out", "a"), 2, "must lie apart"),

@@ -527,6 +527,43 @@ def test_a_signal_while_the_record_is_written_costs_nothing(command, tmp_path, m
     assert record.load(tmp_path / "a")[0]["finished"]
 
 
+@pytest.mark.parametrize("checkpoint", [(), ("--checkpoint", "ck")])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_after_the_record_is_written_a_signal_says_where_it_is(
+    command, tmp_path, monkeypatch, number, checkpoint
+):
+    from jaxmlp import terminal
+
+    def signalled(*arguments):
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(terminal, "conclude", signalled)
+    status, _, err = command(*FAST, "--out", "a", *checkpoint)
+    word, expected = ("terminated", 75) if number == signal.SIGTERM else ("interrupted", 130)
+    assert (status, err) == (expected, f"error: {word}; the record is in a\n")
+    assert record.load(tmp_path / "a")[0]["finished"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_no_number_of_signals_stops_the_writing_of_the_record(
+    command, tmp_path, monkeypatch, number
+):
+    from jaxmlp import run_directory
+
+    move_ready = run_directory.move_ready
+
+    def signalled(out):
+        move_ready(out)
+        if (out / "SHA256SUMS").exists():
+            for _ in range(3):
+                os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(run_directory, "move_ready", signalled)
+    assert command(*FAST, "--out", "a")[0] == 0
+    assert record.load(tmp_path / "a")[0]["finished"]
+
+
 def test_a_damaged_record_is_replaced_only_when_asked(command, tmp_path):
     assert command(*FAST, "--out", "a")[0] == 0
     (tmp_path / "a" / "params.npz").write_bytes(b"")
