@@ -30,13 +30,15 @@ class Epoch(NamedTuple):
 
     losses: Float[np.ndarray, "2 steps"]
     loss_ulps: UInt[np.ndarray, " steps"]
-    weight_ulps: UInt[np.ndarray, " steps"]  # the largest over all parameters, after the step
-    weight_distance: Float[np.ndarray, " steps"]  # relative, in the L2 norm over all parameters
+    # Of the parameters after the step, but for the `underflowed` ones:
+    weight_ulps: UInt[np.ndarray, " steps"]  # the largest
+    weight_distance: Float[np.ndarray, " steps"]  # relative, in the L2 norm
+    underflowed: Int[np.ndarray, " steps"]  # how many differ where `underflows` allows it
     accuracies: tuple[float, float]  # on the test set, after the epoch
 
 
 class Certificate(NamedTuple):
-    """Where two runs part; all epochs together."""
+    """Where two runs part, parameters that underflow aside; all epochs together."""
 
     steps: int
     parameters: int  # numbers compared after every step
@@ -48,9 +50,12 @@ class Certificate(NamedTuple):
     weight_distance: float  # relative, after the last step
     accuracies: tuple[float, float]
     nonfinite_step: int | None  # first step, counted from 1, with a loss that is not finite
+    underflowed: int  # parameters that differ by underflow, after the step with the most of them
+    underflow_step: int | None  # first step after which there is one
 
     @property
     def identical(self) -> bool:
+        """Whether all losses, and all parameters that do not underflow, agree in every bit."""
         return self.loss_step is None and self.weight_step is None
 
 
@@ -65,6 +70,7 @@ def summary(epochs: list[Epoch], parameters: int) -> Certificate:
     parted = [step for step in (_first(loss), weight_step) if step is not None]
     first = min(parted, default=None)
     apart = np.concatenate([epoch.weight_distance for epoch in epochs])
+    underflowed = np.concatenate([epoch.underflowed for epoch in epochs])
     with np.errstate(all="ignore"):
         distance = np.abs(losses[1] - losses[0]) / np.abs(losses[0])
     return Certificate(
@@ -78,6 +84,8 @@ def summary(epochs: list[Epoch], parameters: int) -> Certificate:
         weight_distance=float(apart[-1]),
         accuracies=epochs[-1].accuracies,
         nonfinite_step=_first(~np.isfinite(losses).all(axis=0)),
+        underflowed=int(underflowed.max()),
+        underflow_step=_first(underflowed),
     )
 
 
@@ -131,9 +139,9 @@ def certify(experiment: Experiment, moved: Experiment, dataset: Dataset) -> Iter
             states, found, test = compiled(
                 program(experiment), runs[0].widths, states, hypers, scales, batches, runs[0].images
             )
-            (losses, loss, weight, distance), correct = jax.device_get((found, test.correct))
+            (losses, *found), correct = jax.device_get((found, test.correct))
         first, second = (int(count) / test_size for count in correct)
-        yield Epoch(losses.T, loss, weight, distance, (first, second))
+        yield Epoch(losses.T, *found, (first, second))
 
 
 def side_by_side(
@@ -144,7 +152,7 @@ def side_by_side(
     scales: dict[str, Float[Array, " layers"]],
     batch_indices: Int[Array, "steps batch"],
     images: Images,
-) -> tuple[State, tuple[Array, Array, Array, Array], Evaluation]:
+) -> tuple[State, tuple[Array, ...], Evaluation]:
     """An epoch of both runs: states and hyper with a leading axis of two."""
     steps_per_epoch = len(batch_indices)
 
@@ -155,13 +163,16 @@ def side_by_side(
     def both(pair, indices):
         pair, metrics = jax.lax.map(lambda each: one(each, indices), (pair, hypers))
         first, second = (jax.tree.map(lambda leaf, i=i: leaf[i], pair.params) for i in (0, 1))
-        expected = [
-            {tensor: scales[tensor][layer] * weight for tensor, weight in weights.items()}
+        factors = [
+            {tensor: scales[tensor][layer] for tensor in weights}
             for layer, weights in enumerate(first)
         ]
+        expected = jax.tree.map(jnp.multiply, factors, first)
+        lost = jax.tree.map(underflows, expected, second, factors)
+        second = jax.tree.map(jnp.where, lost, expected, second)
         found = (
             metrics.loss, ulps(metrics.loss[0], metrics.loss[1]), _largest(expected, second),
-            _relative(expected, second),
+            _relative(expected, second), sum(jnp.sum(mask) for mask in jax.tree.leaves(lost)),
         )  # fmt: skip
         return pair, found
 
@@ -190,6 +201,24 @@ def ulps(a: Any, b: Any) -> Any:
     first, second = ordered(a), ordered(b)
     apart = xp.where(first > second, first - second, second - first)
     return xp.where(xp.isnan(a) & xp.isnan(b), unsigned(0), apart)
+
+
+def underflows(expected: Any, found: Any, factor: Any) -> Any:
+    """Where two weights differ and are so small that underflow can be why; of booleans.
+
+    Below the smallest normal number over the spacing of floats at 1, a weight's last place is
+    itself no normal number: what a step adds there may be flushed to 0 in one run and not in the
+    other. Both weights have to be so small, in the run of the smaller ones.
+
+    Args:
+        expected, found: floats of one type and shape, of JAX or of NumPy.
+        factor: expected and found over the first run's weights; above 0.
+    """
+    xp: Any = jnp if isinstance(expected, jax.Array) else np
+    limits = np.finfo(expected.dtype)
+    limit = xp.maximum(factor, 1) * (limits.tiny / limits.eps)
+    small = xp.maximum(abs(expected), abs(found)) < limit
+    return small & (ulps(expected, found) > 0)
 
 
 def _largest(expected: Params, found: Params) -> UInt[Array, ""]:

@@ -113,7 +113,10 @@ class Checkpoints:
         with contextlib.ExitStack() as claim:
             # The oldest goes only when the next is whole.
             claim.enter_context(checkpoint_directory.claimed(self.path, directory, size, KEPT + 1))
-            options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True)
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=KEPT,
+                cleanup_tmp_directories=not checkpoint_directory.is_local(self.path),
+            )
             self.manager = ocp.CheckpointManager(self.path, options=options)
             self.epochs = [step for step in self._newest_first() if self._is_this_runs(step)]
             self._fail_without_intact()

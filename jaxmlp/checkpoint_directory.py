@@ -17,11 +17,12 @@ from jaxmlp import run_directory
 
 PROBE = ".jaxmlp-probe"  # in a bucket: written and removed at once, to see whether saving will work
 EPOCH = r"\d+"  # a checkpoint's name
-PARTIAL = r"\d+\.orbax-checkpoint-tmp.*"  # the names that Orbax gives, until a checkpoint is whole
+UNFINISHED = r"\.orbax-checkpoint-tmp(-\d+)?"  # what Orbax adds to a name until it is whole
 GONE = ".orbax-checkpoint-tmp-gone"  # makes a whole one's name such a name, before it is removed
+PARTIAL = rf"\d+({UNFINISHED}|{re.escape(GONE)})"
 # Every name in a checkpoint, as Orbax and TensorStore give them.
 INSIDE = re.compile(
-    r"state|epochs|about|_\w+|\w*metadatas?|commit_success\.txt|process_\d+|"
+    rf"(state|epochs|about)({UNFINISHED})?|_\w+|\w*metadatas?|commit_success\.txt|process_\d+|"
     r"(ocdbt\.process_\d+|manifest\.ocdbt|d|[0-9a-f]{32})(\.__lock)?"
 )
 
@@ -30,10 +31,8 @@ def locate(directory: str) -> epath.Path:
     """The directory; a local one absolute, as Orbax needs it.
 
     Raises:
-        ValueError: it has no name, or is of a kind that this machine cannot reach.
+        ValueError: it is of a kind that this machine cannot reach.
     """
-    if not directory:
-        raise ValueError("--checkpoint has an empty name; give a directory's")
     if "://" not in directory:
         return epath.Path(os.path.realpath(Path(directory).expanduser()))
     try:
@@ -46,7 +45,7 @@ def locate(directory: str) -> epath.Path:
     return path
 
 
-def _is_local(path: epath.Path) -> bool:
+def is_local(path: epath.Path) -> bool:
     return "://" not in os.fspath(path)
 
 
@@ -89,10 +88,11 @@ def claimed(path: epath.Path, shown: str, size: int, count: int) -> Iterator[Non
     if jax.process_index() != 0:
         yield
         return
-    local = _is_local(path)
+    local = is_local(path)
     with run_directory.locked(Path(path), shown) if local else contextlib.nullcontext():
         try:
-            if local:
+            if local:  # Orbax's own cleaning would not look into what it removes
+                _remove_partial(path)
                 there = sum(bool(re.fullmatch(EPOCH, each.name)) for each in path.iterdir())
                 run_directory.reserve(Path(path), max(1, size * (count - there)))
             else:
@@ -113,22 +113,27 @@ def remove(path: epath.Path, partial_only: bool = False) -> None:
     """
     if jax.process_index() != 0 or not path.exists():
         return
-    for each in filter(_is_checkpoint, list(path.iterdir())):
-        if re.fullmatch(PARTIAL, each.name):
-            each.rmtree()
+    _remove_partial(path)
     for each in [] if partial_only else filter(_is_checkpoint, sorted(path.iterdir())):
-        if _is_local(path):  # so that a kill leaves nothing that looks like a damaged checkpoint
+        if is_local(path):  # so that a kill leaves nothing that looks like a damaged checkpoint
             each = each.rename(path / (each.name + GONE))
         each.rmtree()
     if not any(path.iterdir()):
         path.rmdir()
 
 
+def _remove_partial(path: epath.Path) -> None:
+    for each in filter(_is_checkpoint, list(path.iterdir())):
+        if re.fullmatch(PARTIAL, each.name):
+            each.rmtree()
+
+
 def _is_checkpoint(path: epath.Path) -> bool:
     """Whether this is a checkpoint, or was about to be one, with nothing else in it."""
-    if re.fullmatch(PARTIAL, path.name):
-        return path.is_dir()
-    if not re.fullmatch(EPOCH, path.name) or not path.is_dir() or Path(path).is_symlink():
+    if not re.fullmatch(f"{EPOCH}|{PARTIAL}", path.name) or not path.is_dir():
         return False
-    inside = Path(path).rglob("*") if _is_local(path) else path.iterdir()
-    return all(INSIDE.fullmatch(each.name) for each in inside)
+    if not is_local(path):
+        return all(INSIDE.fullmatch(each.name) for each in path.iterdir())
+    inside = list(Path(path).rglob("*"))
+    links = any(each.is_symlink() for each in (Path(path), *inside))
+    return not links and all(INSIDE.fullmatch(each.name) for each in inside)

@@ -85,7 +85,10 @@ def main(description: str, framework: Framework, arguments: list[str] | None = N
     except ValueError as error:
         flags.fail(error, flags.INPUT)
     with flags.one_line_errors(), stopping.Signals() as signals:
-        run(framework, values, case, experiment, signals)
+        try:
+            run(framework, values, case, experiment, signals)
+        except KeyboardInterrupt:
+            flags.fail(f"interrupted; {signals.kept}", flags.INTERRUPTED)
 
 
 def run(
@@ -101,7 +104,11 @@ def run(
     console = output.console(stderr=values.json)
     resumes = framework.checkpoints is not None and values.checkpoint is not None
     if values.out and not resumes:
-        run_directory.check(values.out, values.overwrite)
+        run_directory.check(
+            values.out,
+            values.overwrite,
+            lambda there: record.differing(there, framework.name, experiment, None),
+        )
     dataset = framework.load(values, lambda text: warn(console, text))
     signals.end_if_asked()
     if experiment.train_size:
@@ -111,22 +118,28 @@ def run(
     )
     check_memory(experiment, dataset)
     size = record.params_size(experiment, dataset)
-    if resumes and not values.overwrite and record.is_finished(out, experiment, dataset.sha256):
+    asked = framework.name, experiment, dataset.sha256
+    if resumes and not values.overwrite and (result := record.finished(out, *asked)):
         run_directory.settle(out)
         with checkpoints(framework, console, values, experiment, dataset, out) as checkpoint:
             if checkpoint:  # stopped between its record and this
                 checkpoint.discard()
         console.print(f"{out} holds this run's record; nothing is left to do", soft_wrap=True)
+        if values.json:
+            print(record.encode(result), end="")
         return
     with (
-        run_directory.claimed(out, values.overwrite, size),
+        run_directory.claimed(
+            out, values.overwrite, size, lambda there: record.differing(there, *asked)
+        ),
         checkpoints(framework, console, values, experiment, dataset, out) as checkpoint,
     ):
         result, files = train(
             framework, console, values, case, experiment, dataset, checkpoint, signals
         )
-        run_directory.save(out, files)
-        signals.kept = f"the record is in {out}"
+        with signals.held():
+            run_directory.save(out, files)
+            signals.kept = f"the record is in {out}"
         if checkpoint and result["finished"]:
             checkpoint.discard()
     again = ["python", f"scripts/run_{framework.name}.py", *flags.data_words(values)]
@@ -179,10 +192,12 @@ def checkpoints(
     """The checkpoints that --checkpoint asks for, if it does.
 
     Raises:
-        ValueError: one of the two directories lies in the other, where it is not the other's own.
+        ValueError: the name is empty, or one of the two directories lies in the other.
     """
     if not framework.checkpoints or values.checkpoint is None:
         return contextlib.nullcontext()
+    if not values.checkpoint:
+        raise ValueError("--checkpoint has an empty name; give a directory's")
     directory, out = (Path(os.path.realpath(path)) for path in (values.checkpoint, out))
     apart = not (directory.is_relative_to(out) or out.is_relative_to(directory))
     if not apart and "://" not in values.checkpoint:

@@ -1,6 +1,5 @@
 """The figures of scripts/reproduce.py."""
 
-import io
 import math
 import statistics
 from typing import Any
@@ -11,22 +10,16 @@ from matplotlib.figure import Figure
 from jaxmlp import explanation, rescaling
 from jaxmlp.experiment import Experiment
 from jaxmlp.progress import number
-from jaxmlp.report import BLUE, COLOURS, GREEN, GREY, ORANGE
+from jaxmlp.report import BLUE, COLOURS, GREEN, GREY, ORANGE, png, set_title
 from jaxmlp.rescaling import Canonical
 
 Runs = list[dict[str, Any]]
 TRAINED = "trained"
 
 
-def png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
-
-
 def panels(title: str, columns: int, width: float, height: float = 4.2):
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.suptitle(title, fontsize=12)
+    set_title(figure, title)
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)

@@ -43,6 +43,7 @@ those of its batch before the update; numbers that are not finite are the string
                   setup, compile, train and epoch seconds, images per second (median epoch)
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import io
@@ -246,11 +247,31 @@ def default_directory(
     return Path("runs") / f"{case}-{short}-{framework}-{digest[:10]}"
 
 
-def is_finished(out: Path, experiment: Experiment, sha256: str) -> bool:
-    """Whether the finished record of this experiment on data of this fingerprint stands there."""
+def differing(
+    result: dict[str, Any], framework: str, experiment: Experiment, sha256: str | None
+) -> list[str]:
+    """What makes a record another run's: "framework", names of settings, "data".
+
+    Args:
+        sha256: of the data; None while they are not known.
+    """
+    here, there = experiment.to_json(), result["experiment"]
+    with contextlib.suppress(ValueError, TypeError):  # else it is compared as it stands
+        there = Experiment.from_json(there).to_json()
+    return [
+        *["framework"] * (result["framework"] != framework),
+        *(name for name in here | there if here.get(name) != there.get(name)),
+        *["data"] * (sha256 not in (None, result["data"]["sha256"])),
+    ]
+
+
+def finished(
+    out: Path, framework: str, experiment: Experiment, sha256: str
+) -> dict[str, Any] | None:
+    """The record that stands there, if it is a finished one of this run."""
     try:
         there = read(out)
     except ValueError:
-        return False
-    same = (there["experiment"], there["data"]["sha256"]) == (experiment.to_json(), sha256)
-    return same and there["finished"]
+        return None
+    same = not differing(there, framework, experiment, sha256)
+    return there if same and there["finished"] else None

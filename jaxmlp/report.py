@@ -2,6 +2,7 @@
 
 import io
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def comparison(
 ) -> bytes:
     """The losses of two runs, step by step, and how far they are apart, as a PNG."""
     figure = Figure(figsize=(11, 4), layout="constrained")
-    figure.suptitle(" and ".join(dict.fromkeys(map(title, results))), fontsize=12)
+    set_title(figure, " and ".join(dict.fromkeys(map(title, results))))
     loss, apart = _axes(figure, 1, 2)[0]
     for name, values, colour, width in zip(names, losses, (BLUE, ORANGE), (2.4, 0.9), strict=True):
         loss.plot(np.arange(1, len(values) + 1), values, color=colour, linewidth=width, label=name)
@@ -58,17 +59,32 @@ def comparison(
 def title(result: dict[str, Any]) -> str:
     """What every figure says above itself: the case, the data, the seed, the outcome."""
     experiment = result["experiment"]
-    name = result["data"]["name"].replace("$", r"\$")  # or matplotlib reads a formula
     return (
         f"{result['case']}: inputs × {experiment['input_scale']:g}, seed {experiment['seed']}, "
-        f"{name} → {result['outcome']['outcome']}"
+        f"{result['data']['name']} → {result['outcome']['outcome']}"
     )
 
 
-def _png(figure: Figure) -> bytes:
+def set_title(figure: Figure, text: str, fontsize: int = 12) -> None:
+    """Writes above a figure, as they are, words that may come from outside, as a file's name does.
+
+    Dollars are no formula. Bytes that are no text, which matplotlib cannot draw, are "?".
+    """
+    drawable = text.encode("utf-8", "replace").decode()
+    figure.suptitle(drawable, fontsize=fontsize, parse_math=False)
+
+
+def png(figure: Figure, metadata: dict[str, str] | None = None) -> bytes:
+    """A figure as a PNG; a letter that the font lacks is an empty box in it."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": "jaxmlp"})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
+        figure.savefig(buffer, format="png", dpi=120, metadata=metadata)
     return buffer.getvalue()
+
+
+def _png(figure: Figure) -> bytes:
+    return png(figure, {"Software": "jaxmlp"})
 
 
 def _number(value: Any) -> float:
@@ -87,7 +103,7 @@ def _axes(figure: Figure, rows: int, columns: int, **options):
 def _curves(result: dict[str, Any]) -> Figure:
     """Losses and accuracies per epoch."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    figure.suptitle(title(result), fontsize=12)
+    set_title(figure, title(result))
     loss, accuracy = _axes(figure, 1, 2)[0]
     epochs = [row["epoch"] for row in result["epochs"]]
     classes = result["data"]["classes"]
@@ -114,7 +130,7 @@ def _curves(result: dict[str, Any]) -> Figure:
 def _first_steps(result: dict[str, Any], steps: dict[str, np.ndarray]) -> Figure:
     """Loss, gradient norms and dead units, step by step, on a logarithmic step axis."""
     figure = Figure(figsize=(11, 3.6), layout="constrained")
-    figure.suptitle(title(result), fontsize=12)
+    set_title(figure, title(result))
     loss, norms, dead = _axes(figure, 1, 3)[0]
     count = np.arange(1, len(steps["loss"]) + 1)
     classes, names = result["data"]["classes"], [layer["name"] for layer in result["layers"]]
@@ -163,7 +179,8 @@ def _weights(result: dict[str, Any], params: dict[str, np.ndarray]) -> Figure:
     columns = min(12, len(shown))
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(9, 0.78 * rows + 0.9), layout="constrained")
-    figure.suptitle(
+    set_title(
+        figure,
         f"{title(result)}\nfirst-layer weights of {len(shown)} units after training: grey 0, "
         "bright positive, dark negative, each on its own scale\n"
         "(all dark: every weight is negative, and the unit off on images whose pixels are not)",

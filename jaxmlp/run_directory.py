@@ -16,8 +16,9 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from jaxmlp import record_files
 from jaxmlp.record_files import KNOWN, READY, SUMS
@@ -26,29 +27,32 @@ INCOMING = ".jaxmlp-incoming"
 RESERVE = 4 << 20  # bytes for figures, result.json and steps.npz of a usual run; measured: 1 MB
 ATTEMPTS = 10  # at a lock, should its directory be removed and made again in between
 
+Differing = Callable[[dict[str, Any]], list[str]]  # of a result.json
+
 
 # ---- before the work
 
 
 @contextlib.contextmanager
-def claimed(out: Path, overwrite: bool, size: int) -> Iterator[None]:
+def claimed(out: Path, overwrite: bool, size: int, differing: Differing) -> Iterator[None]:
     """Makes `out` and keeps it for this process; removes it again if nothing was saved in it.
 
     Args:
         size: bytes of params.npz, which its disk must have free beside the rest of a record.
+        differing: as `check` takes it.
 
     Raises:
         ValueError: something stands there that must not be replaced, or another run is at work.
         OSError: the disk is full, or cannot be written.
     """
-    check(out, overwrite)
+    check(out, overwrite, differing)
     path = _real(out)
     made = [each for each in (path, *path.parents) if not each.exists()]
     try:
         with locked(path, str(out)):
             try:
                 move_ready(path)
-                check(out, overwrite)
+                check(out, overwrite, differing)
                 reserve(path, size + RESERVE)
                 yield
             finally:
@@ -71,8 +75,11 @@ def settle(out: Path) -> None:
             move_ready(path)
 
 
-def check(out: Path, overwrite: bool) -> None:
+def check(out: Path, overwrite: bool, differing: Differing) -> None:
     """Sees whether a run may be saved in `out`; touches nothing.
+
+    Args:
+        differing: names what makes a record another run's, whose epochs nothing replaces unasked.
 
     Raises:
         ValueError: something stands there that must not be replaced.
@@ -93,7 +100,7 @@ def check(out: Path, overwrite: bool) -> None:
         if not _is_plain(path / name):
             raise ValueError(f"{out / name} is no file of a run; move it away, or choose another")
     if not overwrite:
-        _check_unfinished(out)
+        _check_unfinished(out, differing)
 
 
 def _check_kind(out: Path) -> None:
@@ -108,18 +115,22 @@ def _check_kind(out: Path) -> None:
         raise ValueError(f"{out} is a loop of links; choose another --out") from None
 
 
-def _check_unfinished(out: Path) -> None:
+def _check_unfinished(out: Path, differing: Differing) -> None:
     keep = "--overwrite replaces it, --out DIR keeps both"
     try:
         if record_files.is_sealed(out):
-            result = record_files.read(out)["result.json"]
+            text = record_files.read(out)["result.json"]
         else:
-            result = record_files.content(out, "result.json")
-        finished = json.loads(result)["finished"]
+            text = record_files.content(out, "result.json")
+        result = json.loads(text)
+        finished = result["finished"] is not False
+        others = [] if finished else differing(result)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{out} holds a damaged run ({error}); {keep}") from None
-    if finished is not False:
+    if finished:
         raise ValueError(f"{out} holds a finished run; {keep}")
+    if others:
+        raise ValueError(f"{out} holds an unfinished run with another {', '.join(others)}; {keep}")
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from jaxmlp.flags import TerminatedError
@@ -48,6 +48,16 @@ class Signals:
             raise KeyboardInterrupt
         if self.number is not None:
             raise TerminatedError(f"terminated; {self.kept}")
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """What takes a moment, and is not to be left half way: signals do nothing meanwhile."""
+        before = {number: signal.signal(number, lambda *_: None) for number in NUMBERS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def after_epoch(self, say: Callable[[str], None], numbers: tuple[int, ...] = NUMBERS) -> None:
         """From here on the first signal is only noted, in `number`; a second ends the work.

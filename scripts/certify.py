@@ -27,7 +27,7 @@ def torch_epochs(experiment: Experiment, moved: Experiment, dataset: Dataset) ->
     import torch
     from run_torch import TorchRun
 
-    from jaxmlp.certificate import factors, ulps
+    from jaxmlp.certificate import factors, ulps, underflows
     from jaxmlp.torch_rng import TorchGenerator, batch_order, initial_weights
     from torchref import model, train
 
@@ -43,15 +43,20 @@ def torch_epochs(experiment: Experiment, moved: Experiment, dataset: Dataset) ->
     ]  # fmt: skip
     layers = [i for i, layer in enumerate(runs[0].model.layers) for _ in model.named(layer)]
 
-    def apart() -> tuple[int, float]:
-        largest, distance = 0, 0.0
+    def apart() -> tuple[int, float, int]:
+        largest, distance, underflowed = 0, 0.0, 0
         for layer, (name, before), (_, after) in zip(layers, *columns, strict=True):
             expected = before * scales[name][layer]
+            if torch.equal(expected, after):
+                continue
+            lost = underflows(expected.numpy(), after.numpy(), scales[name][layer])
+            underflowed += int(lost.sum())
+            after = torch.where(torch.from_numpy(lost), expected, after)
             if not torch.equal(expected, after):
                 largest = max(largest, int(ulps(expected.numpy(), after.numpy()).max()))
                 relative = float(torch.linalg.norm(after - expected) / torch.linalg.norm(expected))
                 distance = max(distance, math.inf if math.isnan(relative) else relative)
-        return largest, distance
+        return largest, distance, underflowed
 
     for _ in range(experiment.epochs):
         losses, found = [], []
@@ -63,10 +68,10 @@ def torch_epochs(experiment: Experiment, moved: Experiment, dataset: Dataset) ->
             losses.append([step.loss.numpy() for step in steps])
             found.append(apart())
         pair = np.array(losses).T
-        weight, distance = map(np.array, zip(*found, strict=True))
+        weights = map(np.array, zip(*found, strict=True))
         tests = [train.evaluate(run.model, run.loaders[1]) for run in runs]
         first, second = (test.correct / len(dataset.test_labels) for test in tests)
-        yield Epoch(pair, ulps(*pair), weight, distance, (first, second))
+        yield Epoch(pair, ulps(*pair), *weights, (first, second))
 
 
 def report(found: Certificate) -> str:
@@ -75,6 +80,11 @@ def report(found: Certificate) -> str:
     lost = ""
     if found.nonfinite_step is not None:
         lost = f" (not finite from step {found.nonfinite_step} on: nothing is shown from there)"
+    if found.underflow_step is not None:
+        lost = (
+            f", but for {number(found.underflowed, 'parameter')} that underflow"
+            f"{'s' * (found.underflowed == 1)} from step {found.underflow_step} on{lost}"
+        )
     if found.identical:
         return (
             f"IDENTICAL in every bit: {found.steps:,} losses, and {found.parameters:,} rescaled "

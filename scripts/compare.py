@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmlp import flags, output, run_directory
+from jaxmlp import flags, output, record_files, run_directory
 from jaxmlp.progress import number
 
 APART = 1e-3  # relative: where two loss curves are told as parted
@@ -74,6 +74,11 @@ def check(values: argparse.Namespace, first: dict[str, Any], second: dict[str, A
         raise ValueError(f"{values.out} is a directory; --out needs a file's name")
     if os.path.lexists(values.out) and not is_figure(values.out):
         raise ValueError(f"{values.out} is no figure of ours; choose another --out")
+    beside = (values.out.parent, values.out.parent / record_files.READY)
+    if any(values.out.name in record_files.listed(directory) for directory in beside):
+        raise ValueError(
+            f"{values.out} is of a record ({record_files.SUMS} lists it); choose another --out"
+        )
 
 
 def is_figure(path: Path) -> bool:

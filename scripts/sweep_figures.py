@@ -15,8 +15,8 @@ from matplotlib.colors import ListedColormap, LogNorm
 
 from jaxmlp import flags, forecast
 from jaxmlp.experiment import PER_TENSOR
-from jaxmlp.question_figures import panels, png
-from jaxmlp.report import BLUE, GREY, ORANGE
+from jaxmlp.question_figures import panels
+from jaxmlp.report import BLUE, GREY, ORANGE, png
 
 VALUE = "test_accuracy"
 DECADES = 10  # a ratio of the ends from which on an axis is logarithmic

@@ -141,6 +141,80 @@ def test_an_overflow_ends_the_identity_and_is_reported(tiny_dataset):
     assert "nan" not in said
 
 
+FADING = Experiment(  # halves a weight without gradient at every step
+    hidden=(5,), batch_size=4, momentum=0.0, learning_rate=(0.5,), weight_decay=(1.0,), epochs=40,
+)  # fmt: skip
+
+
+def with_a_black_pixel(dataset):
+    images = {
+        f"{split}_images": getattr(dataset, f"{split}_images").copy() for split in ("train", "test")
+    }
+    for each in images.values():
+        each[:, 0, 0, 0] = 0
+    return dataclasses.replace(dataset, **images)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_weights_that_underflow_are_told_and_are_no_fault(framework, tiny_dataset):
+    dataset = with_a_black_pixel(tiny_dataset)
+    found = certify(framework, FADING, transport(FADING, 256.0, scheme="first-layer"), dataset)
+    assert found.identical
+    assert found.weight_distance == 0
+    assert 0 < found.underflowed < found.parameters  # the black pixel's, and dead units'
+    assert found.underflow_step is not None
+    # 2^-126 is the smallest normal number, the weights begin below 1 and the others 2^8 below them.
+    assert 100 < found.underflow_step <= 126
+    count = "1 parameter that underflows" if found.underflowed == 1 else "parameters that underflow"
+    assert f"{count} from step {found.underflow_step} on" in command.report(found)
+    short = dataclasses.replace(FADING, epochs=1)
+    found = certify(framework, short, transport(short, 256.0), dataset)
+    assert (found.underflowed, found.underflow_step) == (0, None)
+    assert "underflow" not in command.report(found)
+
+
+def test_underflow_hides_no_fault_in_a_weight_of_normal_size(tiny_dataset):
+    moved = transport(FADING, 256.0, scheme="first-layer")
+    decay, rest = moved.per_layer("weight_decay")[0], moved.per_layer("weight_decay")[1:]
+    wrong = dataclasses.replace(moved, weight_decay=(1.001 * decay, *rest))
+    for framework in FRAMEWORKS:
+        found = certify(framework, FADING, wrong, with_a_black_pixel(tiny_dataset))
+        assert not found.identical
+        assert found.weight_step == 1
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_fault_among_tiny_weights_is_noticed_by_the_losses(framework, tiny_dataset):
+    tiny = Experiment(
+        hidden=(), optimizer="lion", batch_size=4, epochs=1, input_scale=1e34, init_scale=(1e-34,),
+        learning_rate=(1e-35,), weight_decay=(1e34,),
+    )  # fmt: skip
+    wrong = dataclasses.replace(tiny, weight_decay=(2e34,))
+    found = certify(framework, tiny, wrong, tiny_dataset)
+    assert found.weight_step is None
+    assert found.underflow_step == 1
+    assert found.loss_step == 2
+    assert not found.identical
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_underflow_is_a_difference_of_two_tiny_weights_alone(dtype):
+    limit = np.finfo(dtype).tiny / np.finfo(dtype).eps
+    below = limit / 2
+    nan, inf = np.nan, np.inf
+    expected = np.array([below, below, 0.0, below, below, limit, 1.0, nan, below, inf], dtype)
+    found = np.array([below, 0.0, -below, limit, 1.0, below, 1.5, 0.0, nan, 0.0], dtype)
+    allowed = [False, True, True, False, False, False, False, False, False, False]
+    kinds = (np.asarray, jnp.asarray) if dtype is np.float32 else (np.asarray,)
+    for kind in kinds:
+        mask = np.asarray(certificate.underflows(kind(expected), kind(found), 1.0))
+        assert mask.tolist() == allowed
+        smaller = kind(expected / 4), kind(found / 4)
+        assert np.asarray(certificate.underflows(*smaller, 0.25)).tolist()[3:5] == [True, False]
+        larger = kind(expected * 4), kind(found * 4)
+        assert np.asarray(certificate.underflows(*larger, 4.0)).tolist() == allowed
+
+
 def test_other_runs_are_refused(tiny_dataset):
     with pytest.raises(ValueError, match="make everything else equal"):
         certify("jax", Experiment(), Experiment(seed=1), tiny_dataset)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import arrays
 
-from jaxmlp import record, run_directory, train
+from jaxmlp import checkpoint_directory, record, run_directory, train
 
 FAST = ("--hidden", "5", "6", "--batch-size", "8", "--epochs", "5", "--no-forecast")
 KEPT = (*FAST, "--out", "resumed", "--checkpoint", "ck")
@@ -239,7 +239,10 @@ def test_a_checkpoint_under_another_epochs_name_is_damaged(command, stopped, tmp
 
 
 @pytest.mark.parametrize("foreign", ["probe", "2024/photo.jpg", "2024/", "3/notes.txt",
-                                     "3/state/notes.txt", "7", "4.txt"])  # fmt: skip
+                                     "3/state/notes.txt", "7", "4.txt",
+                                     "6.orbax-checkpoint-tmp-mine/notes.txt",
+                                     "6.orbax-checkpoint-tmp/notes.txt",
+                                     "6.orbax-checkpoint-tmp-mine/"])  # fmt: skip
 def test_what_is_not_ours_in_a_checkpoints_directory_is_refused_and_stays(
     command, stopped, tmp_path, foreign
 ):
@@ -272,6 +275,35 @@ def test_a_folder_in_the_checkpoints_directory_stays_even_if_it_comes_while_trai
     monkeypatch.setattr(train.Run, "row", storing)
     command(*KEPT)
     assert (tmp_path / "ck" / "2024" / "photo.jpg").read_text() == "precious"
+
+
+@pytest.mark.parametrize("link", ["3", "3.orbax-checkpoint-tmp", "3.orbax-checkpoint-tmp/state"])
+def test_a_link_with_a_checkpoints_name_is_refused_before_training(command, tmp_path, link):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "ck" / link).parent.mkdir(parents=True)
+    (tmp_path / "ck" / link).symlink_to(tmp_path / "mine")
+    status, out, err = command(*KEPT)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "ck holds 3" in err
+    assert "epoch 1/5" not in out
+    assert (tmp_path / "ck" / link).is_symlink()
+
+
+def test_only_what_orbax_left_unfinished_is_removed(command, tmp_path, monkeypatch):
+    left = tmp_path / "ck" / "3.orbax-checkpoint-tmp" / "state.orbax-checkpoint-tmp"
+    left.mkdir(parents=True)
+    (left / "manifest.ocdbt.__lock").write_text("")
+    check, foreign = checkpoint_directory.check, tmp_path / "ck" / "4.orbax-checkpoint-tmp"
+
+    def before(*arguments):
+        check(*arguments)
+        foreign.mkdir()
+        (foreign / "notes.txt").write_text("precious")
+
+    monkeypatch.setattr(checkpoint_directory, "check", before)
+    assert command(*KEPT, "--epochs", "2")[0] == 0
+    assert (foreign / "notes.txt").read_text() == "precious"
+    assert names(tmp_path / "ck") == ["4.orbax-checkpoint-tmp"]
 
 
 def test_two_runs_with_the_same_checkpoints_at_once_are_refused(command, start, tmp_path):
@@ -341,6 +373,7 @@ BAD = [  # arguments, status, words of the one line
     (("--checkpoint", "loop"), 2, "loop is a file or a loop of links"),
     (("--checkpoint", "full"), 2, "full holds thesis.txt, which is no checkpoint"),
     (("--checkpoint", "."), 2, "must lie apart"),
+    (("--checkpoint", ""), 2, "--checkpoint has an empty name; give a directory's"),
     (("--checkpoint", "tiny.npz/below"), 1, "Not a directory"),
     (("--checkpoint", "/proc/nowhere"), 1, "/proc/nowhere"),
     (("--checkpoint", "a/ck", "--out", "a"), 2, "must lie apart"),
@@ -420,3 +453,24 @@ def test_a_command_that_has_finished_says_so_and_leaves_no_checkpoint(
     status, _, err = command(*KEPT, "--seed", "1")
     assert status == 2
     assert "resumed holds a finished run" in err
+
+
+def test_the_record_that_is_there_is_printed_where_it_was_asked_for(command, tmp_path):
+    assert command(*KEPT)[0] == 0
+    status, out, err = command(*KEPT, "--json")
+    assert (status, err) == (0, "resumed holds this run's record; nothing is left to do\n")
+    assert out == (tmp_path / "resumed" / "result.json").read_text()
+
+
+def test_another_frameworks_record_is_not_this_runs(command, stopped, tmp_path):
+    pytest.importorskip("torch")
+    import run_torch
+
+    run_torch.main([*FAST[:-1], "--data", "tiny.npz", "--out", "resumed"])
+    assert stopped(*KEPT[:-3], "other", *KEPT[-2:])[0] == 75
+    before = (tmp_path / "resumed" / "result.json").read_bytes()
+    status, _, err = command(*KEPT)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "resumed holds a finished run; --overwrite replaces it" in err
+    assert names(tmp_path / "ck") == ["2", "3"]
+    assert (tmp_path / "resumed" / "result.json").read_bytes() == before

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import compare
 import numpy as np
 import pytest
 
-from jaxmlp import flags, record_files, report, run_directory, saved_record
+from jaxmlp import flags, question_figures, record_files, report, run_directory, saved_record
 from jaxmlp.record_files import KNOWN, SUMS
 
 FLIPS = 1000
@@ -75,8 +76,13 @@ def snapshot(directory: Path, without: tuple[str, ...] = ()) -> dict[str, Any]:
     return told
 
 
+def nothing(result: dict[str, Any]) -> list[str]:
+    """What these runs differ in."""
+    return []
+
+
 def save(out: Path, content: dict[str, bytes], overwrite: bool = False) -> None:
-    with run_directory.claimed(out, overwrite, size=0):
+    with run_directory.claimed(out, overwrite, 0, nothing):
         run_directory.save(out, content)
 
 
@@ -210,7 +216,7 @@ def test_what_the_new_record_does_not_have_goes_only_if_it_is_the_old_ones(tmp_p
 
 
 def test_a_file_that_takes_a_records_name_meanwhile_stays_and_so_does_the_record(tmp_path):
-    with run_directory.claimed(tmp_path, False, 0):
+    with run_directory.claimed(tmp_path, False, 0, nothing):
         (tmp_path / "steps.npz").write_text("precious")
         with pytest.raises(ValueError, match="is not ours"):
             run_directory.save(tmp_path, NEW)
@@ -230,7 +236,7 @@ def test_a_file_that_takes_a_records_name_before_a_killed_run_is_finished_stays(
         move(path, target)
         raise Killed
 
-    with monkeypatch.context() as patched, run_directory.claimed(tmp_path, False, 0):
+    with monkeypatch.context() as patched, run_directory.claimed(tmp_path, False, 0, nothing):
         patched.setattr(Path, "replace", killed)
         with pytest.raises(Killed):
             run_directory.save(tmp_path, NEW)
@@ -255,17 +261,17 @@ def test_a_folder_or_a_link_with_a_records_name_is_refused(tmp_path, name):
 
 def test_a_claim_leaves_nothing_behind_and_ends_with_its_context(tmp_path):
     out = tmp_path / "a" / "b"
-    with run_directory.claimed(out, False, 0):
+    with run_directory.claimed(out, False, 0, nothing):
         assert out.is_dir()
         with (
             pytest.raises(ValueError, match="another run is at work"),
-            run_directory.claimed(out, False, 0),
+            run_directory.claimed(out, False, 0, nothing),
         ):
             pass
         assert out.is_dir()
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mine").mkdir()
-    with run_directory.claimed(tmp_path / "mine", False, 0):
+    with run_directory.claimed(tmp_path / "mine", False, 0, nothing):
         pass
     assert (tmp_path / "mine").is_dir()
 
@@ -452,3 +458,28 @@ def test_compare_replaces_its_own_figure_and_no_other_file(run, capsys, tmp_path
     for _ in range(2):
         compare.main([str(run), str(run), "--out", str(tmp_path / "new.png")])
     assert (tmp_path / "new.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_records_names_are_drawn_whatever_is_in_them(run, capsys):
+    text = (run / "result.json").read_text()
+    for name in ("\ud800", r"a$\frac$", "\N{CJK UNIFIED IDEOGRAPH-4E2D}"):
+        (run / "result.json").write_text(edited(text, ("data", "name"), name))
+        reseal(run)
+        compare.main([str(run), str(run), "--out", str(run.parent / "c.png")])
+        assert capsys.readouterr().err == ""
+        figure, _ = question_figures.panels(f"3 runs on {name}", 1, 4)  # a sweep's
+        assert report.png(figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["curves.png", "weights.png"])
+def test_compare_draws_over_no_file_that_sums_list(run, capsys, name):
+    other = run.parent / "other"
+    shutil.copytree(run, other)
+    (other / "weights.png").unlink()  # listed all the same
+    before = snapshot(other)
+    with pytest.raises(SystemExit) as ended:
+        compare.main([str(run), str(run), "--out", str(other / name)])
+    told = capsys.readouterr().err
+    assert (ended.value.code, told.count("\n")) == (2, 1)
+    assert f"{name} is of a record (SHA256SUMS lists it); choose another --out" in told
+    assert snapshot(other) == before

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import arrays
 
 from jaxmlp import flags as command_line
 from jaxmlp import record
@@ -100,6 +101,31 @@ def test_a_finished_run_is_not_overwritten_unless_asked(command, tmp_path):
     assert command(*FAST, "--out", "a", "--seed", "1", "--overwrite")[0] == 0
     assert load_json(tmp_path / "a" / "result.json")["experiment"]["seed"] == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "tiny.npz"]
+
+
+def test_an_unfinished_run_gives_way_to_itself_alone(command, tmp_path, monkeypatch):
+    from jaxmlp import train
+
+    def interrupted(run, epoch, result, row=train.Run.row):
+        os.kill(os.getpid(), signal.SIGINT)
+        return row(run, epoch, result)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train.Run, "row", interrupted)
+        assert command(*FAST, "--out", "a")[0] == 130
+    np.savez(tmp_path / "other.npz", **arrays(seed=1))
+    before = (tmp_path / "a" / "result.json").read_bytes()
+    for flags, data, words in (
+        (("--seed", "1", "--bias"), "tiny.npz", "another bias, seed"),
+        ((), "other.npz", "another data"),
+    ):
+        status, out, err = command(*FAST, *flags, "--out", "a", data=data)
+        assert (status, err.count("\n")) == (2, 1)
+        assert f"a holds an unfinished run with {words}; --overwrite replaces it" in err
+        assert "epoch" not in out
+        assert (tmp_path / "a" / "result.json").read_bytes() == before
+    assert command(*FAST, "--out", "a")[0] == 0
+    assert record.load(tmp_path / "a")[0]["finished"]
 
 
 def test_a_flag_overrides_its_case(command, tmp_path):
@@ -381,10 +407,24 @@ def test_text_from_outside_is_shown_as_it_is(command, tmp_path):
     assert "record: [bold]x[/bold] :smile:\n" in out
 
 
-def test_the_name_of_the_data_is_no_formula(command, tmp_path):
-    name = r"a$\frac$.npz"
-    (tmp_path / "tiny.npz").rename(tmp_path / name)
-    assert command(*FAST, "--out", "a", data=name)[0] == 0
+NAMES = {
+    "a formula": r"a$\frac$",
+    "dollars that spare one another": r"we$\foo$ ",
+    "bytes that are no text": os.fsdecode(b"bad\xff"),
+    "letters without a glyph": "\N{CJK UNIFIED IDEOGRAPH-4E2D}\x01\n\U0001f600",
+}
+
+
+@pytest.mark.parametrize("what", NAMES)
+def test_no_name_of_the_data_costs_the_record(script, tmp_path, tiny_npz, what):
+    name = NAMES[what]
+    tiny_npz.rename(tmp_path / f"{name}.npz")
+    again = ("--data", f"{name}.npz", "--checkpoint", "ck", "--no-forecast")  # the last one counts
+    process = script_process(script, tmp_path, *FAST, *again, errors="surrogateescape")
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    (directory,) = (tmp_path / "runs").iterdir()
+    assert record.load(directory)[0]["data"]["name"] == name
 
 
 FOREIGN = {  # contents of a directory that --out names, and whether a record may go there
@@ -511,6 +551,43 @@ def test_a_signal_while_the_record_is_written_costs_nothing(command, tmp_path, m
         return build(**options)
 
     monkeypatch.setattr(record, "build", signalled)
+    assert command(*FAST, "--out", "a")[0] == 0
+    assert record.load(tmp_path / "a")[0]["finished"]
+
+
+@pytest.mark.parametrize("checkpoint", [(), ("--checkpoint", "ck")])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_after_the_record_is_written_a_signal_says_where_it_is(
+    command, tmp_path, monkeypatch, number, checkpoint
+):
+    from jaxmlp import terminal
+
+    def signalled(*arguments):
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(terminal, "conclude", signalled)
+    status, _, err = command(*FAST, "--out", "a", *checkpoint)
+    word, expected = ("terminated", 75) if number == signal.SIGTERM else ("interrupted", 130)
+    assert (status, err) == (expected, f"error: {word}; the record is in a\n")
+    assert record.load(tmp_path / "a")[0]["finished"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_no_number_of_signals_stops_the_writing_of_the_record(
+    command, tmp_path, monkeypatch, number
+):
+    from jaxmlp import run_directory
+
+    move_ready = run_directory.move_ready
+
+    def signalled(out):
+        move_ready(out)
+        if (out / "SHA256SUMS").exists():
+            for _ in range(3):
+                os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(run_directory, "move_ready", signalled)
     assert command(*FAST, "--out", "a")[0] == 0
     assert record.load(tmp_path / "a")[0]["finished"]
 

@@ -86,6 +86,19 @@ def test_sigterm_keeps_the_finished_epochs_of_either(command, monkeypatch):
         assert len(record.load(Path("a"))[0]["epochs"]) == 2
 
 
+def test_an_unfinished_run_of_the_other_framework_stays(command, monkeypatch):
+    def interrupted(run, epoch, result, row=run_torch.TorchRun.row):
+        os.kill(os.getpid(), signal.SIGINT)
+        return row(run, epoch, result)
+
+    monkeypatch.setattr(run_torch.TorchRun, "row", interrupted)
+    assert command(run_torch, *FAST, "--out", "a")[0] == 130
+    status, _, err = command(run_jax, *FAST, "--out", "a")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "a holds an unfinished run with another framework; --overwrite replaces it" in err
+    assert record.load(Path("a"))[0]["framework"] == "torch"
+
+
 def test_the_default_directories_of_the_two_are_their_own(command, tmp_path):
     for script in (run_jax, run_torch):
         assert command(script, *FAST)[0] == 0
