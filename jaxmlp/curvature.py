@@ -8,6 +8,7 @@ that is the same run (rescaling.py).
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -159,22 +160,33 @@ def sharpness(
     with devices.precision(experiment):
         params, rest = ready.state.params, (ready.hyper, batches, ready.images)
         static = (program(experiment), ready.widths, params)
-        root = root_rates(*static, *rest)
+        unit = _root_rate_exponent(ready.hyper)
+        root = jax.tree.map(lambda r: r * 2.0**-unit, root_rates(*static, *rest))
         size = sum(leaf.size for leaf in jax.tree.leaves(params))
         value = _largest_eigenvalue(
             lambda vector: hessian_product(*static, root, *rest, vector),
             size, np.dtype(devices.dtype(experiment)), tolerance,
         )  # fmt: skip
-    return Sharpness(value, stability_limit(experiment), batches.size)
+    return Sharpness(value * 4.0**unit, stability_limit(experiment), batches.size)
+
+
+def _root_rate_exponent(hyper: Hyperparameters) -> int:
+    """The power of two nearest to the root of the largest learning rate; 0 if that is 0.
+
+    In this unit products with D^½ neither under- nor overflow because of the rates.
+    """
+    rate = max(float(jnp.max(rates.learning_rate)) for rates in hyper.rates.values())
+    return round(math.log2(rate) / 2) if 0 < rate < math.inf else 0
 
 
 def _largest_eigenvalue(
     product: Callable[[Array], Array], size: int, dtype: np.dtype, tolerance: Any
 ) -> float:
     """Of a symmetric matrix that is known by its products; NaN if one of them is not finite."""
+    unit = 1.0
 
     def finite(vector):
-        result = np.asarray(product(jnp.asarray(vector.reshape(-1), dtype)))
+        result = np.asarray(product(jnp.asarray(vector.reshape(-1), dtype))) * dtype.type(unit)
         if not np.isfinite(result).all():
             raise FloatingPointError
         return result
@@ -185,15 +197,22 @@ def _largest_eigenvalue(
         if size <= LANCZOS:
             columns = [finite(unit) for unit in np.eye(size, dtype=dtype)]
             return float(np.linalg.eigvalsh(columns)[-1])
-        if not finite(start).any():  # nothing learns, or the loss is flat; ARPACK refuses zeros
+        first = finite(start)
+        if not first.any():  # nothing learns, or the loss is flat; ARPACK refuses zeros
             return 0.0
+        # ARPACK's tolerance is relative for eigenvalues above eps^⅔ alone, and absolute below.
+        unit = 2.0 ** min(126, -math.frexp(_norm(first) / _norm(start))[1])  # float32 ends there
         values = eigsh(
             operator, k=1, which="LA", v0=start, ncv=LANCZOS, tol=tolerance,
             maxiter=PRODUCTS // (LANCZOS // 2), return_eigenvectors=False,
         )  # fmt: skip
-        return float(values[0])
+        return float(values[0]) / unit
     except (FloatingPointError, ArpackError):
         return float("nan")
+
+
+def _norm(vector: np.ndarray) -> float:
+    return float(np.linalg.norm(vector.astype(np.float64)))
 
 
 def sample(order: Int[np.ndarray, "steps batch"], images: int = SAMPLE):

@@ -68,10 +68,10 @@ def torch_epochs(experiment: Experiment, moved: Experiment, dataset: Dataset) ->
             losses.append([step.loss.numpy() for step in steps])
             found.append(apart())
         pair = np.array(losses).T
-        weights = map(np.array, zip(*found, strict=True))
+        weight, distance, lost = map(np.array, zip(*found, strict=True))
         tests = [train.evaluate(run.model, run.loaders[1]) for run in runs]
         first, second = (test.correct / len(dataset.test_labels) for test in tests)
-        yield Epoch(pair, ulps(*pair), *weights, (first, second))
+        yield Epoch(pair, ulps(*pair), weight, distance, lost, (first, second))
 
 
 def report(found: Certificate) -> str:

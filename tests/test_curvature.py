@@ -1,6 +1,7 @@
 """Sharpness: against a dense eigendecomposition, against PyTorch, and under every transport."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +86,39 @@ def test_it_belongs_to_the_run_whatever_the_input_scale(name, tiny_dataset):
         )
     scaled = dataclasses.replace(experiment, input_scale=255.0)
     assert of(scaled, tiny_dataset).value > 5 * of(experiment, tiny_dataset).value
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_it_is_proportional_to_the_rate_however_small_that_is(optimizer, tiny_dataset):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 48, 6, 5, 3), dtype=np.uint8)
+    labels = np.arange(48, dtype=np.int32) % 7
+    larger = dataclasses.replace(
+        tiny_dataset, train_images=pixels[0], train_labels=labels,
+        test_images=pixels[1], test_labels=labels,
+    )  # fmt: skip
+    asked = Experiment(optimizer=optimizer, batch_size=8)
+    ratios = []
+    for rate in (0.1, 1e-30, 1e-20, 1e-12, 1e-6, 1e-5, 10.0, 1e10):
+        found = of(dataclasses.replace(asked, learning_rate=(rate,)), larger, curvature.TOLERANCE)
+        ratios.append(found.value / rate)
+    # Rates are rounded to float32, so are their roots, and each of a product's sums and products.
+    assert ratios == pytest.approx([ratios[0]] * len(ratios), rel=100 * 2.0**-23)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_small_eigenvalue_is_looked_at_as_closely_as_a_large_one(dtype):
+    diagonal = np.linspace(-0.5, 1, 300).astype(dtype)
+
+    def found(exponent: int) -> float:
+        scaled: Any = diagonal * dtype(2.0**exponent)
+        with jax.enable_x64(dtype is np.float64):
+            return curvature._largest_eigenvalue(
+                lambda vector: jnp.asarray(scaled) * vector, 300, np.dtype(dtype), 1e-2
+            )
+
+    assert found(0) == pytest.approx(1, rel=1e-2)
+    for exponent in (-90, -40, -20, 20, 90):
+        assert found(exponent) == found(0) * 2.0**exponent
 
 
 def test_the_products_are_pytorchs(tiny_dataset):
