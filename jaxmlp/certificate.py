@@ -172,7 +172,7 @@ def side_by_side(
         second = jax.tree.map(jnp.where, lost, expected, second)
         found = (
             metrics.loss, ulps(metrics.loss[0], metrics.loss[1]), _largest(expected, second),
-            _relative(expected, second), sum(jnp.sum(mask) for mask in jax.tree.leaves(lost)),
+            _relative(expected, second), jnp.sum(jnp.array([jnp.sum(mask) for mask in jax.tree.leaves(lost)])),
         )  # fmt: skip
         return pair, found
 
