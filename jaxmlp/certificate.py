@@ -139,10 +139,10 @@ def certify(experiment: Experiment, moved: Experiment, dataset: Dataset) -> Iter
             states, found, test = compiled(
                 program(experiment), runs[0].widths, states, hypers, scales, batches, runs[0].images
             )
-            (losses, *apart), correct = jax.device_get((found, test.correct))
+            (losses, *rest), correct = jax.device_get((found, test.correct))
+            loss, weight, distance, lost = rest
         first, second = (int(count) / test_size for count in correct)
-        loss_ulps, weight_ulps, distance, lost = apart
-        yield Epoch(losses.T, loss_ulps, weight_ulps, distance, lost, (first, second))
+        yield Epoch(losses.T, loss, weight, distance, lost, (first, second))
 
 
 def side_by_side(
@@ -170,15 +170,12 @@ def side_by_side(
         ]
         expected = jax.tree.map(jnp.multiply, factors, first)
         lost = jax.tree.map(underflows, expected, second, factors)
+        count = jnp.sum(jnp.array([jnp.sum(mask) for mask in jax.tree.leaves(lost)]))
         second = jax.tree.map(jnp.where, lost, expected, second)
-        underflowed = jnp.sum(jnp.array([jnp.sum(mask) for mask in jax.tree.leaves(lost)]))
         found = (
-            metrics.loss,
-            ulps(metrics.loss[0], metrics.loss[1]),
-            _largest(expected, second),
-            _relative(expected, second),
-            underflowed,
-        )
+            metrics.loss, ulps(metrics.loss[0], metrics.loss[1]), _largest(expected, second),
+            _relative(expected, second), count,
+        )  # fmt: skip
         return pair, found
 
     states, found = jax.lax.scan(both, states, batch_indices)

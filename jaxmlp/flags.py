@@ -212,7 +212,9 @@ def add_run_flags(flags: Parser) -> None:
         help="the run's directory (default: runs/CASE-DATA-FRAMEWORK-HASH)",
     )  # fmt: skip
     output.add_argument(
-        "--overwrite", action="store_true", help="replace a finished run that stands there"
+        "--overwrite",
+        action="store_true",
+        help="replace a finished run, or another's, that stands there",
     )
     output.add_argument(
         "--json", action="store_true",

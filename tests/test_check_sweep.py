@@ -1,6 +1,7 @@
 """scripts/check_sweep.py: a sweep's runs beside themselves alone."""
 
 import check_sweep
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import sweep
@@ -55,6 +56,21 @@ def test_the_tables_of_a_finished_sweep(tiny_npz, tmp_path, capsys, monkeypatch)
         check_sweep.main([str(out), "--data", str(tiny_npz)])
     assert ended.value.code == 1
     assert "0 of 8 end alike" in capsys.readouterr().out
+
+
+def test_a_mean_over_few_test_images_is_the_same_in_every_bit(tmp_path, capsys):
+    rng = np.random.default_rng(21)
+    arrays = {}
+    for split, size in {"train": 48, "test": 21}.items():
+        arrays[f"{split}_images"] = rng.integers(0, 256, (size, 6, 5, 3), dtype=np.uint8)
+        arrays[f"{split}_labels"] = rng.integers(0, 10, size)
+    np.savez(tmp_path / "few.npz", **arrays)
+    data = ["--data", str(tmp_path / "few.npz")]
+    asked = ["--hidden", "5", "--batch-size", "8", "--epochs", "4", "--seed", "0", "1"]
+    rates = ["--learning-rate", "0.1", "0.01", "--no-forecast"]
+    sweep.main([*data, *asked, *rates, "--out", str(tmp_path / "s")])
+    check_sweep.main([str(tmp_path / "s"), *data])
+    assert "4 of 4 runs: every epoch the same in every bit" in capsys.readouterr().out
 
 
 def test_it_has_its_own_help_and_no_flag_that_it_ignores(tmp_path, capsys):
