@@ -1,6 +1,7 @@
 """Shared by the tests: a tiny data set whose sizes are all distinct, a cache, the JAX command."""
 
 import importlib.util
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+# In the background of a plain shell, pytest and the commands that tests start would ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "run_jax.py"
 TRAIN, TEST, CHANNELS, HEIGHT, WIDTH, CLASSES = 24, 10, 3, 5, 4, 7
