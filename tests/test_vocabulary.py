@@ -90,3 +90,15 @@ def test_a_verdict_begins_with_its_outcome(loss, silent):
     text = verdict.in_words(found, made)
     assert text.lower().startswith(found["outcome"]["outcome"] + ":")
     assert not RETIRED.search(text)
+
+
+def test_the_probability_from_which_on_fails_is_foretold_is_told_as_it_is():
+    told = explanation.forecast({
+        "ratio": 2.0, "sharpness": 7.6, "limit": 3.8, "fails": 0.4, "diverges": 1.0,
+        "course": "fails",
+    })  # fmt: skip
+    assert (
+        f"(foretold from {forecast.FAILS_FROM:.0%} on)".replace("%", explanation.NO_BREAK) in told
+    )
+    glossary = (ROOT / "docs" / "glossary.md").read_text()
+    assert f"`fails` is foretold from a\nprobability of {forecast.FAILS_FROM} on" in glossary
