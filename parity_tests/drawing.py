@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxmlp.data import Dataset
+from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import OPTIMIZER_DEFAULTS, Experiment
 from parity_tests import problems
 

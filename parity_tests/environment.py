@@ -40,7 +40,7 @@ def describe() -> dict[str, str]:
     import jax
     import torch
 
-    from jaxmlp import devices
+    from jaxmlp.device import processes as devices
     from jaxmlp.experiment import Experiment
 
     with devices.precision(Experiment()):

@@ -16,7 +16,7 @@ from parity_tests import sides
 from parity_tests.comparison import Comparison
 from parity_tests.levels import LEVELS
 
-OURS = ("jaxmlp", "torchref", "parity_tests", "run_torch")
+OURS = ("jaxmlp", "torchref", "parity_tests")
 Level = Callable[[bool], Iterator[Comparison]]
 MARGIN = 10  # no tolerance may stand above a tenth of a fault that it must catch
 
@@ -28,10 +28,10 @@ class Fault(NamedTuple):
     new: str
 
 
-RNG, PIXELS, TRAIN = "jaxmlp.torch_rng", "jaxmlp.preprocessing", "jaxmlp.train"
-MODEL, OPTIMIZER = "jaxmlp.model", "jaxmlp.optimizer"
+RNG, PIXELS, TRAIN = "jaxmlp.torch_rng", "jaxmlp.train.preprocessing", "jaxmlp.train.step"
+MODEL, OPTIMIZER = "jaxmlp.train.model", "jaxmlp.train.optimizer"
 TORCH_MODEL, TORCH_DATA, TORCH_TRAIN = "torchref.model", "torchref.data", "torchref.train"
-RUN_TORCH = "run_torch"
+RUN_TORCH = "jaxmlp.commands.run_torch"
 
 FAULTS: dict[str, list[Fault]] = {  # by the first level that notices them
     "seeds": [

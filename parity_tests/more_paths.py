@@ -12,14 +12,19 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import run_jax
-import run_torch
 
-from jaxmlp import certificate, data, devices, flags, record, rescaling, train
-from jaxmlp.data import Dataset
+from jaxmlp.commands import flags, run_torch
+from jaxmlp.commands import run as run_jax
+from jaxmlp.data import dataset as data
+from jaxmlp.data.dataset import Dataset
+from jaxmlp.device import processes as devices
 from jaxmlp.experiment import Experiment
-from jaxmlp.forecast import forecast
-from jaxmlp.sweep import Sweep
+from jaxmlp.forecast.rehearsal import forecast
+from jaxmlp.law import transport as rescaling
+from jaxmlp.record import saved as saved_record
+from jaxmlp.sweep.sweep import Sweep
+from jaxmlp.train import certificate
+from jaxmlp.train import step as train
 from parity_tests.comparison import Comparison, bitwise, compare
 from parity_tests.drawing import Drawn, decade
 
@@ -135,7 +140,7 @@ def by_commands(drawn: Drawn, dataset: Dataset) -> Iterator[Comparison]:
         ):
             run_jax.main([*words, f"{name}/jax", "--no-forecast"])
             run_torch.main([*words, f"{name}/torch"])
-        sides = [record.load(Path(name) / side) for side in ("jax", "torch")]
+        sides = [saved_record.load(Path(name) / side) for side in ("jax", "torch")]
     for part in ("experiment", "layers", "data", "canonical", "explanation", "finished"):
         mine, other = (str(result[part]) for result, _, _ in sides)
         yield same(drawn, f"record: {part}", mine, other)

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxmlp import data, question
-from jaxmlp.data import Dataset
+from jaxmlp import question
+from jaxmlp.data import dataset as data
+from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import Experiment
 
 REAL = Path(

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import run_torch
 import torch
 
-from jaxmlp import train, verdict
-from jaxmlp.data import Dataset
+from jaxmlp.commands import run_torch
+from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import Experiment
+from jaxmlp.record import outcomes as verdict
+from jaxmlp.train import step as train
 from parity_tests import drawing, more_paths, sides
 from parity_tests.comparison import Comparison, bitwise, compare
 from parity_tests.drawing import Drawn

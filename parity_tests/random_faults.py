@@ -18,7 +18,7 @@ from parity_tests.faults import (
     notice,
 )
 
-SWEEP, CERTIFICATE = "jaxmlp.sweep", "jaxmlp.certificate"
+SWEEP, CERTIFICATE = "jaxmlp.sweep.sweep", "jaxmlp.train.certificate"
 FAMILIES = 3  # in which the edge is tried
 
 FAULTS: dict[str, list[Fault]] = {  # by the edge that reaches them

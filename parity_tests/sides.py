@@ -12,15 +12,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-import run_torch
 import torch
 
 import torchref.data
 import torchref.model
 import torchref.train
-from jaxmlp import devices, model, optimizer, preprocessing, torch_rng, train
-from jaxmlp.data import Dataset
+from jaxmlp import torch_rng
+from jaxmlp.commands import run_torch
+from jaxmlp.data.dataset import Dataset
+from jaxmlp.device import processes as devices
 from jaxmlp.experiment import Experiment
+from jaxmlp.train import model, optimizer, preprocessing
+from jaxmlp.train import step as train
 
 Layers = list[dict[str, np.ndarray]]
 torch_device = "cpu"  # where the reference computes; scripts/parity.py can choose cuda

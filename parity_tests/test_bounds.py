@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from jaxmlp import devices
+from jaxmlp.device import processes as devices
 from jaxmlp.experiment import Experiment
 from parity_tests.bounds import EXPM1, LIBRARY, SQRT, UNIT, Bounded, exact, gamma
 

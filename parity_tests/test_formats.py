@@ -5,12 +5,12 @@ import pickle
 
 import numpy as np
 import pytest
-import run_torch
 import torchvision_format
 from tfds_format import write_tfds
 
 import torchref.data
-from jaxmlp import data
+from jaxmlp.commands import run_torch
+from jaxmlp.data import dataset as data
 from jaxmlp.experiment import Experiment
 from jaxmlp.torch_rng import TorchGenerator, batch_order
 

@@ -94,7 +94,7 @@ def test_a_fault_can_still_be_planted(edge, fault):
 
 
 def parity_command(capsys, tmp_path, *words: str) -> tuple[int, str, str]:
-    import parity
+    from parity_tests import command as parity
 
     with pytest.raises(SystemExit) as exit_:
         parity.main([*words, "--out", str(tmp_path / "out")])

@@ -28,10 +28,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlp import data, devices, flags, grid, sweep
+from jaxmlp import grid
+from jaxmlp.commands import flags
+from jaxmlp.commands.progress import Steps
+from jaxmlp.data import dataset as data
+from jaxmlp.device import processes as devices
 from jaxmlp.experiment import Experiment
-from jaxmlp.progress import Steps
-from jaxmlp.train import Run
+from jaxmlp.sweep import sweep
+from jaxmlp.train.step import Run
 
 CALLS = 100  # products a round: about half a second on two cores
 Contender = Callable[[], float]  # runs once, returns its milliseconds per step

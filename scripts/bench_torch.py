@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from jaxmlp import data
+from jaxmlp.data import dataset as data
 from jaxmlp.experiment import Experiment
 from torchref.data import import_torchvision, transform
 from torchref.model import MLP

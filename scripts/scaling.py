@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from jaxmlp import flags
+from jaxmlp.commands import flags
 
 SPLITS = ((1, 1), (1, 2), (1, 4), (1, 8), (2, 1), (2, 2), (4, 1), (4, 2))  # processes, devices each
 THREADS = str(max(devices for _, devices in SPLITS))

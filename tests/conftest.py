@@ -47,7 +47,7 @@ def tiny_npz(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tiny_dataset(tiny_npz: Path):
-    from jaxmlp import data
+    from jaxmlp.data import dataset as data
 
     return data.load(str(tiny_npz))
 

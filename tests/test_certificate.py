@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import certify as command
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,9 +9,11 @@ from experiments import experiments, factors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaxmlp import certificate, rescaling
+from jaxmlp.commands import certify as command
 from jaxmlp.experiment import Experiment
-from jaxmlp.rescaling import Rule, transport
+from jaxmlp.law import transport as rescaling
+from jaxmlp.law.transport import Rule, transport
+from jaxmlp.train import certificate
 
 OPTIMIZERS: dict[str, dict] = {
     "sgd": {},

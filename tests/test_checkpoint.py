@@ -13,7 +13,11 @@ import numpy as np
 import pytest
 from conftest import arrays
 
-from jaxmlp import checkpoint_directory, record, run_directory, train
+from jaxmlp.record import directory as run_directory
+from jaxmlp.record import run_record as record
+from jaxmlp.record import saved as saved_record
+from jaxmlp.train import checkpoint_directory
+from jaxmlp.train import step as train
 
 FAST = ("--hidden", "5", "6", "--batch-size", "8", "--epochs", "5", "--no-forecast")
 KEPT = (*FAST, "--out", "resumed", "--checkpoint", "ck")
@@ -30,7 +34,7 @@ KINDS = {  # flags, --checkpoint-every: 2 does not divide the third epoch, after
 
 def assert_same(whole: Path, resumed: Path) -> None:
     """The records are one but for times."""
-    (first, *_), (second, *_) = record.load(whole), record.load(resumed)
+    (first, *_), (second, *_) = saved_record.load(whole), saved_record.load(resumed)
     assert first.pop("timings").keys() == second.pop("timings").keys()
     assert first == second
     for name in ("steps.npz", "params.npz"):
@@ -86,7 +90,7 @@ def test_ctrl_c_leaves_a_record_and_the_same_command_finishes_it(command, stoppe
     status, out, err = stopped(*resumable, number=signal.SIGINT)
     assert (status, err) == (130, "")
     assert "checkpoint: ck; the same command goes on" in out
-    assert not record.load(tmp_path / "resumed")[0]["finished"]
+    assert not saved_record.load(tmp_path / "resumed")[0]["finished"]
     assert names(tmp_path / "ck") == ["3"]
     assert command(*resumable)[0] == 0
     assert_same(tmp_path / "whole", tmp_path / "resumed")
@@ -439,7 +443,7 @@ def test_a_checkpoint_that_cannot_be_saved_is_one_line(command, tmp_path, monkey
 def test_a_command_that_has_finished_says_so_and_leaves_no_checkpoint(
     command, tmp_path, monkeypatch
 ):
-    from jaxmlp.checkpoint import Checkpoints
+    from jaxmlp.train.checkpoint import Checkpoints
 
     with monkeypatch.context() as patched:  # killed between the record and this
         patched.setattr(Checkpoints, "discard", lambda self: None)
@@ -464,7 +468,7 @@ def test_the_record_that_is_there_is_printed_where_it_was_asked_for(command, tmp
 
 def test_another_frameworks_record_is_not_this_runs(command, stopped, tmp_path):
     pytest.importorskip("torch")
-    import run_torch
+    from jaxmlp.commands import run_torch
 
     run_torch.main([*FAST[:-1], "--data", "tiny.npz", "--out", "resumed"])
     assert stopped(*KEPT[:-3], "other", *KEPT[-2:])[0] == 75

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from jaxmlp import curvature, devices, rescaling, train
+from jaxmlp.device import processes as devices
 from jaxmlp.experiment import Experiment
+from jaxmlp.forecast import curvature
+from jaxmlp.law import transport as rescaling
+from jaxmlp.train import step as train
 
 SMALL = Experiment(hidden=(5, 6), batch_size=4, preprocessing="center", precision="float64",
                    input_scale=3.0, learning_rate=(0.1, 0.02, 0.3))  # fmt: skip

@@ -21,8 +21,10 @@ import pytest
 from archive_format import write_archive
 from tfds_format import tfds_example, write_tfds
 
-from jaxmlp import array_cache, data_files, download, synthetic, tfds_cifar10
-from jaxmlp.data import STAND_IN, DataError, Dataset, first, load
+from jaxmlp.data import array_cache, download, synthetic
+from jaxmlp.data import files as data_files
+from jaxmlp.data import tfds as tfds_cifar10
+from jaxmlp.data.dataset import STAND_IN, DataError, Dataset, first, load
 
 HEIGHT, WIDTH = 4, 5
 REPOSITORY = Path(__file__).parents[1]
@@ -134,7 +136,7 @@ def test_tfds_examples_come_out_in_the_order_of_their_ids(tmp_path, warned):
 def test_reading_tfds_says_nothing_of_its_own_and_warns_of_nothing(tmp_path):
     write_tfds(tmp_path, arrays(1))
     code = (
-        "import sys, pathlib; from jaxmlp.data import load; "
+        "import sys, pathlib; from jaxmlp.data.dataset import load; "
         "load('cifar10', pathlib.Path(sys.argv[1]), warn=lambda message: None)"
     )
     result = subprocess.run(

@@ -14,9 +14,10 @@ import pytest
 from archive_format import archive
 from web_host import answers, dribbles, floods, hosting, serves
 
-from jaxmlp import data_files, download, exchange, synthetic
-from jaxmlp.data import load
-from jaxmlp.data_files import DataError
+from jaxmlp.data import download, exchange, synthetic
+from jaxmlp.data import files as data_files
+from jaxmlp.data.dataset import load
+from jaxmlp.data.files import DataError
 
 REPOSITORY = Path(__file__).parents[1]
 CONTENT = np.random.default_rng(5).bytes(300_007)

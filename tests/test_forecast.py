@@ -6,15 +6,17 @@ import shlex
 import subprocess
 import sys
 
-import calibrate
-import explain
 import numpy as np
 import pytest
-import run_jax
-import run_torch
 
-from jaxmlp import explanation, forecast, question, rescaling, train
+from jaxmlp import question
+from jaxmlp.commands import calibrate, explain, run_torch
+from jaxmlp.commands import run as run_jax
 from jaxmlp.experiment import Experiment
+from jaxmlp.forecast import rehearsal as forecast
+from jaxmlp.law import explanation
+from jaxmlp.law import transport as rescaling
+from jaxmlp.train import step as train
 
 TINY = {"hidden": (5,), "batch_size": 4, "epochs": 6, "preprocessing": "center"}
 
@@ -240,10 +242,11 @@ def test_every_attempt_of_the_question_is_explained():
 
 def test_explain_needs_neither_jax_nor_data_without_a_forecast():
     code = (
-        "import sys, explain; explain.main(['--input-scale', '9', '--no-forecast']); "
+        "import sys; from jaxmlp.commands import explain\n"
+        "explain.main(['--input-scale', '9', '--no-forecast']); "
         "assert not {'jax', 'tensorflow_datasets', 'torch'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd="scripts", capture_output=True)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_a_record_is_explained_and_compared(tiny_npz, tmp_path, capsys):

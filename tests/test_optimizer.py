@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmlp import devices
+from jaxmlp.device import processes as devices
 from jaxmlp.experiment import Experiment
-from jaxmlp.optimizer import LayerRates, optimizer, scheduled_rate
+from jaxmlp.train.optimizer import LayerRates, optimizer, scheduled_rate
 
 RATES, DECAYS = (0.05, 0.2), (0.3, 0.01)
 STEPS = 5

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxmlp import output
+from jaxmlp.commands import output
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 FULL = Path("/dev/full")

@@ -4,10 +4,12 @@ import random
 
 import numpy as np
 import pytest
-import reproduce
 
-from jaxmlp import question, rescaling, sealed
+from jaxmlp import question
+from jaxmlp.commands import reproduce
 from jaxmlp.experiment import Experiment
+from jaxmlp.law import transport as rescaling
+from jaxmlp.record import sealed
 
 
 @pytest.fixture
@@ -85,7 +87,7 @@ def test_the_plane_is_where_the_sharpness_reaches_its_limit(tiny_dataset, monkey
     )
     (scale,), (critical,) = reproduce.plane(tiny_dataset)
     assert scale == 1
-    from jaxmlp import forecast
+    from jaxmlp.forecast import rehearsal as forecast
 
     at_limit = Experiment(hidden=(5,), batch_size=4, learning_rate=(critical,), epochs=1)
     assert forecast.forecast(at_limit, tiny_dataset).sharpness.ratio == pytest.approx(1, rel=1e-3)

@@ -12,10 +12,11 @@ from experiments import experiments, factors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmlp import question, rescaling
+from jaxmlp import question
 from jaxmlp.experiment import OPTIMIZER_DEFAULTS, PER_TENSOR, Experiment
-from jaxmlp.repair import knobs, repair
-from jaxmlp.rescaling import canonical, difference, in_words, transport
+from jaxmlp.law import transport as rescaling
+from jaxmlp.law.repair import knobs, repair
+from jaxmlp.law.transport import canonical, difference, in_words, transport
 
 BASELINE, SCALED = Experiment(), Experiment(input_scale=255.0)
 MANY = settings(max_examples=500, deadline=None)

@@ -13,12 +13,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import compare
 import numpy as np
 import pytest
 
-from jaxmlp import flags, question_figures, record_files, report, run_directory, saved_record
-from jaxmlp.record_files import KNOWN, SUMS
+from jaxmlp.commands import compare, flags
+from jaxmlp.record import directory as run_directory
+from jaxmlp.record import figures as report
+from jaxmlp.record import files as record_files
+from jaxmlp.record import question_figures
+from jaxmlp.record import saved as saved_record
+from jaxmlp.record.files import KNOWN, SUMS
 
 FLIPS = 1000
 RESULT = {"schema": 2, "framework": "jax", "finished": True}
@@ -426,7 +430,7 @@ WRONG: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
 
 
 def archive(**arrays: np.ndarray) -> bytes:
-    from jaxmlp import record
+    from jaxmlp.record import run_record as record
 
     return record.archive(arrays)
 

@@ -12,13 +12,12 @@ import pytest
 
 pytest.importorskip("torch")
 
-import compare
-import parity
-import run_jax
-import run_torch
 import torchvision_format
 
-from jaxmlp import record
+from jaxmlp.commands import compare, run_torch
+from jaxmlp.commands import run as run_jax
+from jaxmlp.record import saved as saved_record
+from parity_tests import command as parity
 
 FAST = ("--hidden", "5", "--batch-size", "8", "--epochs", "2", "--data", "tiny.npz")
 
@@ -54,7 +53,7 @@ def keys(value) -> object:
 def test_both_commands_leave_the_same_record_of_the_same_run(command, options):
     for script, out in ((run_jax, "a"), (run_torch, "b")):
         assert command(script, *FAST, *options, "--precision", "float64", "--out", out)[0] == 0
-    (first, steps, params), (second, others, other_params) = map(record.load, map(Path, "ab"))
+    (first, steps, params), (second, others, other_params) = map(saved_record.load, map(Path, "ab"))
     assert [first["framework"], second["framework"]] == ["jax", "torch"]
     for section in ("experiment", "layers", "data", "outcome"):
         assert keys(first[section]) == keys(second[section])
@@ -69,7 +68,7 @@ def test_both_commands_leave_the_same_record_of_the_same_run(command, options):
 
 
 def test_sigterm_keeps_the_finished_epochs_of_either(command, monkeypatch):
-    from jaxmlp import train
+    from jaxmlp.train import step as train
 
     for script, trainer in ((run_jax, train.Run), (run_torch, run_torch.TorchRun)):
         row = trainer.row
@@ -83,7 +82,7 @@ def test_sigterm_keeps_the_finished_epochs_of_either(command, monkeypatch):
         status, out, err = command(script, *FAST[:-3], "4", *FAST[-2:], "--out", "a", "--overwrite")
         assert (status, err) == (75, "error: terminated after epoch 2 of 4; a keeps them\n")
         assert "Interrupted after 2 of 4 epochs; these are kept." in out
-        assert len(record.load(Path("a"))[0]["epochs"]) == 2
+        assert len(saved_record.load(Path("a"))[0]["epochs"]) == 2
 
 
 def test_an_unfinished_run_of_the_other_framework_stays(command, monkeypatch):
@@ -96,7 +95,7 @@ def test_an_unfinished_run_of_the_other_framework_stays(command, monkeypatch):
     status, _, err = command(run_jax, *FAST, "--out", "a")
     assert (status, err.count("\n")) == (2, 1)
     assert "a holds an unfinished run with another framework; --overwrite replaces it" in err
-    assert record.load(Path("a"))[0]["framework"] == "torch"
+    assert saved_record.load(Path("a"))[0]["framework"] == "torch"
 
 
 def test_the_default_directories_of_the_two_are_their_own(command, tmp_path):
@@ -160,7 +159,7 @@ def test_a_run_on_torchvision_data_is_the_run_on_its_arrays(command, tmp_path, m
     write_torchvision(tmp_path, monkeypatch)
     flags = ("--data", "torchvision", "--batch-size", "1", "--epochs", "2", "--train-size", "4")
     assert command(run_torch, *flags, "--out", "a")[0] == 0
-    result, steps, _ = record.load(Path("a"))
+    result, steps, _ = saved_record.load(Path("a"))
     assert result["data"]["source"] == "CIFAR-10 by torchvision"
     assert result["data"]["train_size"] == 4
     dataset = run_torch.load(
@@ -172,7 +171,7 @@ def test_a_run_on_torchvision_data_is_the_run_on_its_arrays(command, tmp_path, m
         test_labels=dataset.test_labels,
     )  # fmt: skip
     assert command(run_torch, "--data", "same.npz", *flags[2:], "--out", "b")[0] == 0
-    np.testing.assert_array_equal(record.load(Path("b"))[1]["loss"], steps["loss"])
+    np.testing.assert_array_equal(saved_record.load(Path("b"))[1]["loss"], steps["loss"])
 
 
 BAD = {
@@ -225,7 +224,7 @@ def test_a_torchvision_that_does_not_load_is_one_line_with_the_remedy(command, m
 def test_a_precision_means_the_same_products_on_both_sides(monkeypatch):
     import torch
 
-    from jaxmlp import devices
+    from jaxmlp.device import processes as devices
     from jaxmlp.experiment import Experiment
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

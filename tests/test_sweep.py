@@ -13,13 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import sweep as command
-import sweep_figures
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxmlp import forecast, grid, sweep, train
+from jaxmlp import grid
+from jaxmlp.commands import sweep as command
+from jaxmlp.commands import sweep_figures
 from jaxmlp.experiment import Experiment
+from jaxmlp.forecast import rehearsal as forecast
+from jaxmlp.sweep import sweep
+from jaxmlp.train import step as train
 
 TINY = {"hidden": (5,), "batch_size": 4, "epochs": 2}
 FLAGS = ["--hidden", "5", "--batch-size", "4", "--epochs", "2"]
@@ -298,7 +301,7 @@ def test_a_process_that_is_killed_ends_the_others_in_a_line(victim, tiny_npz, tm
 
 
 def test_processes_that_do_not_come_are_named(monkeypatch):
-    from jaxmlp import devices
+    from jaxmlp.device import processes as devices
 
     monkeypatch.setattr(devices, "PATIENCE", 1)
     address = f"127.0.0.1:{free_port()}"

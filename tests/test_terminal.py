@@ -5,8 +5,8 @@ import shlex
 
 import pytest
 
-from jaxmlp import explanation
 from jaxmlp.experiment import Experiment
+from jaxmlp.law import explanation
 
 FAST = ("--hidden", "5", "--batch-size", "4", "--no-forecast")
 DEADLY = ("--input-scale", "255", "--learning-rate", "0.5")

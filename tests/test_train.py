@@ -8,10 +8,13 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmlp import data, devices, preprocessing, train
+from jaxmlp.data import dataset as data
+from jaxmlp.device import processes as devices
 from jaxmlp.experiment import Experiment
-from jaxmlp.model import mlp
 from jaxmlp.torch_rng import TorchGenerator, batch_order, initial_weights
+from jaxmlp.train import preprocessing
+from jaxmlp.train import step as train
+from jaxmlp.train.model import mlp
 
 SMALL = Experiment(hidden=(11, 6), batch_size=8, epochs=3, seed=2)
 

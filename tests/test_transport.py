@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import run_jax
-import transport
 
-from jaxmlp import emission, explanation, flags, rescaling
+from jaxmlp.commands import flags, transport
+from jaxmlp.commands import run as run_jax
 from jaxmlp.experiment import Experiment
+from jaxmlp.law import emission, explanation
+from jaxmlp.law import transport as rescaling
 
 STEPS, SCALE = 8, 64.0
 IMAGES = np.random.default_rng(0).uniform(0, 1, (6, 8, 7, 3)).astype(np.float32)

@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from jaxmlp import record, report, verdict
+from jaxmlp.record import figures as report
+from jaxmlp.record import outcomes as verdict
+from jaxmlp.record import run_record as record
 
 STEPS, CLASSES, WIDTH = 12, 7, 5
 

@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import run_jax
 from hypothesis import given
 from hypothesis import strategies as st
 from test_verdict import result, row, steps
 
-from jaxmlp import explanation, forecast, question, verdict
+from jaxmlp import question
+from jaxmlp.commands import run as run_jax
 from jaxmlp.experiment import Experiment
+from jaxmlp.forecast import rehearsal as forecast
+from jaxmlp.law import explanation
+from jaxmlp.record import outcomes as verdict
 
 ROOT = Path(__file__).parent.parent
 RETIRED = re.compile(

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import run_torch
 
-from jaxmlp import train
+from jaxmlp.commands import run_torch
+from jaxmlp.train import step as train
 from parity_tests import problems, sides
 from parity_tests.comparison import Comparison, bitwise, compare
 
