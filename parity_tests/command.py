@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jaxmlp.commands import flags
+from jaxmlp.commands import exit_status, flags
 from jaxmlp.data.dataset import DataError
-from jaxmlp.record import directory as run_directory
+from jaxmlp.record import atomic
 from jaxmlp.record import run_record as record
 
 EPILOG = """\
@@ -53,8 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("runs/parity"),
                         help="for parity.json and parity.md (default: runs/parity)")  # fmt: skip
     values = parser.parse_args(arguments)
-    with flags.one_line_errors():
-        raise SystemExit(0 if run(values) else flags.TROUBLE)
+    with exit_status.one_line_errors():
+        raise SystemExit(0 if run(values) else exit_status.TROUBLE)
 
 
 def run(values: argparse.Namespace) -> bool:
@@ -228,9 +228,9 @@ def plant(values: argparse.Namespace, header: dict[str, str]) -> bool:
 
 def write(out: Path, result: dict[str, Any], text: str) -> None:
     plain = json.loads(record.encode(result))
-    flags.make_directory(out)
-    run_directory.replace(out / "parity.md", text.encode())
-    run_directory.replace(out / "parity.json", json.dumps(plain, indent=1).encode())
+    atomic.make_directory(out)
+    atomic.replace(out / "parity.md", text.encode())
+    atomic.replace(out / "parity.json", json.dumps(plain, indent=1).encode())
     print(f"written: {out}/parity.json, parity.md")
 
 

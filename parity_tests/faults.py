@@ -29,6 +29,7 @@ class Fault(NamedTuple):
 
 
 RNG, PIXELS, TRAIN = "jaxmlp.torch_rng", "jaxmlp.train.preprocessing", "jaxmlp.train.step"
+RUN = "jaxmlp.train.run"
 MODEL, OPTIMIZER = "jaxmlp.train.model", "jaxmlp.train.optimizer"
 TORCH_MODEL, TORCH_DATA, TORCH_TRAIN = "torchref.model", "torchref.data", "torchref.train"
 RUN_TORCH = "jaxmlp.commands.run_torch"
@@ -195,7 +196,7 @@ FAULTS: dict[str, list[Fault]] = {  # by the first level that notices them
               "_inactive([h >= 0 for h in hidden], axis=0))"),
         Fault("test loss over one image too many in torch", TORCH_TRAIN, "losses / images,",
               "losses / (images + 1),"),
-        Fault("the run's seed ignored", TRAIN, "TorchGenerator(experiment.seed)", "TorchGenerator(0)"),
+        Fault("the run's seed ignored", RUN, "TorchGenerator(experiment.seed)", "TorchGenerator(0)"),
         Fault("the run's seed cut to 31 bits in torch", RUN_TORCH,
               "torch.manual_seed(experiment.seed)", "torch.manual_seed(experiment.seed & 0x7FFFFFFF)"),
         Fault("bias left out in torch", RUN_TORCH, "MLP(widths, experiment.bias, dtype)",

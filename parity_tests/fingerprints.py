@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from jaxmlp.commands import flags
+from jaxmlp.commands import exit_status, flags
 
 TARGET = Path(__file__).parent.parent / "tests" / "torch_fingerprints.json"
 SHAPES = {
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
         help="where they go (default: tests/torch_fingerprints.json of this checkout)",
     )  # fmt: skip
     values = parser.parse_args(arguments)
-    with flags.one_line_errors("nothing was written"):
+    with exit_status.one_line_errors("nothing was written"):
         write(values.out)
 
 

@@ -13,18 +13,18 @@ from unittest import mock
 
 import numpy as np
 
-from jaxmlp.commands import flags, run_torch
 from jaxmlp.commands import run as run_jax
-from jaxmlp.data import dataset as data
-from jaxmlp.data.dataset import Dataset
+from jaxmlp.commands import run_torch
+from jaxmlp.data.dataset import Dataset, first_images, load_data
 from jaxmlp.device import processes as devices
 from jaxmlp.experiment import Experiment
 from jaxmlp.forecast.rehearsal import forecast
-from jaxmlp.law import transport as rescaling
+from jaxmlp.law import emission
+from jaxmlp.law.transport import transport
 from jaxmlp.record import saved as saved_record
 from jaxmlp.sweep.sweep import Sweep
 from jaxmlp.train import certificate
-from jaxmlp.train import step as train
+from jaxmlp.train.run import Run
 from parity_tests.comparison import Comparison, bitwise, compare
 from parity_tests.drawing import Drawn, decade
 
@@ -57,7 +57,7 @@ def loaded(drawn: Drawn) -> Iterator[Dataset]:
     if drawn.also in ("file", "tfds"):
         with tempfile.TemporaryDirectory() as name:
             write = write_npz if drawn.also == "file" else write_tfds
-            found = data.load(str(write(Path(name), drawn, made)), cache_dir=Path(name) / "cache",
+            found = load_data(str(write(Path(name), drawn, made)), cache_dir=Path(name) / "cache",
                               warn=lambda text: None)  # fmt: skip
             for key in KEYS:
                 if not np.array_equal(getattr(found, key), getattr(made, key)):
@@ -66,7 +66,7 @@ def loaded(drawn: Drawn) -> Iterator[Dataset]:
                 found, **{key: np.array(getattr(found, key)) for key in KEYS}
             )
     size = drawn.experiment.train_size
-    yield data.first(made, size) if size else made
+    yield first_images(made, size) if size else made
 
 
 def write_npz(folder: Path, drawn: Drawn, made: Dataset) -> Path:
@@ -132,7 +132,7 @@ def by_commands(drawn: Drawn, dataset: Dataset) -> Iterator[Comparison]:
     """Both commands from their flags on: their records are the same."""
     with tempfile.TemporaryDirectory() as name:
         path = write_npz(Path(name), drawn, drawn.dataset())
-        words = [*flags.as_flags(drawn.experiment), "--data", str(path), "--out"]
+        words = [*emission.as_flags(drawn.experiment), "--data", str(path), "--out"]
         with (
             contextlib.redirect_stdout(io.StringIO()),
             contextlib.redirect_stderr(io.StringIO()),
@@ -218,7 +218,7 @@ def _alone(
     drawn: Drawn, experiment: Experiment, dataset: Dataset, run: Any, foretold: Any
 ) -> Iterator[Comparison]:
     what = f"run {run.setting}, {run.seed} of the sweep"
-    single = train.Run(experiment, dataset)
+    single = Run(experiment, dataset)
     for epoch, (mine, result) in enumerate(zip(run.epochs, single.epochs(), strict=True), 1):
         for part in ("steps", "test"):
             for name, value in getattr(result, part)._asdict().items():
@@ -245,7 +245,7 @@ def by_certificate(drawn: Drawn, dataset: Dataset) -> Iterator[Comparison]:
     chance = random.Random(f"{drawn.family}/{drawn.index}/certificate")
     original = drawn.experiment
     factors = [2.0 ** chance.randint(-3, 3) for _ in range(original.layers)]
-    moved = rescaling.transport(original, factors=factors)
+    moved = transport(original, factors=factors)
     yield told(drawn, "certificate of a transported run", _certificate(original, moved, dataset))
     one_step = {"batch_size": len(dataset.train_labels), "epochs": 1, "train_size": None,
                 "schedule": ("constant",), "milestones": ()}  # fmt: skip

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxmlp import question
-from jaxmlp.data import dataset as data
-from jaxmlp.data.dataset import Dataset
+from jaxmlp.data.dataset import Dataset, load_data
 from jaxmlp.experiment import Experiment
 
 REAL = Path(
@@ -69,7 +68,7 @@ def small() -> Dataset:
 def real_shape() -> tuple[str, Dataset]:
     """CIFAR-10's first images where they are at hand, else made ones of their shape."""
     if REAL.is_dir():
-        dataset = data.load(str(REAL), warn=lambda text: None)
+        dataset = load_data(str(REAL), warn=lambda text: None)
         few = {
             name: getattr(dataset, name)[:500]
             for name in ("train_images", "train_labels", "test_images", "test_labels")

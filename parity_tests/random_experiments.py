@@ -17,7 +17,7 @@ from jaxmlp.commands import run_torch
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import Experiment
 from jaxmlp.record import outcomes as verdict
-from jaxmlp.train import step as train
+from jaxmlp.train.run import Run
 from parity_tests import drawing, more_paths, sides
 from parity_tests.comparison import Comparison, bitwise, compare
 from parity_tests.drawing import Drawn
@@ -79,7 +79,7 @@ def one_thread() -> Iterator[None]:
 
 def courses(experiment: Experiment, dataset: Dataset) -> Iterator[Course]:
     """jaxmlp's run, torch's, and torch's from weights a unit in the last place away."""
-    yield course(train.Run(experiment, dataset), dataset)
+    yield course(Run(experiment, dataset), dataset)
     for nudge in (None, *range(TWINS)):
         run = run_torch.TorchRun(experiment, dataset, device=sides.torch_device)
         if nudge is not None:

@@ -7,6 +7,7 @@ from parity_tests.comparison import Comparison
 from parity_tests.faults import (
     OPTIMIZER,
     PIXELS,
+    RUN,
     RUN_TORCH,
     TORCH_DATA,
     TORCH_MODEL,
@@ -19,6 +20,7 @@ from parity_tests.faults import (
 )
 
 SWEEP, CERTIFICATE = "jaxmlp.sweep.sweep", "jaxmlp.train.certificate"
+SWEEP_PROGRAM = "jaxmlp.sweep.program"
 FAMILIES = 3  # in which the edge is tried
 
 FAULTS: dict[str, list[Fault]] = {  # by the edge that reaches them
@@ -56,7 +58,7 @@ FAULTS: dict[str, list[Fault]] = {  # by the edge that reaches them
               'experiment.per_layer("gamma")[layer]', 'experiment.per_layer("gamma")[min(layer, 2)]'),
         Fault("schedules from the fourth layer on those of the third in torch", RUN_TORCH,
               "name: experiment.per_layer(name)[i]", "name: experiment.per_layer(name)[min(i, 2)]"),
-        Fault("batches from the fourth epoch on those of the third", TRAIN,
+        Fault("batches from the fourth epoch on those of the third", RUN,
               "if epoch + 1 < self.experiment.epochs:", "if epoch + 1 < min(self.experiment.epochs, 3):"),
         Fault("no schedule after the fourth epoch's first step in torch", TORCH_TRAIN,
               "        scheduler.step()\n",
@@ -184,7 +186,7 @@ FAULTS: dict[str, list[Fault]] = {  # by the edge that reaches them
               'for name in ("learning_rate", "bias_learning_rate"):', 'for name in ("learning_rate",):'),
     ],
     "overflowing bias": [
-        Fault("a sweep's biases not looked at for NaN", SWEEP,
+        Fault("a sweep's biases not looked at for NaN", SWEEP_PROGRAM,
               "[jnp.isfinite(leaf) for leaf in jax.tree.leaves(params)]",
               "[jnp.isfinite(leaf) for leaf in jax.tree.leaves(params) if leaf.ndim > 4]"),
     ],

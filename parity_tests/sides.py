@@ -20,10 +20,18 @@ import torchref.train
 from jaxmlp import torch_rng
 from jaxmlp.commands import run_torch
 from jaxmlp.data.dataset import Dataset
-from jaxmlp.device import processes as devices
+from jaxmlp.device.precision import float_dtype, precision
 from jaxmlp.experiment import Experiment
 from jaxmlp.train import model, optimizer, preprocessing
-from jaxmlp.train import step as train
+from jaxmlp.train.run import prepare
+from jaxmlp.train.step import (
+    batch_step,
+    hyperparameters,
+    initial_state,
+    layer_chains,
+    loss_function,
+    static_part,
+)
 
 Layers = list[dict[str, np.ndarray]]
 torch_device = "cpu"  # where the reference computes; scripts/parity.py can choose cuda
@@ -96,10 +104,10 @@ def torch_weights(
 
 
 def jax_scaled_weights(experiment: Experiment, weights: Layers) -> Layers:
-    with devices.precision(experiment):
-        hyper = train.hyperparameters(experiment)
-        start = jax.jit(train.initial_state, static_argnums=(0, 3))
-        return _host(start(train.program(experiment), weights, hyper, 1).params)
+    with precision(experiment):
+        hyper = hyperparameters(experiment)
+        start = jax.jit(initial_state, static_argnums=(0, 3))
+        return _host(start(static_part(experiment), weights, hyper, 1).params)
 
 
 def torch_model(experiment: Experiment, weights: Layers) -> torchref.model.MLP:
@@ -127,11 +135,11 @@ def jax_inputs(
     experiment: Experiment, dataset: Dataset, indices: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """A training batch as it enters the network, and its labels."""
-    with devices.precision(experiment):
+    with precision(experiment):
         images = preprocessing.put_images(experiment, dataset)
-        scale = train.hyperparameters(experiment).input_scale
+        scale = hyperparameters(experiment).input_scale
         chosen = images.train_images[indices]
-        inputs = _jax_preprocess()(train.program(experiment), chosen, images, scale)
+        inputs = _jax_preprocess()(static_part(experiment), chosen, images, scale)
         return _host((inputs, images.train_labels[indices]))
 
 
@@ -155,14 +163,14 @@ def torch_inputs(
 
 @functools.cache
 def _jax_forward(shape: tuple[int, ...], bias: bool, precision: str) -> Callable:
-    return jax.jit(model.mlp(shape, bias, devices.dtype(Experiment(precision=precision))))
+    return jax.jit(model.mlp(shape, bias, float_dtype(Experiment(precision=precision))))
 
 
 def jax_forward(
     experiment: Experiment, weights: Layers, inputs: np.ndarray
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Hidden activations and logits."""
-    with devices.precision(experiment):
+    with precision(experiment):
         forward = _jax_forward(_shape(weights), experiment.bias, experiment.precision)
         logits, hidden = _host(forward(weights, inputs))
     return hidden, logits
@@ -188,8 +196,8 @@ def torch_squared_error(logits: torch.Tensor, targets: torch.Tensor) -> torch.Te
 
 @functools.cache
 def _jax_gradients(shape: tuple[int, ...], bias: bool, precision: str, squared: bool) -> Callable:
-    apply = model.mlp(shape, bias, devices.dtype(Experiment(precision=precision)))
-    loss = jax_squared_error if squared else train.loss_function
+    apply = model.mlp(shape, bias, float_dtype(Experiment(precision=precision)))
+    loss = jax_squared_error if squared else loss_function
     return jax.jit(functools.partial(jax.value_and_grad(loss, argnums=1, has_aux=True), apply))
 
 
@@ -198,7 +206,7 @@ def jax_gradients(
 ) -> Gradients:
     """Cross-entropy for integer labels, squared error for floating-point targets."""
     squared = labels.dtype.kind == "f"
-    with devices.precision(experiment):
+    with precision(experiment):
         gradients = _jax_gradients(
             _shape(weights), experiment.bias, experiment.precision, squared
         )  # fmt: skip
@@ -236,7 +244,7 @@ class Change(NamedTuple):
 @functools.cache
 def _jax_update(experiment: Experiment, per_epoch: int) -> Callable:
     def update(hyper, grads, state, params):
-        chains = train.layer_chains(experiment, hyper, per_epoch)
+        chains = layer_chains(experiment, hyper, per_epoch)
         updates, state = chains.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
@@ -247,15 +255,15 @@ def jax_optimizer(
     experiment: Experiment, weights: Layers, grads: list[Layers], per_epoch: int, change: Change
 ) -> Iterator[Stepped]:
     """The state after each of the given gradients."""
-    with devices.precision(experiment):
-        hyper = train.hyperparameters(experiment)
+    with precision(experiment):
+        hyper = hyperparameters(experiment)
         faster = {
             name: rates._replace(learning_rate=rates.learning_rate * change.factor)
             for name, rates in hyper.rates.items()
         }
         changed = hyper._replace(rates=faster)
-        state = train.layer_chains(experiment, hyper, per_epoch).init(weights)
-        params, compiled = weights, _jax_update(train.program(experiment), per_epoch)
+        state = layer_chains(experiment, hyper, per_epoch).init(weights)
+        params, compiled = weights, _jax_update(static_part(experiment), per_epoch)
         for step, layer_grads in enumerate(grads):
             now = hyper if step < change.step else changed
             params, state = compiled(now, layer_grads, state, params)
@@ -333,8 +341,8 @@ def torch_stepped(made: torchref.model.MLP, optimizers: list, schedulers: list) 
 
 def jax_rates(experiment: Experiment, per_epoch: int, steps: int) -> np.ndarray:
     """Learning rates (steps, layers), as each step multiplies them in."""
-    with devices.precision(experiment):
-        hyper = train.hyperparameters(experiment)
+    with precision(experiment):
+        hyper = hyperparameters(experiment)
         counts = jax.numpy.arange(steps, dtype=jax.numpy.int32)
         columns = [
             jax.lax.map(optimizer.scheduled_rate(experiment, layer, rate, per_epoch), counts)
@@ -377,7 +385,7 @@ def _jax_scan(experiment: Experiment, shape: tuple[int, ...], per_epoch: int) ->
     """An epoch that also hands out the whole state after each step."""
 
     def epoch(state, hyper, batch_indices, images):
-        step = train.batch_step(experiment, shape, hyper, images, per_epoch)
+        step = batch_step(experiment, shape, hyper, images, per_epoch)
 
         def body(state, indices):
             state, metrics = step(state, indices)
@@ -390,9 +398,9 @@ def _jax_scan(experiment: Experiment, shape: tuple[int, ...], per_epoch: int) ->
 
 def jax_trajectory(experiment: Experiment, dataset: Dataset, epochs: int) -> Iterator[Trace]:
     """A run from its seed on, an epoch at a time."""
-    with devices.precision(experiment):
-        run = train.start(experiment, dataset)
-        scan = _jax_scan(train.program(experiment), run.widths, run.steps_per_epoch)
+    with precision(experiment):
+        run = prepare(experiment, dataset)
+        scan = _jax_scan(static_part(experiment), run.widths, run.steps_per_epoch)
         state = run.state
         for _ in range(epochs):
             state, (states, metrics) = scan(state, run.hyper, next(run.order), run.images)

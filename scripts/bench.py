@@ -29,13 +29,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmlp import grid
-from jaxmlp.commands import flags
+from jaxmlp.commands import exit_status, flags
 from jaxmlp.commands.progress import Steps
-from jaxmlp.data import dataset as data
-from jaxmlp.device import processes as devices
+from jaxmlp.data.dataset import Dataset, load_data
+from jaxmlp.device.mesh import describe_devices
+from jaxmlp.device.precision import precision
 from jaxmlp.experiment import Experiment
 from jaxmlp.sweep import sweep
-from jaxmlp.train.step import Run
+from jaxmlp.sweep.program import bytes_per_device
+from jaxmlp.train.run import Run
 
 CALLS = 100  # products a round: about half a second on two cores
 Contender = Callable[[], float]  # runs once, returns its milliseconds per step
@@ -132,7 +134,7 @@ def whole_run(run: Run) -> Contender:
     return lambda: timed(lambda: next(results), run.start.steps_per_epoch)
 
 
-def sweep_of_64(run: Run, dataset: data.Dataset) -> tuple[sweep.Sweep, Contender]:
+def sweep_of_64(run: Run, dataset: Dataset) -> tuple[sweep.Sweep, Contender]:
     """A sweep and its contender: a chunk for one epoch, per training step of each of its runs."""
     rates = grid.axis("learning-rate", ["log:1e-4:0.1:64"])
     settings = grid.experiments(dataclasses.replace(run.experiment, epochs=1), [rates])
@@ -145,10 +147,9 @@ def sweep_of_64(run: Run, dataset: data.Dataset) -> tuple[sweep.Sweep, Contender
 def memory_by_block(many: sweep.Sweep) -> dict[int, float]:
     """Megabytes on a device by the number of runs side by side, as the compiler says."""
     program = many.program._replace(side_by_side=True)
-    with devices.precision(many.experiment):
+    with precision(many.experiment):
         return {
-            runs: sweep.bytes_per_device(program.compile(program.shapes(1, runs, many.images)))
-            / 1e6
+            runs: bytes_per_device(program.compile(program.shapes(1, runs, many.images))) / 1e6
             for runs in BLOCKS
         }
 
@@ -212,14 +213,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="all numbers, as JSON")
     values = parser.parse_args(arguments)
     if values.rounds < 1:
-        flags.fail(f"--rounds {values.rounds} must be at least 1", flags.INPUT)
-    with flags.one_line_errors("nothing is timed"):
+        exit_status.fail(f"--rounds {values.rounds} must be at least 1", exit_status.INPUT)
+    with exit_status.one_line_errors("nothing is timed"):
         run_all(values)
 
 
 def run_all(values: argparse.Namespace) -> None:
     say("loading the data and compiling")
-    dataset = data.load(values.data, values.data_dir)
+    dataset = load_data(values.data, values.data_dir)
     run = Run(Experiment(epochs=values.rounds + 1), dataset)
     makers = {
         OURS: whole_run,
@@ -247,7 +248,7 @@ def run_all(values: argparse.Namespace) -> None:
     seconds, memory = first_epoch(arguments)
     say("the device's rate for a large product, and the memory of blocks")
     result = {
-        "device": devices.describe(), "milliseconds_per_step": medians,
+        "device": describe_devices(), "milliseconds_per_step": medians,
         "ratio_to_best_products": medians[OURS] / best,
         "times_faster_than": {
             name: medians[name] / medians[OURS] for name in TORCH if name in medians

@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from jaxmlp.commands import flags
+from jaxmlp.commands import exit_status, flags
 
 SPLITS = ((1, 1), (1, 2), (1, 4), (1, 8), (2, 1), (2, 2), (4, 1), (4, 2))  # processes, devices each
 THREADS = str(max(devices for _, devices in SPLITS))
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--train-size", type=int, default=2500, help="images (default: 2500)")
     parser.add_argument("--epochs", type=int, default=2, help="(default: 2)")
     values = parser.parse_args(arguments)
-    with flags.one_line_errors("nothing more is timed"):
+    with exit_status.one_line_errors("nothing more is timed"):
         run(values)
 
 

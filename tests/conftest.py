@@ -47,9 +47,9 @@ def tiny_npz(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tiny_dataset(tiny_npz: Path):
-    from jaxmlp.data import dataset as data
+    from jaxmlp.data.dataset import load_data
 
-    return data.load(str(tiny_npz))
+    return load_data(str(tiny_npz))
 
 
 @pytest.fixture(scope="session")

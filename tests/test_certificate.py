@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from jaxmlp.commands import certify as command
 from jaxmlp.experiment import Experiment
-from jaxmlp.law import transport as rescaling
-from jaxmlp.law.transport import Rule, transport
+from jaxmlp.law.rules import RULES, Rule
+from jaxmlp.law.transport import SCHEMES, transport
 from jaxmlp.train import certificate
 
 OPTIMIZERS: dict[str, dict] = {
@@ -52,7 +52,7 @@ def certify(framework: str, one: Experiment, other: Experiment, dataset) -> cert
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_at_a_power_of_two_both_schemes_give_every_bit(framework, name, precision, tiny_dataset):
     original = experiment(name, precision=precision)
-    for scheme in rescaling.SCHEMES:
+    for scheme in SCHEMES:
         moved = transport(original, 64.0, scheme=scheme)
         found = certify(framework, original, moved, tiny_dataset)
         assert found.identical, (scheme, found)
@@ -65,7 +65,7 @@ def test_at_a_power_of_two_both_schemes_give_every_bit(framework, name, precisio
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_at_any_depth_with_and_without_biases(framework, hidden, bias, tiny_dataset):
     original = experiment("sgd", hidden, bias)
-    for scheme in rescaling.SCHEMES:
+    for scheme in SCHEMES:
         moved = transport(original, 4.0 ** len(original.per_layer("gamma")), scheme=scheme)
         assert certify(framework, original, moved, tiny_dataset).identical
 
@@ -104,7 +104,7 @@ WRONG = {  # each off by one power
 def test_a_wrong_power_is_noticed(name, tiny_dataset, monkeypatch):
     original = experiment(name)
     for wrong in WRONG[name]:
-        monkeypatch.setitem(rescaling.RULES, name, wrong)
+        monkeypatch.setitem(RULES, name, wrong)
         for framework in FRAMEWORKS:
             moved = transport(original, 64.0, scheme="first-layer")
             found = certify(framework, original, moved, tiny_dataset)
@@ -115,7 +115,7 @@ def test_a_wrong_power_is_noticed(name, tiny_dataset, monkeypatch):
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_at_255_they_part_by_rounding(framework, tiny_dataset):
     original = experiment("sgd", precision="float64")
-    for scheme in rescaling.SCHEMES:
+    for scheme in SCHEMES:
         found = certify(
             framework, original, transport(original, 255.0, scheme=scheme), tiny_dataset
         )

@@ -14,10 +14,11 @@ import pytest
 from conftest import arrays
 
 from jaxmlp.record import directory as run_directory
+from jaxmlp.record import metrics
 from jaxmlp.record import run_record as record
 from jaxmlp.record import saved as saved_record
 from jaxmlp.train import checkpoint_directory
-from jaxmlp.train import step as train
+from jaxmlp.train.run import Run
 
 FAST = ("--hidden", "5", "6", "--batch-size", "8", "--epochs", "5", "--no-forecast")
 KEPT = (*FAST, "--out", "resumed", "--checkpoint", "ck")
@@ -46,15 +47,15 @@ def stopped(command, monkeypatch) -> Callable:
     """Runs the command, which gets a signal after its third epoch."""
 
     def run(*arguments: str, number: int = signal.SIGTERM):
-        row = train.Run.row
+        row = Run.row
 
-        def signalling(trainer: train.Run, epoch: int, result: train.EpochResult):
+        def signalling(trainer: Run, epoch: int, result: metrics.EpochResult):
             if epoch == 3:
                 os.kill(os.getpid(), number)
             return row(trainer, epoch, result)
 
         with monkeypatch.context() as patched:
-            patched.setattr(train.Run, "row", signalling)
+            patched.setattr(Run, "row", signalling)
             return command(*arguments)
 
     return run
@@ -269,14 +270,14 @@ def test_what_is_not_ours_in_a_checkpoints_directory_is_refused_and_stays(
 def test_a_folder_in_the_checkpoints_directory_stays_even_if_it_comes_while_training(
     command, tmp_path, monkeypatch
 ):
-    row = train.Run.row
+    row = Run.row
 
-    def storing(trainer: train.Run, epoch: int, result: train.EpochResult):
+    def storing(trainer: Run, epoch: int, result: metrics.EpochResult):
         (tmp_path / "ck" / "2024").mkdir(exist_ok=True)
         (tmp_path / "ck" / "2024" / "photo.jpg").write_text("precious")
         return row(trainer, epoch, result)
 
-    monkeypatch.setattr(train.Run, "row", storing)
+    monkeypatch.setattr(Run, "row", storing)
     command(*KEPT)
     assert (tmp_path / "ck" / "2024" / "photo.jpg").read_text() == "precious"
 

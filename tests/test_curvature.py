@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from jaxmlp.device import processes as devices
+from jaxmlp.device.precision import precision
 from jaxmlp.experiment import Experiment
 from jaxmlp.forecast import curvature
-from jaxmlp.law import transport as rescaling
-from jaxmlp.train import step as train
+from jaxmlp.forecast.models import Sharpness
+from jaxmlp.law.transport import transport
+from jaxmlp.train.run import prepare
+from jaxmlp.train.step import static_part
 
 SMALL = Experiment(hidden=(5, 6), batch_size=4, preprocessing="center", precision="float64",
                    input_scale=3.0, learning_rate=(0.1, 0.02, 0.3))  # fmt: skip
@@ -26,18 +28,18 @@ OPTIMIZERS: dict[str, dict] = {
 }
 
 
-def of(experiment: Experiment, dataset, tolerance: float = 1e-12) -> curvature.Sharpness:
-    ready = train.start(experiment, dataset)
+def of(experiment: Experiment, dataset, tolerance: float = 1e-12) -> Sharpness:
+    ready = prepare(experiment, dataset)
     return curvature.sharpness(experiment, ready, next(ready.order), tolerance)
 
 
 def dense(experiment: Experiment, dataset) -> float:
     """λmax(D^½ H D^½) by writing everything down: H of the mean loss, D from its definition."""
-    ready = train.start(experiment, dataset)
+    ready = prepare(experiment, dataset)
     batches = next(ready.order)
-    with devices.precision(experiment):
+    with precision(experiment):
         flat, unravel = ravel_pytree(ready.state.params)
-        loss = curvature._loss(train.program(experiment), ready.widths, ready.hyper, ready.images)
+        loss = curvature._loss(static_part(experiment), ready.widths, ready.hyper, ready.images)
         hessian = jax.hessian(lambda v: loss(unravel(v), batches.ravel()))(flat)
         grads = np.stack(
             [ravel_pytree(jax.grad(loss)(ready.state.params, batch))[0] for batch in batches]
@@ -80,9 +82,9 @@ def _plain(experiment: Experiment) -> dict:
 def test_it_belongs_to_the_run_whatever_the_input_scale(name, tiny_dataset):
     experiment = Experiment(**{**_plain(SMALL), **OPTIMIZERS[name], "bias": True})
     for moved in (
-        rescaling.transport(experiment, 255.0),
-        rescaling.transport(experiment, 0.1, scheme="first-layer"),
-        rescaling.transport(experiment, factors=[2.0, 0.3, 5.0]),
+        transport(experiment, 255.0),
+        transport(experiment, 0.1, scheme="first-layer"),
+        transport(experiment, factors=[2.0, 0.3, 5.0]),
     ):
         assert of(moved, tiny_dataset).value == pytest.approx(
             of(experiment, tiny_dataset).value, rel=1e-9
@@ -129,11 +131,11 @@ def test_the_products_are_pytorchs(tiny_dataset):
 
     from torchref import model as reference
 
-    ready = train.start(SMALL, tiny_dataset)
+    ready = prepare(SMALL, tiny_dataset)
     batches = next(ready.order)
-    with devices.precision(SMALL):
+    with precision(SMALL):
         params = ready.state.params
-        static = train.program(SMALL)
+        static = static_part(SMALL)
         arguments = (static, ready.widths, params)
         root = curvature.root_rates(*arguments, ready.hyper, batches, ready.images)
         flat, unravel = ravel_pytree(params)

@@ -24,7 +24,9 @@ from tfds_format import tfds_example, write_tfds
 from jaxmlp.data import array_cache, download, synthetic
 from jaxmlp.data import files as data_files
 from jaxmlp.data import tfds as tfds_cifar10
-from jaxmlp.data.dataset import STAND_IN, DataError, Dataset, first, load
+from jaxmlp.data.dataset import STAND_IN, DataError, Dataset
+from jaxmlp.data.dataset import first_images as first
+from jaxmlp.data.dataset import load_data as load
 
 HEIGHT, WIDTH = 4, 5
 REPOSITORY = Path(__file__).parents[1]

@@ -16,8 +16,8 @@ from web_host import answers, dribbles, floods, hosting, serves
 
 from jaxmlp.data import download, exchange, synthetic
 from jaxmlp.data import files as data_files
-from jaxmlp.data.dataset import load
-from jaxmlp.data.files import DataError
+from jaxmlp.data.dataset import load_data as load
+from jaxmlp.errors import DataError
 
 REPOSITORY = Path(__file__).parents[1]
 CONTENT = np.random.default_rng(5).bytes(300_007)

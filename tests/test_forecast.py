@@ -14,9 +14,12 @@ from jaxmlp.commands import calibrate, explain, run_torch
 from jaxmlp.commands import run as run_jax
 from jaxmlp.experiment import Experiment
 from jaxmlp.forecast import rehearsal as forecast
+from jaxmlp.forecast.models import DIVERGES, FAILS, features
 from jaxmlp.law import explanation
-from jaxmlp.law import transport as rescaling
-from jaxmlp.train import step as train
+from jaxmlp.law.difference import difference, in_words
+from jaxmlp.law.transport import transport
+from jaxmlp.record import metrics, outcomes
+from jaxmlp.train.run import Run
 
 TINY = {"hidden": (5,), "batch_size": 4, "epochs": 6, "preprocessing": "center"}
 
@@ -24,7 +27,7 @@ TINY = {"hidden": (5,), "batch_size": 4, "epochs": 6, "preprocessing": "center"}
 def test_the_rehearsal_is_the_runs_own_beginning(tiny_dataset):
     experiment = Experiment(**TINY, learning_rate=(0.1,))
     found = forecast.forecast(experiment, tiny_dataset)
-    run = train.Run(experiment, tiny_dataset)
+    run = Run(experiment, tiny_dataset)
     steps = run.steps(list(run.epochs()))
     np.testing.assert_array_equal(found.loss.astype(np.float32), steps["loss"])
     np.testing.assert_array_equal(found.dead, steps["dead"])
@@ -43,7 +46,7 @@ def test_what_blows_up_is_foretold_and_what_trains_too(tiny_dataset):
 def test_the_verdict_belongs_to_the_run_whatever_the_input_scale(tiny_dataset):
     experiment = Experiment(**TINY, learning_rate=(0.3,), bias=True)
     one = forecast.forecast(experiment, tiny_dataset).to_json()
-    other = forecast.forecast(rescaling.transport(experiment, 256.0), tiny_dataset).to_json()
+    other = forecast.forecast(transport(experiment, 256.0), tiny_dataset).to_json()
     assert one.pop("course") == other.pop("course")
     assert one == pytest.approx(other, rel=1e-3)  # Lanczos starts in another direction
 
@@ -55,33 +58,31 @@ def test_a_run_without_finite_numbers_has_a_forecast(tiny_dataset):
 
 
 def known(**changes: float) -> dict[str, float]:
-    calm = forecast.features(
-        0.1, np.linspace(2.3, 1.9, 100), np.full((100, 1), 0.1), np.full(100, 0.3), 10
-    )
+    calm = features(0.1, np.linspace(2.3, 1.9, 100), np.full((100, 1), 0.1), np.full(100, 0.3), 10)
     return {**calm, **changes}
 
 
 def test_more_trouble_seen_means_more_trouble_foretold():
-    base = forecast.DIVERGES.probability(known())
+    base = DIVERGES.probability(known())
     for more in ({"sharpness": 3.0}, {"margin": 1.0, "passed": 1.0}, {"end": 2.0}):
-        assert forecast.DIVERGES.probability(known(**more)) > base
-    base = forecast.FAILS.probability(known())
+        assert DIVERGES.probability(known(**more)) > base
+    base = FAILS.probability(known())
     for more in ({"alive": -3.0}, {"accuracy": 0.0}, {"late": 2.0, "end": 3.0}):
-        assert forecast.FAILS.probability(known(**more)) > base
+        assert FAILS.probability(known(**more)) > base
 
 
 def test_a_layer_without_active_units_counts_as_diverged_though_the_loss_falls():
     falls = np.geomspace(50, 2.31, 100)
     alive, dead = (
-        forecast.features(9.0, falls, np.full((100, 1), share), np.full(100, 0.1), 10)
+        features(9.0, falls, np.full((100, 1), share), np.full(100, 0.1), 10)
         for share in (0.5, 1.0)
     )
-    assert forecast.DIVERGES.probability(dead) > 0.5 > forecast.DIVERGES.probability(alive)
+    assert DIVERGES.probability(dead) > 0.5 > DIVERGES.probability(alive)
 
 
 def test_features_stay_within_the_range_that_was_seen():
     loss = np.array([2.3, 1e20, np.inf, np.nan] * 25)
-    found = forecast.features(math.nan, loss, np.ones((100, 2)), np.zeros(100), 10)
+    found = features(math.nan, loss, np.ones((100, 2)), np.zeros(100), 10)
     assert all(math.isfinite(value) and abs(value) <= 6 for value in found.values())
     assert found["sharpness"] == 6
 
@@ -121,11 +122,11 @@ def test_confusions_are_counted():
     assert "balanced accuracy 58.3%" in text
 
 
-def ended(loss: list[float], correct: int, silent: int = 0) -> train.EpochResult:
+def ended(loss: list[float], correct: int, silent: int = 0) -> metrics.EpochResult:
     """An epoch; of 10 test images."""
-    steps = train.StepMetrics(np.array(loss, np.float32), *np.zeros((3, len(loss), 1)))
-    test = train.Evaluation(np.float32(loss[-1]), np.array(correct), *np.array([[0], [silent]]))
-    return train.EpochResult(steps, test, [], 0.0)
+    steps = metrics.StepMetrics(np.array(loss, np.float32), *np.zeros((3, len(loss), 1)))
+    test = metrics.Evaluation(np.float32(loss[-1]), np.array(correct), *np.array([[0], [silent]]))
+    return metrics.EpochResult(steps, test, [], 0.0)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def ended(loss: list[float], correct: int, silent: int = 0) -> train.EpochResult
     ],
 )
 def test_how_a_run_went(loss, counts, diverges, fails):
-    found = forecast.course(Experiment(hidden=(5,)), [ended(loss, **counts)], 10, 7)
+    found = outcomes.course(Experiment(hidden=(5,)), [ended(loss, **counts)], 10, 7)
     assert (found["diverges"], found["fails"]) == (diverges, fails)
 
 
@@ -166,7 +167,7 @@ def test_measurements_are_kept_and_not_repeated(tiny_npz, tmp_path, monkeypatch,
 
 
 def test_a_loss_that_reaches_0_has_features():
-    found = forecast.features(0.1, np.zeros(100), np.zeros((100, 1)), np.ones(100), 2)
+    found = features(0.1, np.zeros(100), np.zeros((100, 1)), np.ones(100), 2)
     assert all(math.isfinite(value) for value in found.values())
 
 
@@ -203,14 +204,14 @@ def test_explain_says_of_every_case_what_it_is(case, capsys):
         assert "What turns it" not in shown
         return
     experiment = Experiment(**question.settings(case))
-    words = rescaling.in_words(rescaling.difference(experiment, Experiment()), 2)
+    words = in_words(difference(experiment, Experiment()), 2)
     assert words in shown
     alone = {
         name: f"{name} alone impossible" in shown for name in ("learning rates", "initial scales")
     }
     assert alone["learning rates"]
     assert alone["initial scales"]
-    assert all(tried.reason[1:30] in shown for tried in explanation.ATTEMPTS.values())
+    assert all(tried.reason[1:30] in shown for tried in question.ATTEMPTS.values())
     assert "Why both layers seemed to need it" in shown
 
 
@@ -237,7 +238,7 @@ def test_what_is_missing_for_a_repair_is_told_in_words(capsys):
 
 def test_every_attempt_of_the_question_is_explained():
     cases = {case for case in question.CASES if not case.startswith(("baseline", "repair"))}
-    assert set(explanation.ATTEMPTS) == cases
+    assert set(question.ATTEMPTS) == cases
 
 
 def test_explain_needs_neither_jax_nor_data_without_a_forecast():
@@ -258,7 +259,7 @@ def test_a_record_is_explained_and_compared(tiny_npz, tmp_path, capsys):
                   "--against", str(tmp_path / "plain")])  # fmt: skip
     found = json.loads(capsys.readouterr().out)
     assert "effective learning rate 9 times too large" in found["identity"]
-    assert found["forecast"]["course"] in forecast.COURSES
+    assert found["forecast"]["course"] in outcomes.COURSES
     plain, scaled = (
         json.loads((tmp_path / name / "result.json").read_text()) for name in ("plain", "scaled")
     )

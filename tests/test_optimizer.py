@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmlp.device import processes as devices
+from jaxmlp.device.precision import float_dtype, precision
 from jaxmlp.experiment import Experiment
 from jaxmlp.train.optimizer import LayerRates, optimizer, scheduled_rate
 
@@ -113,8 +113,8 @@ def factors(steps_per_epoch: int = 4, layer: int = 0, **settings) -> np.ndarray:
 
 def scheduled(experiment: Experiment, layer: int, steps_per_epoch: int, steps: int) -> np.ndarray:
     """The layer's rates at a base rate of 1, compiled as a run compiles them."""
-    with devices.precision(experiment):
-        one = jnp.ones((), devices.dtype(experiment))
+    with precision(experiment):
+        one = jnp.ones((), float_dtype(experiment))
         rate = scheduled_rate(experiment, layer, one, steps_per_epoch)
         counts = jnp.arange(steps, dtype=jnp.int32)
         return np.asarray(jax.jit(lambda counts: jax.lax.map(rate, counts))(counts))
@@ -193,8 +193,8 @@ def test_a_count_is_a_whole_number_beyond_the_floats_that_hold_one(precision):
     steps = 2**24 + 1  # twice as many less one is no float32
     for schedule, milestones in (("step", (2,)), ("exponential", ())):
         experiment = Experiment(schedule=(schedule,), milestones=milestones, **settings)
-        with devices.precision(experiment):
-            one = jnp.ones((), devices.dtype(experiment))
+        with precision(experiment):
+            one = jnp.ones((), float_dtype(experiment))
             rate = jax.jit(scheduled_rate(experiment, 0, one, steps))
             before, after = (float(rate(jnp.int32(2 * steps - i))) for i in (1, 0))
         assert after == before / 2

@@ -8,7 +8,7 @@ import pytest
 from jaxmlp import question
 from jaxmlp.commands import reproduce
 from jaxmlp.experiment import Experiment
-from jaxmlp.law import transport as rescaling
+from jaxmlp.law.canonical import canonical
 from jaxmlp.record import sealed
 
 
@@ -65,8 +65,8 @@ def test_both_frameworks_are_compared(small, tiny_npz, tmp_path, capsys):
 def test_the_rates_of_the_collapse_have_one_start_and_the_same_effective_rates():
     found = list(reproduce.collapse().values())
     for experiment in found:
-        assert rescaling.canonical(experiment).init_scale == pytest.approx((1.0, 1.0))
-    effective = [rescaling.canonical(experiment).learning_rate for experiment in found]
+        assert canonical(experiment).init_scale == pytest.approx((1.0, 1.0))
+    effective = [canonical(experiment).learning_rate for experiment in found]
     rates = len(reproduce.RATES)
     assert effective[:rates] == pytest.approx(list(reproduce.RATES))
     assert effective[rates : 2 * rates] == pytest.approx(effective[:rates])

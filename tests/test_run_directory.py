@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxmlp.commands import compare, flags
+from jaxmlp.commands import compare
+from jaxmlp.record import atomic, question_figures
 from jaxmlp.record import directory as run_directory
 from jaxmlp.record import figures as report
 from jaxmlp.record import files as record_files
-from jaxmlp.record import question_figures
 from jaxmlp.record import saved as saved_record
 from jaxmlp.record.files import KNOWN, SUMS
 
@@ -312,7 +312,7 @@ def test_a_single_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     path.write_text("old")
     for count in range(100):
         with killed_after(count, monkeypatch), contextlib.suppress(Killed):
-            run_directory.replace(path, b"new")
+            atomic.replace(path, b"new")
         if path.read_text() == "new":
             break
         for partial in tmp_path.glob(".jaxmlp-*"):
@@ -325,7 +325,7 @@ def test_a_single_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_a_link_that_leads_nowhere_is_no_place_for_results(tmp_path, target):
     (tmp_path / "loop").symlink_to(tmp_path / target)
     with pytest.raises(ValueError, match="loop is a link that leads nowhere; --out needs"):
-        flags.make_directory(tmp_path / "loop")
+        atomic.make_directory(tmp_path / "loop")
 
 
 # ---- what is believed

@@ -106,14 +106,14 @@ def test_a_finished_run_is_not_overwritten_unless_asked(command, tmp_path):
 
 
 def test_an_unfinished_run_gives_way_to_itself_alone(command, tmp_path, monkeypatch):
-    from jaxmlp.train import step as train
+    from jaxmlp.train.run import Run
 
-    def interrupted(run, epoch, result, row=train.Run.row):
+    def interrupted(run, epoch, result, row=Run.row):
         os.kill(os.getpid(), signal.SIGINT)
         return row(run, epoch, result)
 
     with monkeypatch.context() as patched:
-        patched.setattr(train.Run, "row", interrupted)
+        patched.setattr(Run, "row", interrupted)
         assert command(*FAST, "--out", "a")[0] == 130
     np.savez(tmp_path / "other.npz", **arrays(seed=1))
     before = (tmp_path / "a" / "result.json").read_bytes()
@@ -495,16 +495,16 @@ def test_sigterm_keeps_what_was_finished_and_ends_with_75(start, tmp_path):
 def test_a_signal_before_the_first_epoch_ends_it_with_a_line(
     command, tmp_path, monkeypatch, number
 ):
-    from jaxmlp.train import step as train
+    from jaxmlp.train import run as train_run
 
-    compile_epoch = train.compile_epoch
+    compile_epoch = train_run.compile_epoch
 
     def signalled(*arguments, **options):
         compiled = compile_epoch(*arguments, **options)
         os.kill(os.getpid(), number)
         return compiled
 
-    monkeypatch.setattr(train, "compile_epoch", signalled)
+    monkeypatch.setattr(train_run, "compile_epoch", signalled)
     status, out, err = command(*FAST, "--no-forecast", "--out", "a")
     assert (status, err.count("\n")) == (75 if number == signal.SIGTERM else 130, 1)
     assert "no record was written" in err
@@ -513,33 +513,33 @@ def test_a_signal_before_the_first_epoch_ends_it_with_a_line(
 
 
 def test_a_signal_that_a_callback_swallows_ends_it_all_the_same(command, tmp_path, monkeypatch):
-    from jaxmlp.train import step as train
+    from jaxmlp.train import run as train_run
 
     class Swallowing:
         def __del__(self) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0)
 
-    compile_epoch = train.compile_epoch
+    compile_epoch = train_run.compile_epoch
 
     def signalled(*arguments, **options):
         Swallowing()
         return compile_epoch(*arguments, **options)
 
-    monkeypatch.setattr(train, "compile_epoch", signalled)
+    monkeypatch.setattr(train_run, "compile_epoch", signalled)
     status, out, err = command(*FAST, "--no-forecast", "--out", "a")
     assert (status, err) == (75, "error: terminated; no record was written\n")
     assert "epoch" not in out
 
 
 def test_a_second_signal_ends_the_work_at_once(command, tmp_path, monkeypatch):
-    from jaxmlp.train import step as train
+    from jaxmlp.train.run import Run
 
     def signalled(run, epoch, result):
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(train.Run, "row", signalled)
+    monkeypatch.setattr(Run, "row", signalled)
     status, _, err = command(*FAST, "--out", "a")
     assert (status, err) == (75, "error: terminated; no record was written\n")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.npz"]

@@ -68,9 +68,9 @@ def test_both_commands_leave_the_same_record_of_the_same_run(command, options):
 
 
 def test_sigterm_keeps_the_finished_epochs_of_either(command, monkeypatch):
-    from jaxmlp.train import step as train
+    from jaxmlp.train.run import Run
 
-    for script, trainer in ((run_jax, train.Run), (run_torch, run_torch.TorchRun)):
+    for script, trainer in ((run_jax, Run), (run_torch, run_torch.TorchRun)):
         row = trainer.row
 
         def signalled(run, epoch, result, row=row):
@@ -224,7 +224,7 @@ def test_a_torchvision_that_does_not_load_is_one_line_with_the_remedy(command, m
 def test_a_precision_means_the_same_products_on_both_sides(monkeypatch):
     import torch
 
-    from jaxmlp.device import processes as devices
+    from jaxmlp.device.precision import MATMUL
     from jaxmlp.experiment import Experiment
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -234,7 +234,7 @@ def test_a_precision_means_the_same_products_on_both_sides(monkeypatch):
         assert torch.get_float32_matmul_precision() == products
         assert dtype == (torch.float64 if kind == "float64" else torch.float32)
     torch.set_float32_matmul_precision("highest")
-    assert devices.MATMUL == {
+    assert MATMUL == {
         "float32": "highest", "float64": "highest", "tf32": "tensorfloat32",
         "bfloat16": "bfloat16",
     }  # fmt: skip

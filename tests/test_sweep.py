@@ -21,8 +21,10 @@ from jaxmlp.commands import sweep as command
 from jaxmlp.commands import sweep_figures
 from jaxmlp.experiment import Experiment
 from jaxmlp.forecast import rehearsal as forecast
+from jaxmlp.record import metrics
 from jaxmlp.sweep import sweep
-from jaxmlp.train import step as train
+from jaxmlp.sweep.blocks import blocks, one_scale_per_block
+from jaxmlp.train.run import Run
 
 TINY = {"hidden": (5,), "batch_size": 4, "epochs": 2}
 FLAGS = ["--hidden", "5", "--batch-size", "4", "--epochs", "2"]
@@ -39,8 +41,8 @@ def spanned(**changes) -> list[Experiment]:
     return grid.experiments(Experiment(**{**TINY, **changes}), axes)
 
 
-def alone(many: sweep.Sweep, run: sweep.Finished) -> list[train.EpochResult]:
-    return list(train.Run(many.experiment_of(run), many.dataset).epochs())
+def alone(many: sweep.Sweep, run: sweep.Finished) -> list[metrics.EpochResult]:
+    return list(Run(many.experiment_of(run), many.dataset).epochs())
 
 
 # ---- the same runs
@@ -112,12 +114,12 @@ def test_a_run_that_blows_up_does_not_disturb_the_others(side_by_side, tiny_data
     st.integers(1, 50),
 )
 def test_blocks_hold_every_run_in_equal_rectangles(scales, seeds, size):
-    found = sweep.blocks(scales, seeds, size)
+    found = blocks(scales, seeds, size)
     runs = {(i, j) for block in found for i in block.settings for j in block.seeds}
     assert runs == {(i, j) for i in range(len(scales)) for j in range(seeds)}
     assert len({(len(block.seeds), len(block.settings)) for block in found}) == 1
     assert len(found[0].seeds) * len(found[0].settings) <= size
-    if sweep.one_scale_per_block(scales):
+    if one_scale_per_block(scales):
         assert all(len({scales[i] for i in block.settings}) == 1 for block in found)
 
 
@@ -131,7 +133,7 @@ def test_the_block_is_chosen_from_the_compilers_own_account(tiny_dataset, monkey
     monkeypatch.setattr(sweep, "MOST", {})
 
     def size(free: int) -> int:
-        monkeypatch.setattr(sweep.devices, "free_memory", lambda: free)
+        monkeypatch.setattr(sweep, "free_memory", lambda: free)
         settings = grid.experiments(
             Experiment(**TINY), [grid.axis("learning-rate", ["log:1e-3:1:40"])]
         )
@@ -201,7 +203,7 @@ def test_the_table_says_of_each_run_what_its_record_says(tiny_npz, tiny_dataset,
     assert (row["input_scale"], row["seed"]) == (255.0, 2)
     experiment = Experiment(**TINY, input_scale=255.0, learning_rate=(0.01,), seed=2)
     assert row["experiment"] == experiment.sha256
-    run = train.Run(experiment, tiny_dataset)
+    run = Run(experiment, tiny_dataset)
     epochs = [run.row(i + 1, result) for i, result in enumerate(run.epochs())]
     own = [one for one in curves.to_pylist() if one.pop("run") == 17]
     assert own == epochs
@@ -274,7 +276,7 @@ def test_processes_with_different_flags_are_refused(tiny_npz, tmp_path):
 
 
 def test_processes_take_the_smallest_of_their_blocks(tiny_dataset, monkeypatch):
-    monkeypatch.setattr(sweep.devices, "gather", lambda array: np.array([array, 3]))
+    monkeypatch.setattr(sweep.processes, "gather", lambda array: np.array([array, 3]))
     assert sweep.Sweep(spanned(), [0], tiny_dataset).size == 3
 
 
@@ -302,12 +304,13 @@ def test_a_process_that_is_killed_ends_the_others_in_a_line(victim, tiny_npz, tm
 
 def test_processes_that_do_not_come_are_named(monkeypatch):
     from jaxmlp.device import processes as devices
+    from jaxmlp.errors import JobError
 
     monkeypatch.setattr(devices, "PATIENCE", 1)
     address = f"127.0.0.1:{free_port()}"
-    with pytest.raises(devices.JobError, match=r"process 1 did not come .* start all 3"):
+    with pytest.raises(JobError, match=r"process 1 did not come .* start all 3"):
         devices.distribute(address, 3, 0, False)
-    with pytest.raises(devices.JobError, match="does not answer within 1 s"):
+    with pytest.raises(JobError, match="does not answer within 1 s"):
         devices.distribute(address, 3, 1, False)
     for arguments in ((address, None, 0), (address, 2, 2), ("nowhere", 2, 0), (None, 2, 0)):
         with pytest.raises(ValueError, match="--"):

@@ -9,11 +9,13 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmlp.commands import flags, transport
+from jaxmlp.commands import flags
 from jaxmlp.commands import run as run_jax
+from jaxmlp.commands import transport as command
 from jaxmlp.experiment import Experiment
 from jaxmlp.law import emission, explanation
-from jaxmlp.law import transport as rescaling
+from jaxmlp.law.rules import RULES, rule_of
+from jaxmlp.law.transport import SCHEMES, transport
 
 STEPS, SCALE = 8, 64.0
 IMAGES = np.random.default_rng(0).uniform(0, 1, (6, 8, 7, 3)).astype(np.float32)
@@ -29,7 +31,7 @@ TORCH = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "amsgrad")
 
 
 def emitted(capsys, *flags: str) -> str:
-    transport.main([*flags])
+    command.main([*flags])
     return capsys.readouterr().out
 
 
@@ -128,12 +130,12 @@ def test_the_optax_code_is_what_optax_calls_by_that_name(optimizer, capsys):
 
 
 def test_every_optimizer_with_a_rule_can_be_emitted():
-    assert set(OPTAX) | {"muon"} == set(rescaling.RULES) == set(emission.DIRECTIONS) | {"muon"}
+    assert set(OPTAX) | {"muon"} == set(RULES) == set(emission.DIRECTIONS) | {"muon"}
 
 
 def test_muons_rule_holds_for_optaxs_muon():
     """It takes matrices only: a network of two, without biases."""
-    found = rescaling.rule("muon")
+    found = rule_of("muon")
     draw = np.random.default_rng(0)
     start = [jnp.asarray(draw.normal(size=shape), jnp.float32) for shape in ((7, 5), (5, 3))]
     inputs = jnp.asarray(draw.uniform(size=(6, 7)), jnp.float32)
@@ -235,7 +237,7 @@ def test_groups_are_emitted_where_torch_has_no_such_optimizer(capsys):
 # ---- flags and json
 
 
-@pytest.mark.parametrize("scheme", rescaling.SCHEMES)
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_flags_ask_for_the_transported_experiment(scheme, capsys):
     text = emitted(capsys, "--input-scale", "255", "--scheme", scheme, "--optimizer", "adamw",
                    "--bias", "--hidden", "5", "6", "--schedule", "cosine")  # fmt: skip
@@ -243,7 +245,7 @@ def test_the_flags_ask_for_the_transported_experiment(scheme, capsys):
     assert (program, command) == ("python", "scripts/run_jax.py")
     values = flags.parser("").parse_args(words)
     original = Experiment(optimizer="adamw", bias=True, hidden=(5, 6), schedule=("cosine",))
-    assert flags.experiment(values)[1] == rescaling.transport(original, 255.0, scheme=scheme)
+    assert flags.experiment(values)[1] == transport(original, 255.0, scheme=scheme)
 
 
 def test_the_flags_run(tiny_npz, tmp_path, capsys):
@@ -346,7 +348,7 @@ BAD = [
 @pytest.mark.parametrize(("arguments", "words"), BAD)
 def test_what_cannot_be_emitted_is_one_line(arguments, words, capsys):
     with pytest.raises(SystemExit) as ended:
-        transport.main(arguments)
+        command.main(arguments)
     assert ended.value.code == 2
     error = capsys.readouterr().err
     assert words in error

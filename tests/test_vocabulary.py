@@ -15,8 +15,9 @@ from test_verdict import result, row, steps
 from jaxmlp import question
 from jaxmlp.commands import run as run_jax
 from jaxmlp.experiment import Experiment
-from jaxmlp.forecast import rehearsal as forecast
+from jaxmlp.forecast.models import FAILS_FROM
 from jaxmlp.law import explanation
+from jaxmlp.record import outcomes
 from jaxmlp.record import outcomes as verdict
 
 ROOT = Path(__file__).parent.parent
@@ -56,7 +57,7 @@ def test_no_table_or_printed_output_on_a_page_does(path):
 def test_the_glossary_defines_every_outcome_and_course():
     text = (ROOT / "docs" / "glossary.md").read_text()
     defined = set(re.findall(r"^\| \*\*(\w+)\*\*", text, re.M))
-    assert {"trained", "stalled", "dead", "nonfinite", *forecast.COURSES} <= defined
+    assert {"trained", "stalled", "dead", "nonfinite", *outcomes.COURSES} <= defined
 
 
 def test_a_record_speaks_the_glossarys_words(tiny_npz, tmp_path, capsys):
@@ -66,17 +67,17 @@ def test_a_record_speaks_the_glossarys_words(tiny_npz, tmp_path, capsys):
     assert not RETIRED.search(text)
     assert not RETIRED.search(capsys.readouterr().out)
     result = json.loads(text)
-    assert result["forecast"]["course"] in forecast.COURSES
+    assert result["forecast"]["course"] in outcomes.COURSES
 
 
 @pytest.mark.parametrize("case", question.CASES)
 def test_an_attempt_is_told_by_its_outcome(case):
     experiment = Experiment(**question.settings(case))
-    for _, text in explanation.attempts(experiment):
+    for _, text in question.attempts(experiment):
         assert re.match("Trained|Stalled|Dead", text)
 
 
-@given(fails=st.floats(0, 1), diverges=st.floats(0, 1), course=st.sampled_from(forecast.COURSES))
+@given(fails=st.floats(0, 1), diverges=st.floats(0, 1), course=st.sampled_from(outcomes.COURSES))
 def test_a_forecast_in_words_begins_with_its_course(fails, diverges, course):
     text = explanation.forecast({
         "ratio": 2.0, "sharpness": 7.6, "limit": 3.8, "fails": fails, "diverges": diverges,
@@ -100,8 +101,6 @@ def test_the_probability_from_which_on_fails_is_foretold_is_told_as_it_is():
         "ratio": 2.0, "sharpness": 7.6, "limit": 3.8, "fails": 0.4, "diverges": 1.0,
         "course": "fails",
     })  # fmt: skip
-    assert (
-        f"(foretold from {forecast.FAILS_FROM:.0%} on)".replace("%", explanation.NO_BREAK) in told
-    )
+    assert f"(foretold from {FAILS_FROM:.0%} on)".replace("%", explanation.NO_BREAK) in told
     glossary = (ROOT / "docs" / "glossary.md").read_text()
-    assert f"`fails` is foretold from a\nprobability of {forecast.FAILS_FROM} on" in glossary
+    assert f"`fails` is foretold from a\nprobability of {FAILS_FROM} on" in glossary

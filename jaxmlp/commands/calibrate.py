@@ -18,15 +18,16 @@ import jax
 import numpy as np
 import scipy.optimize
 
-from jaxmlp.commands import flags
+from jaxmlp.commands import exit_status, flags
 from jaxmlp.commands.progress import Steps, number
 from jaxmlp.data.dataset import Dataset
-from jaxmlp.device import processes as devices
+from jaxmlp.device import compilation
 from jaxmlp.experiment import OPTIMIZER_DEFAULTS, Experiment
 from jaxmlp.forecast import curvature
 from jaxmlp.forecast import rehearsal as forecast
-from jaxmlp.record import sealed
-from jaxmlp.train import step as train
+from jaxmlp.forecast.models import FAILS_FROM, Model, first_steps, run_features
+from jaxmlp.record import atomic, metrics, outcomes, sealed
+from jaxmlp.train.run import Run, prepare
 
 CALM = 2  # epochs; what has not diverged by then is counted as stable
 EPOCHS = 6  # for what has: some networks take that long to recover
@@ -73,17 +74,17 @@ def random_experiment(family: int, index: int) -> Experiment:
 
 def measure(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
     """What can be known before, and how the run went."""
-    ready = train.start(experiment, dataset)
+    ready = prepare(experiment, dataset)
     sharpness = curvature.sharpness(experiment, ready, curvature.sample(next(ready.order)))
-    results: list[train.EpochResult] = []
+    results: list[metrics.EpochResult] = []
     found: dict[str, Any] = {}
-    for result in train.Run(experiment, dataset).epochs():
+    for result in Run(experiment, dataset).epochs():
         results.append(result)
-        found = forecast.course(experiment, results, len(dataset.test_labels), dataset.classes)
+        found = outcomes.course(experiment, results, len(dataset.test_labels), dataset.classes)
         if len(results) >= CALM and not (found["diverges"] and found["finite"]):
             break  # its course is known
-    rehearsed = forecast.first_steps(results)
-    known = forecast.known(experiment, sharpness, rehearsed, dataset.classes)
+    rehearsed = first_steps(results)
+    known = run_features(experiment, sharpness, rehearsed, dataset.classes)
     return {"features": known, "ratio": sharpness.ratio, **found}
 
 
@@ -120,7 +121,7 @@ def rows(family: int, count: int, dataset: Dataset, out: Path) -> list[dict[str,
     return found
 
 
-def fit(found: list[dict[str, Any]], names: tuple[str, ...], outcome: str) -> forecast.Model:
+def fit(found: list[dict[str, Any]], names: tuple[str, ...], outcome: str) -> Model:
     """Logistic regression by maximum likelihood, with a little ridge on standardised features."""
     values = np.array([[row["features"][name] for name in names] for row in found])
     truth = np.array([row[outcome] for row in found])
@@ -134,12 +135,12 @@ def fit(found: list[dict[str, Any]], names: tuple[str, ...], outcome: str) -> fo
 
     weights = scipy.optimize.minimize(loss, np.zeros(inputs.shape[1]), method="BFGS").x
     slopes = weights[1:] / deviation
-    return forecast.Model(
+    return Model(
         float(weights[0] - slopes @ mean), dict(zip(names, map(float, slopes), strict=True))
     )
 
 
-def fit_all(found: list[dict[str, Any]]) -> dict[str, forecast.Model]:
+def fit_all(found: list[dict[str, Any]]) -> dict[str, Model]:
     diverging = [row for row in found if row["diverges"]]
     if len(diverging) < 10:
         raise ValueError(f"only {len(diverging)} experiments diverged; give more --experiments")
@@ -150,7 +151,7 @@ def fit_all(found: list[dict[str, Any]]) -> dict[str, forecast.Model]:
     }
 
 
-def probabilities(found: list[dict[str, Any]], models: dict[str, forecast.Model]):
+def probabilities(found: list[dict[str, Any]], models: dict[str, Model]):
     """By what was foretold: the probabilities and what came true."""
     of = {
         name: np.array([model.probability(row["features"]) for row in found])
@@ -164,7 +165,7 @@ def probabilities(found: list[dict[str, Any]], models: dict[str, forecast.Model]
     }
 
 
-def judge(found: list[dict[str, Any]], models: dict[str, forecast.Model]) -> str:
+def judge(found: list[dict[str, Any]], models: dict[str, Model]) -> str:
     """Confusion matrices, balanced accuracies, and how well the probabilities are calibrated."""
     ratio = np.array([math.inf if math.isnan(r["ratio"]) else r["ratio"] for r in found])
     diverges = np.array([row["diverges"] for row in found])
@@ -175,7 +176,7 @@ def judge(found: list[dict[str, Any]], models: dict[str, forecast.Model]) -> str
             f"{mean:.2f} → {share:.2f} ({count})"
             for mean, share, _, count in reliability(foretold, truth)
         )
-        threshold = forecast.FAILS_FROM if name == "fails" else 0.5
+        threshold = FAILS_FROM if name == "fails" else 0.5
         lines.append(confusion(name, foretold, truth, threshold))
         lines.append(f"  Brier score {brier:.3f}; foretold → came true (experiments): {bins}")
     return "\n".join(lines)
@@ -208,7 +209,7 @@ def reliability(foretold: np.ndarray, truth: np.ndarray):
             yield float(foretold[which == index].mean()), share, (low, high), count
 
 
-def draw(found: list[dict[str, Any]], models: dict[str, forecast.Model]) -> bytes:
+def draw(found: list[dict[str, Any]], models: dict[str, Model]) -> bytes:
     """The reliability figure as a PNG."""
     from matplotlib.figure import Figure
 
@@ -249,17 +250,19 @@ def main(arguments: list[str] | None = None) -> None:
                         help="measurements and figure (default: runs/calibration)")  # fmt: skip
     values = parser.parse_args(arguments)
     if values.family < 0 or values.experiments < 10:
-        flags.fail("--family must be at least 0 and --experiments at least 10", flags.INPUT)
-    with flags.one_line_errors(f"what was measured is kept in {values.out}"):
+        exit_status.fail(
+            "--family must be at least 0 and --experiments at least 10", exit_status.INPUT
+        )
+    with exit_status.one_line_errors(f"what was measured is kept in {values.out}"):
         run(values)
 
 
 def run(values: argparse.Namespace) -> None:
     from jaxmlp.commands import run_job as job
 
-    devices.use_compilation_cache()
+    compilation.use_compilation_cache()
     dataset = job.load(values, functools.partial(print, file=sys.stderr))
-    flags.make_directory(values.out)
+    atomic.make_directory(values.out)
     name, files = f"{values.family}.png", sealed.Sums(values.out, r"\d+\.png", KEY)
     files.check([name])
     found = rows(values.family, values.experiments, dataset, values.out / f"{values.family}.jsonl")

@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from jaxmlp.commands import flags
+from jaxmlp.commands import exit_status, flags
 from jaxmlp.commands import run_job as job
 from jaxmlp.commands.progress import Steps, number
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import Experiment
-from jaxmlp.law import transport as rescaling
+from jaxmlp.law.transport import SCHEMES, transport
 from jaxmlp.train.certificate import Certificate, Epoch
 
 FRAMEWORKS = job.FRAMEWORKS
-SCHEMES = {scheme: (scheme,) for scheme in rescaling.SCHEMES} | {"both": rescaling.SCHEMES}
+SCHEMES = {scheme: (scheme,) for scheme in SCHEMES} | {"both": SCHEMES}
 
 
 def torch_epochs(experiment: Experiment, moved: Experiment, dataset: Dataset) -> Iterator[Epoch]:
@@ -142,27 +142,27 @@ def main(arguments: list[str] | None = None) -> None:
         if not 0 < values.to < math.inf:
             raise ValueError(f"--to {values.to:g} must be a positive number")
         moved = {
-            scheme: rescaling.transport(experiment, values.to, scheme=scheme)
+            scheme: transport(experiment, values.to, scheme=scheme)
             for scheme in SCHEMES[values.scheme]
         }
     except ValueError as error:
-        flags.fail(error, flags.INPUT)
-    with flags.one_line_errors("nothing is certified"):
+        exit_status.fail(error, exit_status.INPUT)
+    with exit_status.one_line_errors("nothing is certified"):
         run(values, case, experiment, moved)
 
 
 def run(
     values: argparse.Namespace, case: str, experiment: Experiment, moved: dict[str, Experiment]
 ) -> None:
-    from jaxmlp.data import dataset as data
-    from jaxmlp.device import processes as devices
+    from jaxmlp.data.dataset import first_images
+    from jaxmlp.device import compilation
     from jaxmlp.train import certificate
 
     if "jax" in FRAMEWORKS[values.framework]:
-        devices.use_compilation_cache()
+        compilation.use_compilation_cache()
     dataset = job.load(values, lambda text: print(text, file=sys.stderr))
     if experiment.train_size:
-        dataset = data.first(dataset, experiment.train_size)
+        dataset = first_images(dataset, experiment.train_size)
     job.check_memory(experiment, dataset)
     print(f"{case}, inputs × {experiment.input_scale:g} against × {values.to:g}: {dataset.source}, "
           f"{number(experiment.epochs, 'epoch')}, {experiment.precision}", flush=True)  # fmt: skip
@@ -190,7 +190,7 @@ def run(
             elif not found.identical and found.nonfinite_step is None:
                 broken = True
     if broken:
-        flags.fail("runs that should have every bit in common part", flags.TROUBLE)
+        exit_status.fail("runs that should have every bit in common part", exit_status.TROUBLE)
 
 
 if __name__ == "__main__":

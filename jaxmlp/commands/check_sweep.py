@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmlp.commands import flags
+from jaxmlp.commands import exit_status, flags
 from jaxmlp.commands import sweep as command
 from jaxmlp.commands.progress import Steps, number
 from jaxmlp.experiment import Experiment
@@ -27,9 +27,9 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     directory = bool(arguments) and not arguments[0].startswith("-")
     check = of_directory(arguments) if directory else of_flags(arguments)
-    with flags.one_line_errors("nothing more is compared"):
+    with exit_status.one_line_errors("nothing more is compared"):
         if not check():
-            raise SystemExit(flags.TROUBLE)
+            raise SystemExit(exit_status.TROUBLE)
 
 
 def of_flags(arguments: list[str]) -> Any:
@@ -38,7 +38,7 @@ def of_flags(arguments: list[str]) -> Any:
     try:
         base, _, settings = command.plan(values)
     except ValueError as error:
-        flags.fail(error, flags.INPUT)
+        exit_status.fail(error, exit_status.INPUT)
     return functools.partial(run, values, base, settings)
 
 
@@ -52,16 +52,16 @@ def of_directory(arguments: list[str]) -> Any:
     )
     values = parser.parse_args(arguments)
     if values.sample is not None and values.sample < 1:
-        flags.fail(f"--sample {values.sample} must be at least 1", flags.INPUT)
+        exit_status.fail(f"--sample {values.sample} must be at least 1", exit_status.INPUT)
     return functools.partial(check_tables, values)
 
 
 def load(values: argparse.Namespace, experiment: Experiment) -> Any:
     from jaxmlp.commands import run_job as job
-    from jaxmlp.data import dataset as data
+    from jaxmlp.data.dataset import first_images
 
     dataset = job.load(values, lambda text: print(text, file=sys.stderr))
-    return data.first(dataset, experiment.train_size) if experiment.train_size else dataset
+    return first_images(dataset, experiment.train_size) if experiment.train_size else dataset
 
 
 # ---- a sweep that is trained for it
@@ -69,11 +69,12 @@ def load(values: argparse.Namespace, experiment: Experiment) -> Any:
 
 def run(values: argparse.Namespace, base: Experiment, settings: list[Experiment]) -> bool:
     """Whether all outcomes are the same."""
-    from jaxmlp.device import processes as devices
+    from jaxmlp.device import compilation
+    from jaxmlp.record import metrics
     from jaxmlp.sweep import sweep
-    from jaxmlp.train import step as train
+    from jaxmlp.train.run import Run
 
-    devices.use_compilation_cache()
+    compilation.use_compilation_cache()
     dataset = load(values, base)
     many = sweep.Sweep(
         settings,
@@ -94,7 +95,7 @@ def run(values: argparse.Namespace, base: Experiment, settings: list[Experiment]
     for chunk in many.chunks():
         for one in many.train(chunk):
             asked = many.experiment_of(one)
-            results = list(train.Run(asked, dataset).epochs())
+            results = list(Run(asked, dataset).epochs())
             mine, expected = (
                 np.concatenate([epoch.steps.loss for epoch in epochs]).astype(float)
                 for epochs in (one.epochs, results)
@@ -107,7 +108,7 @@ def run(values: argparse.Namespace, base: Experiment, settings: list[Experiment]
             if not same and (apart > CALM).any():
                 parted.append(int(np.argmax(apart > CALM)) + 1)
             ended = [
-                train.row(asked, len(epochs), epochs[-1], len(dataset.test_labels))
+                metrics.result_row(asked, len(epochs), epochs[-1], len(dataset.test_labels))
                 for epochs in (one.epochs, results)
             ]
             outcomes += near(*ended)
@@ -131,13 +132,13 @@ def near(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 def check_tables(values: argparse.Namespace) -> bool:
     """Whether the runs of a sweep's tables are what they are alone."""
-    from jaxmlp.device import processes as devices
+    from jaxmlp.device import compilation
     from jaxmlp.record import sweep_files
-    from jaxmlp.train import step as train
+    from jaxmlp.train.run import Run
 
     asked, runs, curves = sweep_files.load(values.directory)
     experiments = asked_for(asked, runs["experiment"].to_pylist(), values.directory)
-    devices.use_compilation_cache()
+    compilation.use_compilation_cache()
     dataset = load(values, experiments[0])
     if dataset.sha256 != asked["data"].get("sha256"):
         raise ValueError(
@@ -155,7 +156,7 @@ def check_tables(values: argparse.Namespace) -> bool:
     )
     steps, alike, ended = Steps(count), 0, 0
     for index in chosen:
-        alone = train.Run(experiments[index], dataset)
+        alone = Run(experiments[index], dataset)
         rows = [alone.row(i + 1, result) for i, result in enumerate(alone.epochs())]
         same = repr(rows) == repr(epochs[index])  # NaN is NaN here
         alike += same
@@ -173,13 +174,13 @@ def asked_for(asked: dict[str, Any], fingerprints: list[str], out: Path) -> list
         ValueError: they are not those of the table.
     """
     from jaxmlp import grid
-    from jaxmlp.sweep import sweep
+    from jaxmlp.sweep.blocks import seeded
 
     axes = [grid.axis(axis["flag"].removeprefix("--"), axis["values"]) for axis in asked["axes"]]
     way, base = asked["way"], Experiment.from_json(asked["experiment"])
     kind = "zip" if way["zip"] else "random" if way["random"] is not None else "grid"
     settings = grid.experiments(base, axes, kind, way["random"], way["seed"] or 0)
-    found = [sweep.seeded(one, seed) for one in settings for seed in asked["seeds"]]
+    found = [seeded(one, seed) for one in settings for seed in asked["seeds"]]
     if [one.sha256 for one in found] != fingerprints:
         raise ValueError(
             f"{out}: sweep.json and runs.parquet tell of different runs; another "

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxmlp.commands import flags, output
+from jaxmlp.commands import exit_status, flags, output
 from jaxmlp.commands.progress import number
-from jaxmlp.record import directory as run_directory
+from jaxmlp.record import atomic
 from jaxmlp.record import files as record_files
 
 APART = 1e-3  # relative: where two loss curves are told as parted
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
         help="the figure (default: runs/compare.png)",
     )  # fmt: skip
     values = parser.parse_args(arguments)
-    with flags.one_line_errors():
+    with exit_status.one_line_errors():
         run(values)
 
 
@@ -52,7 +52,7 @@ def run(values: argparse.Namespace) -> None:
     names = (f"A, {first['framework']}", f"B, {second['framework']}")
     figure = report.comparison(names, [first, second], [steps["loss"], other_steps["loss"]])
     values.out.parent.mkdir(parents=True, exist_ok=True)
-    run_directory.replace(values.out, figure)
+    atomic.replace(values.out, figure)
     console.print(f"figure: {values.out}", soft_wrap=True)
 
 

@@ -37,7 +37,7 @@ os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 
-from jaxmlp.commands import flags
+from jaxmlp.commands import exit_status, flags
 from jaxmlp.experiment import Experiment
 
 
@@ -112,17 +112,18 @@ def compiled(
     import numpy as np
     from jax.sharding import AxisType, Mesh
 
-    from jaxmlp.device import processes as devices
-    from jaxmlp.sweep import sweep
-    from jaxmlp.train import step as train
+    from jaxmlp.device.precision import float_dtype, precision
+    from jaxmlp.sweep.program import Program
+    from jaxmlp.train.run import compile_epoch
+    from jaxmlp.train.step import hyperparameters, static_part
 
     grid = (len(there) // share, share) if name == "data-parallel" else (len(there), 1)
     mesh = Mesh(np.array(there).reshape(grid), ("runs", "batch"), axis_types=(AxisType.Auto,) * 2)
     steps = experiment.steps_per_epoch(shape.train)
     widths = (shape.features, *experiment.hidden, shape.classes)
-    with devices.precision(experiment, "tpu"):
-        data = images(shape, devices.dtype(experiment))
-        program = sweep.Program(train.program(experiment), widths, steps, mesh, True, True)
+    with precision(experiment, "tpu"):
+        data = images(shape, float_dtype(experiment))
+        program = Program(static_part(experiment), widths, steps, mesh, True, True)
         if name == "sweep":
             return program.compile(program.shapes(1, runs, data))
         if name == "data-parallel":
@@ -131,9 +132,9 @@ def compiled(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape[3:], leaf.dtype),
             program.shapes(1, 1, data)[0],
         )
-        hyper = jax.eval_shape(functools.partial(train.hyperparameters, experiment))
+        hyper = jax.eval_shape(functools.partial(hyperparameters, experiment))
         one = Mesh(np.array(there[:1]).reshape(1, 1), mesh.axis_names, axis_types=mesh.axis_types)
-        return train.compile_epoch(experiment, widths, state, hyper, data, steps, one)
+        return compile_epoch(experiment, widths, state, hyper, data, steps, one)
 
 
 # ---- reading them
@@ -188,7 +189,7 @@ def measure(
     share: int,
 ) -> dict[str, Any]:
     """A row of the table; arguments as `compiled`."""
-    from jaxmlp.sweep import sweep
+    from jaxmlp.sweep.program import bytes_per_device
 
     began = time.perf_counter()
     program = compiled(name, experiment, shape, there, runs, share)
@@ -204,7 +205,7 @@ def measure(
     used = 1 if name == "run" else len(there)
     side_by_side, chips = own * used // share, used / chip.devices
     total = estimate * experiment.epochs * RUNS / side_by_side
-    memory = sweep.bytes_per_device(program)
+    memory = bytes_per_device(program)
     return {
         "program": name,
         "chips": chips,
@@ -267,7 +268,7 @@ def main(arguments: list[str] | None = None) -> None:
                         help=f"images (default: {Shape().train:,})")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="all numbers, as JSON")
     values = parser.parse_args(arguments)
-    with flags.one_line_errors("nothing more is compiled"):
+    with exit_status.one_line_errors("nothing more is compiled"):
         run(values)
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxmlp import question
-from jaxmlp.commands import flags, output
+from jaxmlp.commands import exit_status, flags, output
 from jaxmlp.commands import run_job as job
-from jaxmlp.data import dataset as data
+from jaxmlp.data.dataset import DataError, Dataset, first_images
 from jaxmlp.experiment import NETWORK, Experiment
 from jaxmlp.law import explanation
 from jaxmlp.record import saved as saved_record
@@ -59,7 +59,7 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, str, Experim
             against, other_data = of_record(values.against)
             values.other = named(values, other_data)
     except ValueError as error:
-        flags.fail(error, flags.INPUT)
+        exit_status.fail(error, exit_status.INPUT)
     return values, case, experiment, against
 
 
@@ -95,15 +95,15 @@ def forecast(
     values: argparse.Namespace, experiment: Experiment, warn: Callable[[str], None]
 ) -> dict[str, Any] | None:
     """The record's section `forecast`; None where the record's data cannot be found again."""
-    from jaxmlp.device import processes as devices
+    from jaxmlp.device import compilation
     from jaxmlp.forecast.rehearsal import forecast
 
-    devices.use_compilation_cache()
+    compilation.use_compilation_cache()
     dataset = of_recorded_data(values, warn) if values.recorded else job.load(values, warn)
     if dataset is None:
         return None
     if experiment.train_size:
-        dataset = data.first(dataset, experiment.train_size)
+        dataset = first_images(dataset, experiment.train_size)
     job.check_memory(experiment, dataset)
     if values.recorded and dataset.sha256 != values.recorded["sha256"]:
         warn(
@@ -116,9 +116,7 @@ def forecast(
     return {"data": dataset.source, **forecast(experiment, dataset).to_json()}
 
 
-def of_recorded_data(
-    values: argparse.Namespace, warn: Callable[[str], None]
-) -> data.Dataset | None:
+def of_recorded_data(values: argparse.Namespace, warn: Callable[[str], None]) -> Dataset | None:
     """The data set of a record, by its name if --data names none; None if it is not found."""
     if values.data == "auto":
         values.data = values.recorded["name"]
@@ -130,7 +128,7 @@ def of_recorded_data(
             return None
     try:
         return job.load(values, warn)
-    except data.DataError as error:
+    except DataError as error:
         warn(f"no forecast: the data of {values.record} are not here: {error}")
         return None
 
@@ -189,11 +187,11 @@ def show(
     baseline = explanation.baseline(experiment)
     if against != baseline or explanation.same(experiment, baseline):
         return
-    if tried := explanation.attempts(experiment):
+    if tried := question.attempts(experiment):
         head(console, "The question's attempts at inputs × 255 (CIFAR-10, 20 epochs)")
         paragraph(console, explanation.same_as(experiment))
         pairs(console, tried)
-        paragraph(console, explanation.BOTH_LAYERS)
+        paragraph(console, question.BOTH_LAYERS)
 
 
 def show_identity(
@@ -202,7 +200,7 @@ def show_identity(
     from rich.table import Table
 
     head(console, f"Which run this is, beside {other.partition(':')[0]}")
-    paragraph(console, explanation.identity(experiment, against, other))
+    paragraph(console, explanation.which_run(experiment, against, other))
     if rows := explanation.table(experiment, against) if comparable else []:
         grid = Table("", "this run", "the other", "ratio", box=None, padding=(0, 2))
         for row in rows:
@@ -234,7 +232,7 @@ def show_repairs(
 
 def main(arguments: list[str] | None = None) -> None:
     values, case, experiment, against = parse(arguments)
-    with flags.one_line_errors("nothing was explained"):
+    with exit_status.one_line_errors("nothing was explained"):
         console, warn = output.console(width=WIDTH), output.console(stderr=True)
 
         def say(text: str) -> None:
@@ -249,7 +247,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(record.encode({
                 "case": case, "experiment": experiment.to_json(),
                 "canonical": explanation.canonical_section(experiment),
-                "identity": explanation.identity(experiment, against, other), "forecast": foretold,
+                "identity": explanation.which_run(experiment, against, other), "forecast": foretold,
                 "against": against.to_json(),
             }), end="")  # fmt: skip
             return

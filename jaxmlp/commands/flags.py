@@ -1,76 +1,16 @@
 """The command line of an Experiment: its settings as flags, over a case's, with one-line errors."""
 
 import argparse
-import contextlib
 import dataclasses
-import os
-import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxmlp import question
 from jaxmlp.commands import output
+from jaxmlp.commands.exit_status import INPUT, fail
 from jaxmlp.experiment import Experiment, parse_number
-
-INPUT = 2  # exit status: bad input
-TROUBLE = 1  # exit status: data or disk
-TERMINATED = 75  # exit status: SIGTERM, all saved; EX_TEMPFAIL of sysexits.h: try again
-INTERRUPTED = 130  # exit status: Ctrl-C, as shells report it
-
-
-class TerminatedError(BaseException):
-    """SIGTERM came, and what was finished is saved; the message is one line.
-
-    No Exception, as KeyboardInterrupt is none: who catches errors does not mean it.
-    """
-
-
-def fail(message: object, status: int) -> NoReturn:
-    """Ends the program with one line on standard error."""
-    line = " ".join(str(message).split())
-    print(f"error: {line}", file=sys.stderr)
-    raise SystemExit(status)
-
-
-@contextlib.contextmanager
-def one_line_errors(interrupted: str = "no record was written") -> Iterator[None]:
-    """Bad input ends with status 2, data, disk or memory trouble with 1, Ctrl-C with 130."""
-    try:
-        yield
-        output.check()
-    except KeyboardInterrupt:
-        fail(f"interrupted; {interrupted}", INTERRUPTED)
-    except TerminatedError as error:
-        fail(error, TERMINATED)
-    except ValueError as error:
-        fail(error, INPUT)
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        fail(f"{error.strerror or error}{where}; free or mend the disk, or choose another", TROUBLE)
-    except (MemoryError, RuntimeError) as error:
-        # JAX reports a device's memory as a RuntimeError; its first line says how much was asked.
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        fail(f"out of memory: {str(error).splitlines()[0]}; choose smaller --hidden", TROUBLE)
-    except Exception as error:
-        # data's and devices', known by name: they are slow to import
-        if type(error).__name__ not in ("DataError", "JobError"):
-            raise
-        fail(error, TROUBLE)
-
-
-def make_directory(out: Path) -> None:
-    """Makes --out's directory.
-
-    Raises:
-        ValueError: a file stands there, or a link that leads nowhere.
-    """
-    if os.path.lexists(out) and not out.is_dir():
-        kind = "a file" if out.exists() else "a link that leads nowhere"
-        raise ValueError(f"{out} is {kind}; --out needs a directory's name")
-    out.mkdir(parents=True, exist_ok=True)
 
 
 class Parser(argparse.ArgumentParser):
@@ -275,29 +215,3 @@ def check_checkpoint_every(values: argparse.Namespace) -> None:
         raise ValueError("--checkpoint-every needs --checkpoint DIR")
     if values.checkpoint_every < 1:
         raise ValueError(f"--checkpoint-every {values.checkpoint_every} must be at least 1")
-
-
-def as_flags(experiment: Experiment) -> list[str]:
-    """The flags that ask for `experiment`: what differs from the defaults, exactly."""
-    default = Experiment(optimizer=experiment.optimizer)
-    words = []
-    for setting in dataclasses.fields(Experiment):
-        value = getattr(experiment, setting.name)
-        usual = "sgd" if setting.name == "optimizer" else getattr(default, setting.name)
-        if value in (usual, None):
-            continue
-        words += as_flag(setting.name, value)
-    return words
-
-
-def as_flag(name: str, value: Any) -> list[str]:
-    """One setting as the words of the command line."""
-    word = "--" + name.replace("_", "-")
-    if isinstance(value, bool):
-        return [word]
-    return [word, *map(_word, value if isinstance(value, tuple) else (value,))]
-
-
-def _word(value: Any) -> str:
-    whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e6
-    return str(int(value) if whole else value)

@@ -20,15 +20,16 @@ import numpy as np
 import scipy.stats
 
 from jaxmlp import question
-from jaxmlp.commands import flags
+from jaxmlp.commands import exit_status, flags
 from jaxmlp.commands import run_job as job
 from jaxmlp.commands.progress import Steps, number
-from jaxmlp.data import dataset as data
+from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import Experiment
 from jaxmlp.law import explanation
-from jaxmlp.law import transport as rescaling
+from jaxmlp.law.canonical import canonical
+from jaxmlp.law.transport import transport
+from jaxmlp.record import atomic, question_figures, sealed
 from jaxmlp.record import outcomes as verdict
-from jaxmlp.record import question_figures, sealed
 from jaxmlp.record import run_record as record
 
 FRAMEWORKS = job.FRAMEWORKS
@@ -70,7 +71,7 @@ def collapse() -> dict[str, Experiment]:
     """Learning rates at several input scales, each started as the baseline is (κ = 1)."""
     found = {}
     for scale, rate in itertools.product(SCALES, RATES):
-        same_start = rescaling.transport(Experiment(epochs=COLLAPSE_EPOCHS), scale)
+        same_start = transport(Experiment(epochs=COLLAPSE_EPOCHS), scale)
         change = rate / question.RATE
         experiment = dataclasses.replace(
             same_start, learning_rate=(same_start.per_layer("learning_rate")[0] * change,)
@@ -80,7 +81,7 @@ def collapse() -> dict[str, Experiment]:
 
 
 def one(
-    framework: str, experiment: Experiment, dataset: data.Dataset, show: Callable[[str], None]
+    framework: str, experiment: Experiment, dataset: Dataset, show: Callable[[str], None]
 ) -> dict[str, Any]:
     """What is kept of one run.
 
@@ -88,7 +89,7 @@ def one(
         show: is told what is under way.
     """
     if framework == "jax":
-        from jaxmlp.train.step import Run as Start
+        from jaxmlp.train.run import Run as Start
     else:
         from jaxmlp.commands.run_torch import TorchRun as Start
     run: Any = Start(experiment, dataset)
@@ -109,7 +110,7 @@ def one(
     }
 
 
-def foretold(experiment: Experiment, dataset: data.Dataset) -> dict[str, Any]:
+def foretold(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
     from jaxmlp.forecast.rehearsal import forecast
 
     return forecast(experiment, dataset).to_json()
@@ -122,7 +123,7 @@ class Runs:
         ValueError: the file is somebody else's.
     """
 
-    def __init__(self, dataset: data.Dataset, path: Path, wanted: Iterable[Wanted] = ()) -> None:
+    def __init__(self, dataset: Dataset, path: Path, wanted: Iterable[Wanted] = ()) -> None:
         self.dataset, self.path = dataset, path
         lines, damaged = sealed.read_lines(path)
         if damaged:
@@ -217,14 +218,14 @@ def spread(values: np.ndarray) -> str:
 
 def case_table(experiments: dict[str, Experiment], runs: dict[str, list[dict[str, Any]]]) -> str:
     """The question's cases as Markdown: what each is, what was foretold, what happened."""
-    base = rescaling.canonical(experiments["baseline"])
+    base = canonical(experiments["baseline"])
     lines = [
         "| case | what was changed | R | κ₁ | κ₂ | S ÷ limit | foretold | outcome | test accuracy "
         "| dead units |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for case, own in runs.items():
-        form = rescaling.canonical(experiments[case])
+        form = canonical(experiments[case])
         numbers = [form.learning_rate / base.learning_rate, *form.init_scale]
         before = [run["foretold"] for run in own if "foretold" in run]
         ratio = statistics.median(float(f["ratio"]) for f in before) if before else math.nan
@@ -271,16 +272,16 @@ def comparison(runs: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
 # ---- the command
 
 
-def plane(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:
+def plane(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Initial scales κ of both layers, and the R at which S reaches its limit: S = R · λmax."""
     from jaxmlp.forecast import curvature
-    from jaxmlp.train import step as train
+    from jaxmlp.train.run import prepare
 
     scales = np.geomspace(1 / 40, 200, 25)
     critical, steps = [], Steps(len(scales))
     for scale in scales:
         experiment = Experiment(init_scale=(float(scale),))
-        ready = train.start(experiment, dataset)
+        ready = prepare(experiment, dataset)
         found = curvature.sharpness(experiment, ready, curvature.sample(next(ready.order)))
         critical.append(question.RATE / found.ratio)
         steps.done(f"sharpness at initial scales × {scale:.3g}")
@@ -288,15 +289,15 @@ def plane(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 
 def run(values: argparse.Namespace) -> None:
-    from jaxmlp.device import processes as devices
+    from jaxmlp.device import compilation
 
     frameworks = FRAMEWORKS[values.framework]
     dataset = job.load(values, lambda text: print(text, file=sys.stderr))
-    flags.make_directory(values.out)
+    atomic.make_directory(values.out)
     files = sealed.Sums(values.out, NAMES, KEY)
     files.check(WRITTEN)
     runs = Runs(dataset, values.out / "runs.jsonl", all_runs(values))
-    devices.use_compilation_cache()
+    compilation.use_compilation_cache()
     experiments = cases(values.epochs)
     found = {
         framework: {
@@ -319,7 +320,7 @@ def run(values: argparse.Namespace) -> None:
         pages.append(claim_table({"baseline": first["baseline"], **tried}))
         rates = {name: (e, runs.get("jax", name, e)) for name, e in collapse().items()}
         figures |= question_figures.of_rates(list(rates.values()), dataset.name)
-        points = {case: (rescaling.canonical(experiments[case]), first[case]) for case in first}
+        points = {case: (canonical(experiments[case]), first[case]) for case in first}
         figures |= question_figures.of_plane(*plane(dataset), points, dataset.name)
     text = "\n\n".join(pages) + "\n"
     files.put({"tables.md": text.encode(), **figures})
@@ -339,8 +340,8 @@ def main(arguments: list[str] | None = None) -> None:
                         help="runs, tables and figures (default: runs/reproduce)")  # fmt: skip
     values = parser.parse_args(arguments)
     if values.seeds < 1 or values.epochs < 1:
-        flags.fail("--seeds and --epochs must be at least 1", flags.INPUT)
-    with flags.one_line_errors(f"finished runs are kept in {values.out}"):
+        exit_status.fail("--seeds and --epochs must be at least 1", exit_status.INPUT)
+    with exit_status.one_line_errors(f"finished runs are kept in {values.out}"):
         run(values)
 
 

@@ -25,14 +25,15 @@ def add_flags(parser: flags.Parser) -> None:
 
 
 def device(values: argparse.Namespace) -> str:
-    from jaxmlp.device import processes as devices
+    from jaxmlp.device import compilation
+    from jaxmlp.device.mesh import describe_devices
 
-    devices.use_compilation_cache()
-    return devices.describe(values.data_parallel)
+    compilation.use_compilation_cache()
+    return describe_devices(values.data_parallel)
 
 
 def trainer(values: argparse.Namespace, experiment: Experiment, dataset: Dataset) -> job.Trainer:
-    from jaxmlp.train.step import Run
+    from jaxmlp.train.run import Run
 
     return Run(experiment, dataset, values.data_parallel)
 
@@ -47,7 +48,8 @@ def checkpoints(
     values: argparse.Namespace, experiment: Experiment, dataset: Dataset, warn: job.Warn
 ) -> AbstractContextManager[job.Checkpoints]:
     from jaxmlp.record import run_record as record
-    from jaxmlp.train.checkpoint import Checkpoints, identity, state_size
+    from jaxmlp.train.checkpoint import Checkpoints, state_size
+    from jaxmlp.train.checkpoint import provenance as identity
 
     run = identity(experiment, dataset, record.environment(device(values), PACKAGES))
     size = state_size(experiment, dataset)

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
-from jaxmlp.commands import flags, output
+from jaxmlp.commands import exit_status, flags, output
 from jaxmlp.commands import signals as stopping
 from jaxmlp.data.dataset import Dataset
+from jaxmlp.errors import TerminatedError
 from jaxmlp.experiment import Experiment
 from jaxmlp.record import directory as run_directory
 
@@ -69,9 +70,9 @@ class Framework(NamedTuple):
 
 def load(values: argparse.Namespace, warn: Warn) -> Dataset:
     """The data set that --data and --data-dir name."""
-    from jaxmlp.data import dataset as data
+    from jaxmlp.data.dataset import load_data
 
-    return data.load(values.data, values.data_dir, warn=warn)
+    return load_data(values.data, values.data_dir, warn=warn)
 
 
 def main(description: str, framework: Framework, arguments: list[str] | None = None) -> None:
@@ -85,12 +86,12 @@ def main(description: str, framework: Framework, arguments: list[str] | None = N
         if framework.checkpoints:
             flags.check_checkpoint_every(values)
     except ValueError as error:
-        flags.fail(error, flags.INPUT)
-    with flags.one_line_errors(), stopping.Signals() as signals:
+        exit_status.fail(error, exit_status.INPUT)
+    with exit_status.one_line_errors(), stopping.Signals() as signals:
         try:
             run(framework, values, case, experiment, signals)
         except KeyboardInterrupt:
-            flags.fail(f"interrupted; {signals.kept}", flags.INTERRUPTED)
+            exit_status.fail(f"interrupted; {signals.kept}", exit_status.INTERRUPTED)
 
 
 def run(
@@ -102,7 +103,7 @@ def run(
 ) -> None:
     """Loads, trains, writes and prints. Imports what is slow only now, after the flags are good."""
     from jaxmlp.commands import terminal
-    from jaxmlp.data import dataset as data
+    from jaxmlp.data.dataset import first_images
     from jaxmlp.record import run_record as record
 
     console = output.console(stderr=values.json)
@@ -116,7 +117,7 @@ def run(
     dataset = framework.load(values, lambda text: warn(console, text))
     signals.end_if_asked()
     if experiment.train_size:
-        dataset = data.first(dataset, experiment.train_size)
+        dataset = first_images(dataset, experiment.train_size)
     out = values.out or record.default_directory(
         framework.name, case, experiment, dataset.name, dataset.sha256
     )
@@ -175,9 +176,9 @@ def check_memory(experiment: Experiment, dataset: Dataset) -> None:
 def end(signals: stopping.Signals, result: dict[str, Any], out: Path) -> NoReturn:
     """Ends a command whose record is of an unfinished run."""
     if signals.number != signal.SIGTERM:
-        raise SystemExit(flags.INTERRUPTED)
+        raise SystemExit(exit_status.INTERRUPTED)
     done, asked = len(result["epochs"]), result["experiment"]["epochs"]
-    raise flags.TerminatedError(f"terminated after epoch {done} of {asked}; {out} keeps them")
+    raise TerminatedError(f"terminated after epoch {done} of {asked}; {out} keeps them")
 
 
 def warn(console, text: str) -> None:

@@ -14,7 +14,7 @@ from jaxmlp.commands import run_job as job
 from jaxmlp.data import array_cache
 from jaxmlp.data.dataset import DataError, Dataset
 from jaxmlp.experiment import OPTIMIZER_OPTIONS, PER_TENSOR, Experiment
-from jaxmlp.record import run_record as record
+from jaxmlp.record import metrics
 
 DESCRIPTION = (
     "Train the question's MLP in PyTorch, the reference, and leave the record that run_jax.py "
@@ -104,7 +104,7 @@ class TorchRun:
     def row(self, epoch: int, result: EpochResult) -> dict[str, Any]:
         """The record's entry for one epoch."""
         hidden, test_size = np.array(self.experiment.hidden), len(self.dataset.test_labels)
-        return record.epoch_row(
+        return metrics.epoch_row(
             epoch,
             np.array([float(step.loss) for step in result.steps]),
             np.array([int(step.correct) for step in result.steps]),

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
-from jaxmlp.commands.flags import TerminatedError
+from jaxmlp.errors import TerminatedError
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 

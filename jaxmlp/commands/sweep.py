@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxmlp import grid, question
-from jaxmlp.commands import flags
+from jaxmlp.commands import exit_status, flags
 from jaxmlp.commands.progress import number
+from jaxmlp.errors import TerminatedError
 from jaxmlp.experiment import Experiment
 
 KEPT = "finished chunks are kept; --resume goes on"
@@ -85,8 +86,11 @@ def parse(
     values, rest = parser.parse_known_args(arguments)
     for word in rest:
         if not word.startswith("-"):
-            flags.fail(f"{word} is one value too many: a sweep does not vary what it follows; "
-                       "run a sweep for each", flags.INPUT)  # fmt: skip
+            exit_status.fail(
+                f"{word} is one value too many: a sweep does not vary what it follows; run a sweep "
+                "for each",
+                exit_status.INPUT,
+            )
         parser.error(f"unrecognized arguments: {word}")
     names = [flag.removeprefix("--") for flag in layer_flags]
     values.layer_axes = {name: getattr(values, name) for name in names}
@@ -146,10 +150,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         base, axes, settings = plan(values)
     except ValueError as error:
-        flags.fail(error, flags.INPUT)
+        exit_status.fail(error, exit_status.INPUT)
     with stopping(for_good=arguments is None) as check:
         try:
-            with flags.one_line_errors(KEPT):
+            with exit_status.one_line_errors(KEPT):
                 run(values, base, axes, settings, check)
         except SystemExit as ended:
             if values.coordinator or values.distributed:
@@ -180,7 +184,7 @@ def stopping(for_good: bool) -> Iterator[Callable[[], None]]:
         asked.append(
             KeyboardInterrupt()
             if number == signal.SIGINT
-            else flags.TerminatedError(f"terminated; {KEPT}")
+            else TerminatedError(f"terminated; {KEPT}")
         )
         raise asked[0]
 
@@ -206,8 +210,10 @@ def run(
     """Loads, trains chunk by chunk, writes. Imports what is slow only now, the flags are good."""
     from jaxmlp.commands import output
     from jaxmlp.commands import run_job as job
-    from jaxmlp.data import dataset as data
+    from jaxmlp.data.dataset import first_images
+    from jaxmlp.device import compilation
     from jaxmlp.device import processes as devices
+    from jaxmlp.device.mesh import device_mesh
     from jaxmlp.record import sweep_directory
     from jaxmlp.sweep import sweep
 
@@ -215,13 +221,13 @@ def run(
         devices.distribute(
             values.coordinator, values.processes, values.process_id, values.distributed
         )
-        devices.use_compilation_cache()
+        compilation.use_compilation_cache()
         console = output.console(soft_wrap=True, quiet=not devices.is_first())
         dataset = job.load(values, functools.partial(job.warn, console))
         if base.train_size:
-            dataset = data.first(dataset, base.train_size)
+            dataset = first_images(dataset, base.train_size)
         job.check_memory(base, dataset)
-        devices.mesh(values.data_parallel, base.batch_size)
+        device_mesh(values.data_parallel, base.batch_size)
         base.steps_per_epoch(len(dataset.train_labels))
         asked = description(values, base, axes, settings, dataset)
         devices.alike(asked["identity"])
@@ -253,7 +259,7 @@ def description(
     """What sweep.json says before the first run."""
     import jax
 
-    from jaxmlp.device import processes as devices
+    from jaxmlp.device.mesh import describe_devices
     from jaxmlp.record import run_record as record
     from jaxmlp.record import sweep_tables as sweep_record
 
@@ -267,7 +273,7 @@ def description(
         "seeds": values.seeds,
         "forecast": forecast,
         "data": record.data_section(dataset),
-        "environments": [record.environment(devices.describe(jax.device_count()), PACKAGES)],
+        "environments": [record.environment(describe_devices(jax.device_count()), PACKAGES)],
     }
 
 
@@ -423,7 +429,7 @@ def summary(runs: Any, swept: list[str]) -> str:
         f"best: run {best['run']} (seed {best['seed']}, {best['outcome']}), test accuracy "
         f"{best['test_accuracy']:.1%}" + f": {what}" * bool(what),
     ]
-    from jaxmlp.forecast.rehearsal import COURSES
+    from jaxmlp.record.outcomes import COURSES
 
     courses = [row["course"] for row in found]
     taken = ", ".join(f"{courses.count(kind):,} {kind}" for kind in COURSES if kind in courses)

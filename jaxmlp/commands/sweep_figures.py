@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import ListedColormap, LogNorm
 
-from jaxmlp.commands import flags
+from jaxmlp.commands import exit_status, flags
 from jaxmlp.commands.calibrate import reliability
 from jaxmlp.experiment import PER_TENSOR
-from jaxmlp.forecast import rehearsal as forecast
+from jaxmlp.forecast.models import FAILS_FROM
+from jaxmlp.record import atomic
 from jaxmlp.record.figures import BLUE, GREY, ORANGE, png
 from jaxmlp.record.question_figures import panels
 
@@ -124,7 +125,7 @@ def plane(asked: dict[str, Any], runs: Any) -> bytes:
         if line := boundary(runs, scales, mean, rate):
             axis.plot(*line, color=colour, linewidth=1.8)
             axes[0].plot([], [], color="black", label="S = limit")
-        for name, level, style in (("diverges", 0.5, "--"), ("fails", forecast.FAILS_FROM, ":")):
+        for name, level, style in (("diverges", 0.5, "--"), ("fails", FAILS_FROM, ":")):
             grid = gridded(mean, rate, column(runs, f"foretold_{name}"), np.mean)
             if grid and min(grid[2].shape) > 1 and grid[2].min() < level < grid[2].max():
                 axis.contour(*grid, [level], colors=colour, linestyles=style, linewidths=1.8)
@@ -270,7 +271,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--value", default=VALUE, metavar="COLUMN", help=f"(default: {VALUE})")
     parser.add_argument("--out", type=Path, metavar="DIR", help="(default: the sweep's)")
     values = parser.parse_args(arguments)
-    with flags.one_line_errors("no figure was written"):
+    with exit_status.one_line_errors("no figure was written"):
         run(values)
 
 
@@ -287,7 +288,7 @@ def run(values: argparse.Namespace) -> None:
     if len(axes) == 2:
         files["heat.png"] = heat(asked, runs, axes[0], axes[1], values.value)
     out = values.out or values.directory
-    flags.make_directory(out)
+    atomic.make_directory(out)
     sweep_files.save_figures(out, files, asked["identity"])
     for name in files:
         print(f"written: {out / name}")

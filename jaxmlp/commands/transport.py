@@ -11,11 +11,12 @@ import math
 import sys
 from typing import Any
 
-from jaxmlp.commands import flags
+from jaxmlp.commands import exit_status, flags
 from jaxmlp.experiment import OPTIMIZER_DEFAULTS, OPTIMIZER_OPTIONS, PER_TENSOR, Experiment
 from jaxmlp.law import emission
-from jaxmlp.law import transport as rescaling
 from jaxmlp.law.emission import OPTIONS, Group
+from jaxmlp.law.rules import rule_of
+from jaxmlp.law.transport import SCHEMES, transport
 
 IGNORED = ("hidden", "bias", "preprocessing", "train_size", "bias_init_scale", "bias_learning_rate",
            "bias_weight_decay", "bias_eps", "schedule", "warmup_epochs", "milestones", "gamma",
@@ -30,7 +31,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     own.add_argument(
         "--emit", choices=EMIT, default="flags", help="(default: flags, of run_jax.py)"
     )
-    own.add_argument("--scheme", choices=rescaling.SCHEMES, default="first-layer",
+    own.add_argument("--scheme", choices=SCHEMES, default="first-layer",
                      help="which layers make up for the scale; uniform is for this\n"
                      "project's network (--emit flags) (default: first-layer)")  # fmt: skip
     own.add_argument("--weight", metavar="NAME", default="", help="torch, optax: name of the first "
@@ -58,7 +59,7 @@ def answer(values: argparse.Namespace) -> str:
     Experiment(input_scale=values.input_scale)
     scale, values.input_scale = values.input_scale, None
     optimizer = values.optimizer or "sgd"
-    rescaling.rule(optimizer)
+    rule_of(optimizer)
     if values.emit == "flags" or values.scheme == "uniform":
         if optimizer not in OPTIMIZER_DEFAULTS:
             raise ValueError(
@@ -67,8 +68,8 @@ def answer(values: argparse.Namespace) -> str:
         if values.emit != "flags" or values.clip:
             raise ValueError("scheme uniform is for --emit flags, and --clip for optax and json")
         _, experiment = flags.experiment(values)
-        moved = rescaling.transport(experiment, scale, scheme=values.scheme)
-        return " ".join(["python scripts/run_jax.py", *flags.as_flags(moved)]) + "\n"
+        moved = transport(experiment, scale, scheme=values.scheme)
+        return " ".join(["python scripts/run_jax.py", *emission.as_flags(moved)]) + "\n"
     unused = [name for name in IGNORED if getattr(values, name) is not None]
     if unused:
         word = unused[0].replace("_", "-")
@@ -135,7 +136,7 @@ def asked(values: argparse.Namespace, optimizer: str) -> tuple[Group, dict[str, 
 
 def main(arguments: list[str] | None = None) -> None:
     values = parse(arguments)
-    with flags.one_line_errors("nothing was printed"):
+    with exit_status.one_line_errors("nothing was printed"):
         try:
             text = answer(values)
         except OverflowError as error:

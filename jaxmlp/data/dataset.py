@@ -21,12 +21,13 @@ import numpy as np
 from jaxmlp.data import array_cache, download
 from jaxmlp.data import files as data_files
 from jaxmlp.data import tfds as tfds_cifar10
-from jaxmlp.data.files import Arrays, DataError
+from jaxmlp.data.files import Arrays
+from jaxmlp.errors import DataError
 
 if TYPE_CHECKING:
     from jaxtyping import Int32, UInt8
 
-__all__ = ["DataError", "Dataset", "cache_directory", "first", "load"]
+__all__ = ["DataError", "Dataset", "cache_directory", "first_images", "load_data"]
 
 Warn = Callable[[str], None]
 STAND_IN = "the synthetic stand-in for CIFAR-10 (NOT CIFAR-10)"
@@ -66,7 +67,7 @@ def _to_stderr(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-def load(
+def load_data(
     data: str = "auto",
     data_dir: Path | None = None,
     cache_dir: Path | None = None,
@@ -100,7 +101,7 @@ def load(
         return _synthetic(cache_dir, warn)
 
 
-def first(dataset: Dataset, train_size: int) -> Dataset:
+def first_images(dataset: Dataset, train_size: int) -> Dataset:
     """The dataset with its first train_size training images only; the classes stay.
 
     Raises ValueError when there are not that many, or for less than 1.

@@ -22,7 +22,8 @@ from urllib.parse import urlsplit
 
 from jaxmlp.data import exchange
 from jaxmlp.data.exchange import RANGE_NOT_SATISFIABLE, Answer, Pace, host, shortened
-from jaxmlp.data.files import ARCHIVE, DataError
+from jaxmlp.data.files import ARCHIVE
+from jaxmlp.errors import DataError
 
 # TFDS 4.9.10, url_checksums/cifar10.txt
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"

@@ -18,7 +18,7 @@ from email.message import Message
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from jaxmlp.data.files import DataError
+from jaxmlp.errors import DataError
 
 # Assumed: what a person at a terminal puts up with.
 PATIENCE = 5.0  # seconds to an answer: name look-up, redirects and headers together

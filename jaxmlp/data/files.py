@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxmlp.errors import DataError
+
 Arrays = dict[str, np.ndarray]
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 KERAS_KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -29,13 +31,6 @@ TRAIN_MEMBERS = tuple(f"{_FOLDER}/data_batch_{i}.bin" for i in range(1, 6))
 TEST_MEMBERS = (f"{_FOLDER}/test_batch.bin",)
 CHANNELS = (1, 2, 3, 4)  # how many an image has: grey or colour, each with or without transparency
 _RECORD = 1 + 3 * 32 * 32  # bytes: a label, then the image, channel by channel, row by row
-
-
-class DataError(Exception):
-    """Trouble with data or a disk; the message is one line: value, rule, remedy."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
 
 
 @contextlib.contextmanager

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxmlp.data.files import Arrays, DataError, checked, reading
+from jaxmlp.data.files import Arrays, checked, reading
+from jaxmlp.errors import DataError
 
 INSTALL = "pip install -e '.[prepare]'"
 _VERSION = re.compile(r"\d+\.\d+\.\d+")

@@ -6,102 +6,20 @@ import os
 import socket
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
 
-from jaxmlp.data import dataset as data
-from jaxmlp.experiment import Experiment
+from jaxmlp.errors import JobError
 
-MATMUL = {"float32": "highest", "float64": "highest", "tf32": "tensorfloat32",
-          "bfloat16": "bfloat16"}  # fmt: skip
 PATIENCE = 60  # seconds for all processes to come
 HEARTBEAT = 20  # seconds after which a silent process counts as gone
 Result = TypeVar("Result")
 
 
-def dtype(experiment: Experiment):
-    """The floating-point type of every array of the run."""
-    return jnp.float64 if experiment.precision == "float64" else jnp.float32
-
-
-@contextlib.contextmanager
-def precision(experiment: Experiment, platform: str | None = None) -> Iterator[None]:
-    """Matrix products at the experiment's precision, inside this context.
-
-    Args:
-        platform: that is compiled for, if not this machine's.
-
-    Raises:
-        ValueError: the device has no such products, so that asking for them would do nothing.
-    """
-    platform = platform or jax.default_backend()
-    has = {"tf32": ("gpu",), "bfloat16": ("gpu", "tpu"), "float64": ("cpu", "gpu")}
-    if platform not in has.get(experiment.precision, (platform,)):
-        raise ValueError(
-            f"precision {experiment.precision} does not exist on {platform}; choose float32"
-        )
-    with (
-        jax.enable_x64(experiment.precision == "float64"),
-        jax.default_matmul_precision(MATMUL[experiment.precision]),
-    ):
-        yield
-
-
-def mesh(data_parallel: int, batch_size: int, only: bool = False) -> Mesh:
-    """Devices as an axis `runs` by an axis `batch`.
-
-    Args:
-        data_parallel: devices along `batch`.
-        only: take so many and no more; else all devices of all processes.
-
-    Raises:
-        ValueError: that does not divide the devices, or the batch.
-    """
-    there = jax.devices()
-    count = data_parallel if only and 1 <= data_parallel <= len(there) else len(there)
-    for what, size in ((f"{count} devices", count), (f"batch size {batch_size}", batch_size)):
-        if not 1 <= data_parallel <= size or size % data_parallel:
-            good = [str(n) for n in range(1, len(there) + 1)
-                    if batch_size % n == 0 and (only or len(there) % n == 0)]  # fmt: skip
-            raise ValueError(
-                f"data parallel {data_parallel} does not divide the {what}; "
-                f"choose {' or '.join(good)}"
-            )
-    return jax.make_mesh(
-        (count // data_parallel, data_parallel), ("runs", "batch"), (AxisType.Auto,) * 2,
-        devices=there[:count],
-    )  # fmt: skip
-
-
-def put(tree: Any, sharding: NamedSharding) -> Any:
-    """Arrays that every process holds whole, on the devices of all processes."""
-
-    def spread(array):
-        array = np.asarray(array)
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-
-    return jax.tree.map(spread, tree)
-
-
-def free_memory() -> int:
-    """Bytes that this process's first device has free; of the machine's memory, its share."""
-    device = jax.local_devices()[0]
-    if stats := device.memory_stats():
-        return stats["bytes_limit"] - stats["bytes_in_use"]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jax.local_device_count()
-
-
 # ---- many processes
-
-
-class JobError(Exception):
-    """A job's processes do not all come, or do not all stay."""
 
 
 def distribute(
@@ -288,36 +206,3 @@ def gather(array: np.ndarray) -> np.ndarray:
     from jax.experimental import multihost_utils
 
     return np.asarray(multihost_utils.process_allgather(array))
-
-
-def describe(count: int = 1) -> str:
-    """The devices a run takes: how many if several, platform, and kind where that says more."""
-    device = jax.devices()[0]
-    kind = device.device_kind
-    name = device.platform if kind == device.platform else f"{device.platform} ({kind})"
-    return name if count == 1 else f"{count} × {name}"
-
-
-def use_compilation_cache() -> None:
-    """Keeps compiled programs on disk between processes, unless the user has said where or not.
-
-    JAX verifies what it reads back and compiles anew what does not fit this machine.
-
-    Raises:
-        ValueError: there is no such device as JAX_PLATFORMS asks for.
-    """
-    try:
-        jax.devices()
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}: JAX finds no such device "
-            f"({str(error).partition('(')[0].strip() or 'none'}); unset it, or choose cpu"
-        ) from error
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
-    directory = data.cache_directory(None) / "xla"
-    with contextlib.suppress(OSError):  # no place to keep them: every process compiles
-        directory.mkdir(parents=True, exist_ok=True)
-        warnings.filterwarnings("ignore", "Error .* persistent compilation cache", UserWarning)
-        jax.config.update("jax_compilation_cache_dir", str(directory))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -10,7 +10,7 @@ that is the same run (rescaling.py).
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,29 +19,20 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
-from jaxmlp.device import processes as devices
+from jaxmlp.device.precision import float_dtype, precision
 from jaxmlp.experiment import Experiment
+from jaxmlp.forecast.models import Sharpness
 from jaxmlp.train.model import Params, mlp
 from jaxmlp.train.optimizer import direction
 from jaxmlp.train.preprocessing import Images, preprocess
-from jaxmlp.train.step import Hyperparameters, Start, loss_function, program
+from jaxmlp.train.run import Prepared as Start
+from jaxmlp.train.step import Hyperparameters, loss_function
+from jaxmlp.train.step import static_part as program
 
 SAMPLE = 1000  # images; measured: 5000 move the question's S by less than 3 %
 TOLERANCE = 1e-2  # of the residual, relative; the eigenvalue is closer, by its square
 LANCZOS = 8  # vectors that ARPACK keeps; measured: converges in as many products as with 20
 PRODUCTS = 300  # Hessian-vector products at most
-
-
-class Sharpness(NamedTuple):
-    """Dimensionless; above `limit` the first steps overshoot along the eigenvector."""
-
-    value: float  # NaN where the Hessian is not finite or no eigenvalue was found
-    limit: float
-    images: int  # of the sample
-
-    @property
-    def ratio(self) -> float:
-        return self.value / self.limit
 
 
 def stability_limit(experiment: Experiment) -> float:
@@ -115,7 +106,7 @@ def root_rates(
 def _loss(
     experiment: Experiment, widths: tuple[int, ...], hyper: Hyperparameters, images: Images
 ) -> Callable[[Params, Int[Array, " batch"]], Float[Array, ""]]:
-    apply = mlp(widths, experiment.bias, devices.dtype(experiment))
+    apply = mlp(widths, experiment.bias, float_dtype(experiment))
 
     def loss(params, indices):
         pixels, labels = images.train_images[indices], images.train_labels[indices]
@@ -157,7 +148,7 @@ def sharpness(
     Args:
         batches: indices of training images; `sample` gives the run's own first ones.
     """
-    with devices.precision(experiment):
+    with precision(experiment):
         params, rest = ready.state.params, (ready.hyper, batches, ready.images)
         static = (program(experiment), ready.widths, params)
         unit = _root_rate_exponent(ready.hyper)
@@ -165,7 +156,7 @@ def sharpness(
         size = sum(leaf.size for leaf in jax.tree.leaves(params))
         value = _largest_eigenvalue(
             lambda vector: hessian_product(*static, root, *rest, vector),
-            size, np.dtype(devices.dtype(experiment)), tolerance,
+            size, np.dtype(float_dtype(experiment)), tolerance,
         )  # fmt: skip
     return Sharpness(value * 4.0**unit, stability_limit(experiment), batches.size)
 

@@ -3,11 +3,12 @@
 The templates name optax's and PyTorch's own optimizers; the powers are rescaling.py's.
 """
 
+import dataclasses
 import json
 from typing import Any, NamedTuple
 
-from jaxmlp.experiment import FLOAT32_MAX, FLOAT32_MIN
-from jaxmlp.law import transport as rescaling
+from jaxmlp.experiment import FLOAT32_MAX, FLOAT32_MIN, Experiment
+from jaxmlp.law.rules import rule_of
 from jaxmlp.law.surd import surd
 
 OPTIONS: dict[str, dict[str, Any]] = {  # of optimizers that an Experiment has not: usual defaults
@@ -100,7 +101,7 @@ def groups(
     Raises:
         ValueError: the optimizer cannot be moved, or a number leaves float32's range.
     """
-    rule = rescaling.rule(optimizer)
+    rule = rule_of(optimizer)
     factor = surd(scale) ** -1
 
     def moved(value: float | None, exponent: int) -> float | None:
@@ -175,7 +176,7 @@ def _chain(optimizer: str, group: Group, options: dict[str, Any]) -> str:
     directed = [direction, trace]
     links = [
         f"optax.clip_by_block_rms({group.clip!r})" if group.clip else "",
-        *([*directed, decay] if rescaling.rule(optimizer).decoupled else [decay, *directed]),
+        *([*directed, decay] if rule_of(optimizer).decoupled else [decay, *directed]),
         AFTER.get(optimizer, ""),
         f"optax.scale(-{group.learning_rate!r})",
     ]
@@ -220,9 +221,35 @@ def _torch_group(group: Group) -> str:
 def json_text(optimizer: str, settings: Group, scale: float, assumed: dict[str, Any]) -> str:
     """The numbers, the powers of the input scale that they are, and which of them are assumed."""
     first, other = groups(optimizer, settings, scale)
-    rule = rescaling.rule(optimizer)
+    rule = rule_of(optimizer)
     return json.dumps(
         {"optimizer": optimizer, "input_scale": scale, "first_weight": first._asdict(),
          "everything_else": other._asdict(), "not_given": assumed, "powers_of_the_input_scale": {
              "init_scale": -1, **{name: value and -value for name, value in rule._asdict().items()
                                   if name != "decoupled"}}}, indent=2)  # fmt: skip
+
+
+def as_flags(experiment: Experiment) -> list[str]:
+    """The flags that ask for `experiment`: what differs from the defaults, exactly."""
+    default = Experiment(optimizer=experiment.optimizer)
+    words = []
+    for setting in dataclasses.fields(Experiment):
+        value = getattr(experiment, setting.name)
+        usual = "sgd" if setting.name == "optimizer" else getattr(default, setting.name)
+        if value in (usual, None):
+            continue
+        words += as_flag(setting.name, value)
+    return words
+
+
+def as_flag(name: str, value: Any) -> list[str]:
+    """One setting as the words of the command line."""
+    word = "--" + name.replace("_", "-")
+    if isinstance(value, bool):
+        return [word]
+    return [word, *map(_word, value if isinstance(value, tuple) else (value,))]
+
+
+def _word(value: Any) -> str:
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e6
+    return str(int(value) if whole else value)

@@ -4,80 +4,20 @@ import dataclasses
 import math
 import shlex
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxmlp import question
-from jaxmlp.commands import flags
 from jaxmlp.experiment import NETWORK, SCALED, Experiment
-from jaxmlp.law import transport as rescaling
+from jaxmlp.law import emission
+from jaxmlp.law.canonical import canonical, exact_invariants
+from jaxmlp.law.difference import difference, in_words
 from jaxmlp.law.repair import repair
+from jaxmlp.law.rules import power
+from jaxmlp.law.transport import transport
+from jaxmlp.question import ATTEMPTS
 
-
-class Attempt(NamedTuple):
-    """What the question's owner tried with the inputs times 255, and what the law says to it."""
-
-    what: str
-    ended: str  # the outcome, and what else a reader would ask first
-    reason: str
-
-
-ATTEMPTS = {
-    "scaled": Attempt(
-        "nothing else changed",
-        "Dead",
-        "Effective rate 255 times, start 16 times too large. Pixels are never negative, so a "
-        "step moves a unit's sum the same way on nearly every image; a step this long throws it so "
-        "far below 0 that no image reaches it again. Without input it gets no gradient: dead for "
-        "good.",
-    ),
-    "scaled-lr": Attempt(
-        "both rates ÷ 255",
-        "Trained, to 37 % instead of 49 %",
-        "The effective rate is right again, the start still 16 "
-        "times too large. The first steps overshoot and leave three units in four dead; the rest "
-        "train. No learning rate can mend it: rates never alter κ1·κ2 = s × both init scales, "
-        "which is 255 instead of 1.",
-    ),
-    "scaled-lr-init": Attempt(
-        "both rates and both inits ÷ 255",
-        "Trained",
-        "κ1·κ2 is 1/255 now, the baseline started 16 times too small, which costs a short "
-        "plateau and no more. It works by overshooting to the harmless side; exact is ÷ √255 "
-        "(÷ 15.97) for each init, and decay × 255.",
-    ),
-    "scaled-lr-init1": Attempt(
-        "both rates ÷ 255, first init ÷ 255",
-        "Stalled or hardly trained",
-        "κ1·κ2 is 1, as it should be, but split unevenly: first layer "
-        "16 times too small, second 16 times too large, and with it the first layer's gradients. "
-        "Exact with this init: first rate ÷ 255², second rate left alone, first decay × 255².",
-    ),
-    "scaled-lr1-init1": Attempt(
-        "first rate ÷ 255, first init ÷ 255",
-        "Dead",
-        "The first layer's gradients grow by 255 and its weights shrink by 255, so its rate "
-        "needs ÷ 255². It got ÷ 255: the effective rate is 16 times too large.",
-    ),
-    "scaled-lr1": Attempt(
-        "first rate ÷ 255",
-        "Stalled",
-        "The same, and the first layer also starts 64, the second 4 times too large.",
-    ),
-    "scaled-lrsq-init1": Attempt(
-        "both rates ÷ 255², first init ÷ 255",
-        "Trained",
-        "For the first layer, but for its decay, the exact repair. The second needed no "
-        "change and got a rate 65025 times too small: it hardly moves, and the first layer learns "
-        "around it.",
-    ),
-}
 NO_BREAK = "\N{NO-BREAK SPACE}%"  # a percent sign stays with its number
 BASELINE = "the baseline: inputs × 1, default scales, rates and decays"
-BOTH_LAYERS = (
-    "Why both layers seemed to need it: with one learning rate for all layers, the only exact "
-    "repair shares the change evenly, ÷ √255 for each init. With a rate per layer, changing the "
-    "first layer alone is enough."
-)
 
 
 def same_as(experiment: Experiment) -> str:
@@ -85,7 +25,7 @@ def same_as(experiment: Experiment) -> str:
     scale = f"{experiment.input_scale:g}"
 
     def moved(setting: str) -> str:
-        exponent = rescaling.power(experiment.optimizer, setting)
+        exponent = power(experiment.optimizer, setting)
         return f"{'×' if exponent > 0 else '÷'} {scale}{'²' * (abs(exponent) == 2)}"
 
     return (
@@ -98,7 +38,7 @@ def same_as(experiment: Experiment) -> str:
 
 def why(experiment: Experiment) -> list[str]:
     """Paragraphs: which run it is, and where it is one of the question's, why it went so."""
-    found = [identity(experiment, baseline(experiment))]
+    found = [which_run(experiment, baseline(experiment))]
     if experiment.input_scale != 1:
         found.insert(0, f"Why: {same_as(experiment)}")
     case = question.name(experiment)
@@ -133,22 +73,22 @@ def target(experiment: Experiment, against: Experiment) -> Experiment:
 def canonical_section(experiment: Experiment) -> dict[str, Any] | None:
     """The record's section `canonical`; None for a network with a frozen layer."""
     try:
-        form = rescaling.canonical(experiment)._asdict()
+        form = canonical(experiment)._asdict()
     except ValueError:
         return None
     bias = form.pop("bias")
     return {**form, "bias": bias and bias._asdict()}
 
 
-def identity(experiment: Experiment, against: Experiment, other: str = BASELINE) -> str:
+def which_run(experiment: Experiment, against: Experiment, other: str = BASELINE) -> str:
     """What the run is, beside another.
 
     Args:
         other: what the other one is called.
     """
     try:
-        found = rescaling.difference(experiment, against)
-        form = rescaling.canonical(experiment)
+        found = difference(experiment, against)
+        form = canonical(experiment)
     except ValueError as error:
         return f"No canonical form: {error}."
     if found.same:
@@ -163,7 +103,7 @@ def identity(experiment: Experiment, against: Experiment, other: str = BASELINE)
     return (
         f"It {what} the run with inputs × 1, learning rate {form.learning_rate:.3g} for every "
         f"layer, initial weights × {start} and weight decay {shrinks}{rest}. Beside "
-        f"{other.partition(':')[0]}: {rescaling.in_words(found, experiment.layers)}."
+        f"{other.partition(':')[0]}: {in_words(found, experiment.layers)}."
     )
 
 
@@ -203,7 +143,7 @@ def _percent(probability: float) -> str:
 def same(experiment: Experiment, against: Experiment) -> bool:
     """Whether the two are one run; False also where a frozen layer leaves nothing to compare."""
     try:
-        return rescaling.difference(experiment, against).same
+        return difference(experiment, against).same
     except ValueError:
         return False
 
@@ -236,10 +176,10 @@ def exact_repairs(
 def _moved(experiment: Experiment, against: Experiment, scheme: str, again: Sequence[str]) -> str:
     """The command that runs `against` at the input scale of `experiment`."""
     try:
-        moved = rescaling.transport(against, experiment.input_scale, scheme=scheme)
+        moved = transport(against, experiment.input_scale, scheme=scheme)
     except ValueError as error:
         return f"impossible: {error}"
-    return shlex.join([*again, *flags.as_flags(moved)])
+    return shlex.join([*again, *emission.as_flags(moved)])
 
 
 def single_knobs(experiment: Experiment, to: Experiment) -> list[tuple[str, str]]:
@@ -278,7 +218,7 @@ def _knob(knob: str) -> str:
 def table(experiment: Experiment, against: Experiment) -> list[tuple[str, str, str, str]]:
     """Rows of name, this run's, the other's, and their ratio; empty if nothing can be compared."""
     try:
-        mine, other = (rescaling.exact_invariants(each) for each in (experiment, against))
+        mine, other = (exact_invariants(each) for each in (experiment, against))
         pairs = {name: (float(mine[name]), float(other[name])) for name in mine}
     except (ValueError, OverflowError):
         return []
@@ -303,14 +243,3 @@ LABELS = {
     "δb": "effective decay of biases",
     "εb": "effective eps of biases",
 }
-
-
-def attempts(experiment: Experiment) -> list[tuple[str, str]]:
-    """What was tried and why it went as it did, if the run is one of the question's at × 255."""
-    case = question.name(experiment)
-    if case == "custom" or experiment.input_scale != question.SCALE:
-        return []
-    return [
-        (tried.what, f"{tried.ended}: {tried.reason[0].lower()}{tried.reason[1:]}")
-        for tried in ATTEMPTS.values()
-    ]

@@ -13,20 +13,10 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from jaxmlp.experiment import PER_TENSOR, Experiment
-from jaxmlp.law.surd import Surd, surd
-from jaxmlp.law.transport import (
-    NAMES,
-    SAME,
-    Monomial,
-    difference,
-    exact_invariants,
-    full_name,
-    invariants,
-    product,
-    rounded,
-    times,
-    value_of,
-)
+from jaxmlp.law.canonical import Monomial, exact_invariants, invariants, product, value_of
+from jaxmlp.law.difference import NAMES, SAME, difference, times
+from jaxmlp.law.rules import full_name
+from jaxmlp.law.surd import Surd, rounded, surd
 
 FEW_KNOBS = 20  # whose triples are tried, some thousand; assumed: a second at most
 

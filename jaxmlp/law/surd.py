@@ -85,3 +85,10 @@ def _integer_root(value: int, index: int) -> int:
         if lower >= root:
             return root
         root = lower
+
+
+def rounded(name: str, value: Surd | int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} would be too large for a float; choose milder factors") from None

@@ -15,12 +15,12 @@ import fcntl
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxmlp.record import files as record_files
+from jaxmlp.record.atomic import _flush, _write, reserve
 from jaxmlp.record.files import KNOWN, READY, SUMS
 
 INCOMING = ".jaxmlp-incoming"
@@ -163,19 +163,6 @@ def locked(path: Path, shown: str) -> Iterator[None]:
     raise ValueError(f"another run is at work in {shown}; wait for it, or choose another directory")
 
 
-def reserve(directory: Path, size: int) -> None:
-    """Sees whether a disk takes `size` bytes.
-
-    Raises:
-        OSError: it is full, or cannot be written.
-    """
-    try:  # a file without a name: nothing stays, even on kill -9
-        with tempfile.TemporaryFile(dir=directory) as probe:
-            os.posix_fallocate(probe.fileno(), 0, size)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(directory)) from error
-
-
 def _real(out: Path) -> Path:
     return Path(os.path.realpath(out))  # a symbolic link stays, what it points to is filled
 
@@ -265,34 +252,3 @@ def _remove(directory: Path) -> None:
     for name in set(_names(directory)).intersection(KNOWN):
         (directory / name).unlink()
     directory.rmdir()
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Writes a single file that appears whole or not at all.
-
-    Raises:
-        OSError: the disk is full or cannot be written; nothing of it stays.
-    """
-    partial = path.with_name(f".jaxmlp-{os.getpid()}")
-    try:
-        _write(partial, content)
-        partial.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        partial.unlink(missing_ok=True)

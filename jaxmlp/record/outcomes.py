@@ -1,10 +1,14 @@
 """How a run ended: its outcome, and the same in words."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+
+from jaxmlp.experiment import Experiment
+from jaxmlp.record.metrics import EpochResult
 
 # A layer is dead when at least this share of the test images activates none of its units. Not 1:
 # on CIFAR-10, one or two freak images of 60 000 still reach a unit of the question's dead network.
@@ -147,3 +151,36 @@ def _death(result: dict[str, Any], steps: dict[str, np.ndarray]) -> str:
     guess = math.log(classes)
     at = f"ln {classes}" if math.isclose(loss, guess, rel_tol=1e-3) else f"{loss:.3f}"
     return f"{text}; the network outputs {said} for {whom}; training loss is {at}."
+
+
+COURSES = ("stable", "recovers", "fails")  # by how grave
+
+
+def course(
+    experiment: Experiment, results: Sequence[EpochResult], test_size: int, classes: int
+) -> dict[str, Any]:
+    """How a run went, by the definitions above.
+
+    Returns:
+        finite, diverges, fails; course, the word for these; and accuracies, on the test set
+        after each epoch.
+    """
+    loss = np.concatenate([result.steps.loss for result in results]).astype(np.float64)
+    last = results[-1].test
+    finite = bool(np.isfinite(loss).all() and np.isfinite(last.loss))
+    with np.errstate(all="ignore"):
+        early, late = (float(np.mean(half)) for half in np.array_split(loss, 2))
+        passed = bool(loss.max() > 1.5 * loss[0] + 0.5)
+        rising = bool(late > 2 * early and late > 10 * loss[0])
+    diverges = not finite or passed or bool((last.silent > test_size / 2).any())
+    accuracies = [int(result.test.correct) / test_size for result in results]
+    # A linear model has no units to lose.
+    lost = bool(experiment.hidden) and accuracies[-1] < 2 / classes
+    fails = diverges and (not finite or rising or lost)
+    return {
+        "finite": finite,
+        "diverges": diverges,
+        "fails": fails,
+        "course": "fails" if fails else "recovers" if diverges else "stable",
+        "accuracies": accuracies,
+    }

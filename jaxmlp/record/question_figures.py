@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from jaxmlp.commands.progress import number
 from jaxmlp.experiment import Experiment
 from jaxmlp.law import explanation
-from jaxmlp.law import transport as rescaling
-from jaxmlp.law.transport import Canonical
+from jaxmlp.law.canonical import Canonical, canonical
 from jaxmlp.record.figures import BLUE, COLOURS, GREEN, GREY, ORANGE, png, set_title
 
 Runs = list[dict[str, Any]]
@@ -89,7 +88,7 @@ def of_rates(runs: list[tuple[Experiment, dict[str, Any]]], data: str) -> dict[s
         own = [pair for pair in runs if pair[0].input_scale == scale]
         reached = [run["test_accuracy"][-1] for _, run in own]
         raw = [experiment.per_layer("learning_rate")[0] for experiment, _ in own]
-        effective = [rescaling.canonical(experiment).learning_rate for experiment, _ in own]
+        effective = [canonical(experiment).learning_rate for experiment, _ in own]
         for axis, rates in zip(axes, (raw, effective), strict=True):
             axis.plot(rates, reached, color=colour, marker=marker, markersize=size, linewidth=1,
                       label=f"inputs × {scale:g}")  # fmt: skip

@@ -57,7 +57,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import PER_TENSOR, Experiment
@@ -102,29 +101,6 @@ def environment(device: str, packages: tuple[str, ...]) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "settings": {name: os.environ[name] for name in STEERING if name in os.environ},
-    }
-
-
-def epoch_row(
-    epoch: int,
-    loss: Float[np.ndarray, " steps"],
-    correct: Int[np.ndarray, " steps"],
-    train_size: int,
-    test_loss: float,
-    test_correct: int,
-    test_size: int,
-    dead: list[float],
-    silent: list[float],
-) -> dict[str, Any]:
-    """One entry of `epochs`; loss and correct are those of its batches."""
-    return {
-        "epoch": epoch,
-        "train_loss": float(np.mean(loss, dtype=np.float64)),
-        "train_accuracy": int(np.sum(correct)) / train_size,
-        "test_loss": float(test_loss),
-        "test_accuracy": int(test_correct) / test_size,
-        "dead": dead,
-        "silent": silent,
     }
 
 
@@ -190,7 +166,7 @@ def build(
     }
     result["verdict"] = verdict.in_words(result, steps)
     result["canonical"] = explanation.canonical_section(experiment)
-    result["explanation"] = explanation.identity(experiment, explanation.baseline(experiment))
+    result["explanation"] = explanation.which_run(experiment, explanation.baseline(experiment))
     result["forecast"] = forecast
     result["timings"] = timings
     return result, {

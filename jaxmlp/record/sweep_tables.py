@@ -31,10 +31,10 @@ import pyarrow as pa
 
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import PER_TENSOR, Experiment
-from jaxmlp.forecast import rehearsal as forecast
 from jaxmlp.law import explanation
+from jaxmlp.record import outcomes
 from jaxmlp.record import outcomes as verdict
-from jaxmlp.train.step import EpochResult, row, steps_arrays
+from jaxmlp.record.metrics import EpochResult, result_row, steps_arrays
 
 SCHEMA = 2
 INTEGERS = ("run", "epoch", "best_epoch", "first_nonfinite_step")
@@ -94,12 +94,12 @@ def run_row(
         foretold: forecast.Forecast.to_json().
     """
     rows = [
-        row(experiment, number + 1, result, len(dataset.test_labels))
+        result_row(experiment, number + 1, result, len(dataset.test_labels))
         for number, result in enumerate(epochs)
     ]
     steps = steps_arrays(experiment, [result.steps for result in epochs])
     ended, last = verdict.outcome(dataset.classes, steps, rows, finite), rows[-1]
-    went = forecast.course(experiment, epochs, len(dataset.test_labels), dataset.classes)
+    went = outcomes.course(experiment, epochs, len(dataset.test_labels), dataset.classes)
     best = max(rows, key=lambda one: (one["test_accuracy"], -one["epoch"]))
     foretold = foretold or {}
     return {

@@ -15,46 +15,30 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array
 
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.device import processes as devices
+from jaxmlp.device.mesh import device_mesh, free_memory, put
+from jaxmlp.device.precision import float_dtype, precision
 from jaxmlp.experiment import Experiment
 from jaxmlp.forecast import curvature
-from jaxmlp.forecast.curvature import Sharpness
-from jaxmlp.forecast.rehearsal import Forecast, first_steps, judge
+from jaxmlp.forecast.models import Forecast, Sharpness, first_steps, judge
+from jaxmlp.record.metrics import EpochResult
+from jaxmlp.sweep.blocks import Block, blocks, one_scale_per_block, seeded
+from jaxmlp.sweep.program import Program, bytes_per_device
 from jaxmlp.torch_rng import TorchGenerator, batch_order, initial_weights
 from jaxmlp.train.model import Params
-from jaxmlp.train.preprocessing import Images, put_images
-from jaxmlp.train.step import (
-    EpochResult,
-    Evaluation,
-    Hyperparameters,
-    State,
-    StepMetrics,
-    hyperparameters,
-    initial_state,
-    program,
-    run_epoch,
-    start,
-)
+from jaxmlp.train.preprocessing import put_images
+from jaxmlp.train.run import prepare as start
+from jaxmlp.train.step import Hyperparameters, hyperparameters
+from jaxmlp.train.step import static_part as program
 
 # Runs of a block at most. CPU: what a crash may cost is bounded, and the program's start spread.
 # TPU: by the compiler's own estimates for v5e and v6e, 16 cost the least each, 64 a third more.
 MOST = {"cpu": 16, "tpu": 16}
 USED = 0.8  # of a device's free memory
-FEW = 8  # settings per input scale from which on blocks of one scale each are worth it
-
-
-class Block(NamedTuple):
-    """What one device trains at a time: every seed with every setting, by their positions."""
-
-    seeds: tuple[int, ...]
-    settings: tuple[int, ...]
 
 
 class Finished(NamedTuple):
@@ -66,207 +50,7 @@ class Finished(NamedTuple):
     finite: bool  # whether every final parameter is
 
 
-def seeded(setting: Experiment, seed: int) -> Experiment:
-    """The run of a setting with a seed."""
-    return dataclasses.replace(setting, seed=seed)
-
-
-def one_scale_per_block(scales: Sequence[float]) -> bool:
-    """Whether blocks keep to one input scale each, so that their runs share the scaled batch."""
-    return len(scales) >= FEW * len(set(scales))
-
-
-def blocks(scales: Sequence[float], seeds: int, size: int) -> list[Block]:
-    """All runs in rectangles of the same shape, at most `size` runs each.
-
-    Args:
-        scales: the settings' input scales.
-        seeds: how many.
-
-    Returns:
-        Blocks of settings first; the last of a group repeats its last setting or seed.
-    """
-    positions = range(len(scales))
-    groups = [list(positions)]
-    if one_scale_per_block(scales):
-        groups = [[i for i in positions if scales[i] == scale] for scale in dict.fromkeys(scales)]
-    longest = max(map(len, groups))
-    width = min(longest, -(-longest // -(-longest // size)))  # even pieces: little to repeat
-    height = min(seeds, max(1, size // width))
-    return [
-        Block(own_seeds, own_settings)
-        for group in groups
-        for own_settings in _pieces(group, width)
-        for own_seeds in _pieces(range(seeds), height)
-    ]
-
-
-def _pieces(items: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
-    for first in range(0, len(items), size):
-        piece = tuple(items[first : first + size])
-        yield piece + piece[-1:] * (size - len(piece))
-
-
 # ---- the compiled program
-
-
-def over(each: Callable[[Any], Any], side_by_side: bool) -> Callable[[Any], Any]:
-    """`each` over the leading axis of its argument."""
-    return jax.vmap(each) if side_by_side else functools.partial(jax.lax.map, each)
-
-
-class Program(NamedTuple):
-    """What is compiled: it does not know the traced settings' values."""
-
-    experiment: Experiment  # train.program's
-    widths: tuple[int, ...]
-    steps_per_epoch: int
-    mesh: Mesh  # axes runs and batch
-    side_by_side: bool
-    shared_scale: bool  # of a block: its runs take the same inputs
-
-    def sharding(self, *names: str | None) -> NamedSharding:
-        return NamedSharding(self.mesh, P(*names))
-
-    def hyper_axes(self) -> Any:
-        """Which leaves of a block's Hyperparameters have an axis of settings."""
-        return Hyperparameters(None if self.shared_scale else 0, 0, 0)  # pyright: ignore
-
-    def _on_each_device(self, block: Callable[..., Any], *mapped: bool) -> Callable[..., Any]:
-        """`block` on every device's part: arguments that are mapped have a leading axis of runs."""
-
-        def local(*arguments):
-            own = [
-                jax.tree.map(lambda leaf: leaf[0], argument) if is_mapped else argument
-                for argument, is_mapped in zip(arguments, mapped, strict=True)
-            ]
-            return jax.tree.map(lambda leaf: leaf[None], block(*own))
-
-        return jax.shard_map(
-            local,
-            mesh=self.mesh,
-            in_specs=tuple(P("runs") if is_mapped else P() for is_mapped in mapped),
-            out_specs=P("runs"),
-            axis_names={"runs"},
-            check_vma=False,
-        )
-
-    def _over_settings(self, each: Callable[[Any, Any], Any], states: Any, hyper: Any) -> Any:
-        """`each(state, hyper)` over a block's settings."""
-        if self.side_by_side:
-            return jax.vmap(each, in_axes=(0, self.hyper_axes()))(states, hyper)
-        scale = hyper.input_scale
-
-        def one(pair):
-            state, own = pair
-            return each(state, own._replace(input_scale=scale) if self.shared_scale else own)
-
-        mapped = hyper._replace(input_scale=None) if self.shared_scale else hyper
-        return jax.lax.map(one, (states, mapped))
-
-    def epoch(
-        self, states: State, hyper: Hyperparameters, order: Int[Array, "..."], images: Images
-    ) -> tuple[State, StepMetrics, Evaluation]:
-        """One epoch of a chunk.
-
-        Args:
-            states: leaves (devices, seeds, settings, ...).
-            hyper: leaves (devices, settings, ...).
-            order: (devices, seeds, steps, batch).
-        """
-
-        def block(states, hyper, order, images):
-            def of_seed(pair):
-                own, batches = pair
-                return self._over_settings(
-                    lambda state, hyper: run_epoch(
-                        self.experiment, self.widths, state, hyper, batches, images
-                    ),
-                    own,
-                    hyper,
-                )
-
-            return over(of_seed, self.side_by_side)((states, order))
-
-        return self._on_each_device(block, True, True, True, False)(states, hyper, order, images)
-
-    def start(self, weights: Params, hyper: Hyperparameters) -> State:
-        """A chunk's states before the first step; weights: leaves (devices, seeds, ...)."""
-
-        def block(weights, hyper):
-            def of_seed(own):
-                def each(_, hyper):
-                    return initial_state(self.experiment, own, hyper, self.steps_per_epoch)
-
-                settings = len(hyper.rates["kernel"].learning_rate)
-                return self._over_settings(each, jnp.zeros(settings), hyper)
-
-            return over(of_seed, self.side_by_side)(weights)
-
-        return self._on_each_device(block, True, True)(weights, hyper)
-
-    def finite(self, params: Params) -> Bool[Array, "devices seeds settings"]:
-        """Whether all of a run's parameters are."""
-        leaves = [jnp.isfinite(leaf) for leaf in jax.tree.leaves(params)]
-        return functools.reduce(
-            jnp.logical_and, [jnp.all(leaf, axis=tuple(range(3, leaf.ndim))) for leaf in leaves]
-        )
-
-    def epoch_shardings(self) -> dict[str, Any]:
-        """jit's: states stay where they are, metrics go to every process."""
-        runs, everywhere = self.sharding("runs"), self.sharding()
-        order = self.sharding("runs", None, None, "batch")
-        return {
-            "in_shardings": (runs, runs, order, everywhere),
-            "out_shardings": (runs, everywhere, everywhere),
-        }
-
-    def compile(self, shapes: tuple[Any, ...]) -> Any:
-        """The epoch, compiled for arguments of these shapes."""
-        epoch = jax.jit(self.epoch, donate_argnums=0, **self.epoch_shardings())
-        return epoch.lower(*shapes).compile()
-
-    def shapes(self, seeds: int, settings: int, images: Images) -> tuple[Any, ...]:
-        """The shapes of `epoch`'s arguments for blocks of this size."""
-        dtype, batch = devices.dtype(self.experiment), self.experiment.batch_size
-        count = self.mesh.shape["runs"]
-
-        def abstract(leading: tuple[int, ...]):
-            return lambda leaf: jax.ShapeDtypeStruct(leading + leaf.shape, leaf.dtype)
-
-        sizes = [
-            {"kernel": (fan_in, fan_out), "bias": (fan_out,)}
-            for fan_in, fan_out in itertools.pairwise(self.widths)
-        ]
-        weights = [
-            {name: jax.ShapeDtypeStruct(of[name], dtype) for name in self.experiment.tensors}
-            for of in sizes
-        ]
-        hyper = jax.eval_shape(lambda: hyperparameters(self.experiment))
-        state = jax.eval_shape(
-            lambda w, h: initial_state(self.experiment, w, h, self.steps_per_epoch), weights, hyper
-        )
-        axes = jax.tree.map(abstract((count, settings)), hyper)
-        if self.shared_scale:
-            axes = axes._replace(input_scale=jax.ShapeDtypeStruct((count,), dtype))
-        order = jax.ShapeDtypeStruct((count, seeds, self.steps_per_epoch, batch), jnp.int32)
-        return (
-            jax.tree.map(abstract((count, seeds, settings)), state),
-            axes,
-            order,
-            jax.tree.map(abstract(()), images),
-        )
-
-
-def bytes_per_device(compiled: Any) -> int:
-    """What a compiled program holds at a time on each device, by the compiler's own account."""
-    found = compiled.memory_analysis()
-    return (
-        found.argument_size_in_bytes
-        + found.output_size_in_bytes
-        + found.temp_size_in_bytes
-        - found.alias_size_in_bytes
-    )
 
 
 # ---- a sweep
@@ -306,7 +90,7 @@ class Sweep:
             raise ValueError("a sweep's runs differ only in what is traced; run the others apart")
         (self.experiment,) = static
         self.train_size = len(dataset.train_labels)
-        self.mesh = devices.mesh(data_parallel, self.experiment.batch_size)
+        self.mesh = device_mesh(data_parallel, self.experiment.batch_size)
         if side_by_side is None:
             side_by_side = jax.default_backend() != "cpu"
         scales = [experiment.input_scale for experiment in settings]
@@ -315,10 +99,10 @@ class Sweep:
             self.experiment.steps_per_epoch(self.train_size), self.mesh, side_by_side,
             one_scale_per_block(scales),
         )  # fmt: skip
-        with devices.precision(self.experiment):
+        with precision(self.experiment):
             everywhere = self.program.sharding()
             self.local_images = put_images(self.experiment, dataset)
-            self.images = devices.put(self.local_images, everywhere)
+            self.images = put(self.local_images, everywhere)
             runs = len(self.settings) * len(self.seeds)
             most = -(-runs // self.mesh.shape["runs"])
             self.size = min(most, size or self._size_by_memory(most))
@@ -343,7 +127,7 @@ class Sweep:
             for count in (1, 2)
         )
         fixed = 2 * one - two - sum(leaf.nbytes for leaf in jax.tree.leaves(self.images))
-        free = USED * devices.free_memory() - fixed
+        free = USED * free_memory() - fixed
         return max(1, min(most, int(free / max(two - one, 1))))
 
     def chunks(self) -> list[list[Block]]:
@@ -365,7 +149,7 @@ class Sweep:
             progress: called after each epoch, counted from 1.
         """
         devices_used = list(chunk) + [chunk[-1]] * (self.mesh.shape["runs"] - len(chunk))
-        with devices.precision(self.experiment):
+        with precision(self.experiment):
             hyper = self._hyper(devices_used)
             generators = {
                 seed: TorchGenerator(self.seeds[seed]) for block in chunk for seed in block.seeds
@@ -401,23 +185,23 @@ class Sweep:
         ]
         if self.program.shared_scale:
             own = [hyper._replace(input_scale=hyper.input_scale[0]) for hyper in own]
-        return devices.put(_stacked(own), self.program.sharding("runs"))
+        return put(_stacked(own), self.program.sharding("runs"))
 
     def _weights(self, chunk: Sequence[Block], generators: dict[int, TorchGenerator]) -> Params:
         """Each seed's initial weights, drawn once; leaves (devices, seeds, ...)."""
-        dtype = np.dtype(devices.dtype(self.experiment)).type
+        dtype = np.dtype(float_dtype(self.experiment)).type
         drawn = {
             seed: initial_weights(generator, self.program.widths, self.experiment.bias, dtype)
             for seed, generator in generators.items()
         }
         weights = _stacked(_stacked(drawn[seed] for seed in block.seeds) for block in chunk)
-        return devices.put(weights, self.program.sharding("runs"))
+        return put(weights, self.program.sharding("runs"))
 
     def _order(self, chunk: Sequence[Block], orders: dict[int, Iterator[np.ndarray]]) -> Array:
         """The batches of an epoch, each seed's drawn once; (devices, seeds, steps, batch)."""
         drawn = {seed: next(order) for seed, order in orders.items()}
         order = np.stack([np.stack([drawn[seed] for seed in block.seeds]) for block in chunk])
-        return devices.put(order, self.program.sharding("runs", None, None, "batch"))
+        return put(order, self.program.sharding("runs", None, None, "batch"))
 
     # ---- what could be foretold
 
@@ -443,7 +227,7 @@ class Sweep:
         for position, experiment in enumerate(wanted.values()):
             if position % count == own:
                 found[position] = self._sharpness(experiment).value
-        with devices.precision(self.experiment):
+        with precision(self.experiment):
             parts = devices.gather(found)
         known.update((key, float(parts[i % count, i])) for i, key in enumerate(wanted))
         for run in finished:

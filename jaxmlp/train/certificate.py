@@ -9,20 +9,15 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt
 
 from jaxmlp.data.dataset import Dataset
-from jaxmlp.device import processes as devices
+from jaxmlp.device.precision import float_dtype, precision
 from jaxmlp.experiment import Experiment
 from jaxmlp.law.surd import surd
+from jaxmlp.record.metrics import Evaluation
 from jaxmlp.train.model import Params, mlp
 from jaxmlp.train.preprocessing import Images
-from jaxmlp.train.step import (
-    Evaluation,
-    Hyperparameters,
-    State,
-    batch_step,
-    evaluate,
-    program,
-    start,
-)
+from jaxmlp.train.run import prepare as start
+from jaxmlp.train.step import Hyperparameters, State, batch_step, evaluate
+from jaxmlp.train.step import static_part as program
 
 
 class Epoch(NamedTuple):
@@ -125,16 +120,16 @@ def certify(experiment: Experiment, moved: Experiment, dataset: Dataset) -> Iter
     """
     scales = factors(experiment, moved)
     runs = [start(experiment, dataset), start(moved, dataset)]
-    with devices.precision(experiment):
+    with precision(experiment):
         states, hypers = jax.tree.map(
             lambda *pair: jnp.stack(pair), *((run.state, run.hyper) for run in runs)
         )
-        dtype = devices.dtype(experiment)
+        dtype = float_dtype(experiment)
         scales = {tensor: jnp.asarray(values, dtype) for tensor, values in scales.items()}
         compiled = jax.jit(side_by_side, static_argnums=(0, 1), donate_argnums=2)
     test_size = len(dataset.test_labels)
     for _ in range(experiment.epochs):
-        with devices.precision(experiment):
+        with precision(experiment):
             batches = next(runs[0].order)
             states, found, test = compiled(
                 program(experiment), runs[0].widths, states, hypers, scales, batches, runs[0].images
@@ -179,7 +174,7 @@ def side_by_side(
         return pair, found
 
     states, found = jax.lax.scan(both, states, batch_indices)
-    apply = mlp(widths, experiment.bias, devices.dtype(experiment))
+    apply = mlp(widths, experiment.bias, float_dtype(experiment))
     test = jax.lax.map(
         lambda pair: evaluate(experiment, apply, pair[0], pair[1], images), (states.params, hypers)
     )

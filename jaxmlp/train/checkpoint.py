@@ -27,28 +27,22 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxmlp.commands.flags import TerminatedError
 from jaxmlp.data.dataset import DataError, Dataset
-from jaxmlp.device import processes as devices
+from jaxmlp.device.precision import float_dtype, precision
+from jaxmlp.errors import TerminatedError
 from jaxmlp.experiment import Experiment
 from jaxmlp.record import run_record as record
+from jaxmlp.record.metrics import EpochResult, Evaluation, StepMetrics
 from jaxmlp.train import checkpoint_directory
-from jaxmlp.train.step import (
-    EpochResult,
-    Evaluation,
-    Run,
-    State,
-    StepMetrics,
-    hyperparameters,
-    initial_state,
-)
+from jaxmlp.train.run import Run
+from jaxmlp.train.step import State, hyperparameters, initial_state
 
 KEPT = 2  # the newest, and one to fall back on should it be damaged
 OS_ERROR = re.compile(r"os_error_code='(\d+)'")  # in TensorStore's messages
 REPORTED = 200  # characters of Orbax's errors, which run to pages
 
 
-def identity(
+def provenance(
     experiment: Experiment, dataset: Dataset, environment: dict[str, Any]
 ) -> dict[str, Any]:
     """All that a run's numbers follow from, flat: only a run that agrees in all may go on.
@@ -70,8 +64,8 @@ def identity(
 def state_size(experiment: Experiment, dataset: Dataset) -> int:
     """Bytes of the parameters and the optimizer's state."""
     widths = dataset.widths(experiment.hidden)
-    with devices.precision(experiment):
-        dtype, hyper = devices.dtype(experiment), hyperparameters(experiment)
+    with precision(experiment):
+        dtype, hyper = float_dtype(experiment), hyperparameters(experiment)
         shapes = {
             "kernel": lambda fan_in, fan_out: (fan_in, fan_out),
             "bias": lambda _, out: (out,),
@@ -90,7 +84,7 @@ class Checkpoints:
     Args:
         directory: a path, or a bucket's as Orbax takes it (gs://, s3://).
         every: epochs from one checkpoint to the next.
-        run: `identity`'s.
+        run: `provenance`'s.
         warn: takes a line of text.
         size: bytes of a state, to see at the start whether the disk takes as many as there will be.
 
@@ -193,7 +187,7 @@ class Checkpoints:
         """
         finished: list[EpochResult] = []
         for epoch in list(self.epochs):
-            with devices.precision(run.experiment):
+            with precision(run.experiment):
                 restored = self._restore(epoch, run.state)
             if restored:
                 state, finished = restored

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 from etils import epath
 
+from jaxmlp.record import atomic
 from jaxmlp.record import directory as run_directory
 
 PROBE = ".jaxmlp-probe"  # in a bucket: written and removed at once, to see whether saving will work
@@ -94,7 +95,7 @@ def claimed(path: epath.Path, shown: str, size: int, count: int) -> Iterator[Non
             if local:  # Orbax's own cleaning would not look into what it removes
                 _remove_partial(path)
                 there = sum(bool(re.fullmatch(EPOCH, each.name)) for each in path.iterdir())
-                run_directory.reserve(Path(path), max(1, size * (count - there)))
+                atomic.reserve(Path(path), max(1, size * (count - there)))
             else:
                 path.mkdir(parents=True, exist_ok=True)
                 (path / PROBE).write_text("")

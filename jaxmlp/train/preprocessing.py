@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from jaxmlp.data.dataset import Dataset
-from jaxmlp.device import processes as devices
+from jaxmlp.device.precision import float_dtype
 from jaxmlp.experiment import Experiment
 
 
@@ -49,7 +49,7 @@ def put_images(experiment: Experiment, dataset: Dataset) -> Images:
     Raises:
         ValueError: a channel is constant and cannot be standardised.
     """
-    dtype = np.dtype(devices.dtype(experiment))
+    dtype = np.dtype(float_dtype(experiment))
     _, channels, height, width = dataset.train_images.shape
     mean, deviation = np.zeros(channels), np.ones(channels)
     if experiment.preprocessing != "unit":

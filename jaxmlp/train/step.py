@@ -1,26 +1,20 @@
 """One run as one compiled program: an epoch is a scan over batches, then a look at the test set."""
 
 import dataclasses
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmlp.data.dataset import Dataset
-from jaxmlp.device import processes as devices
+from jaxmlp.device.precision import float_dtype
 from jaxmlp.experiment import SCALED, Experiment
-from jaxmlp.record import run_record as record
-from jaxmlp.torch_rng import TorchGenerator, batch_order, initial_weights
+from jaxmlp.record.metrics import Evaluation, StepMetrics
 from jaxmlp.train.model import Apply, Params, mlp
 from jaxmlp.train.optimizer import LayerRates, optimizer
-from jaxmlp.train.preprocessing import Images, preprocess, put_images
+from jaxmlp.train.preprocessing import Images, preprocess
 
 TRACED = (*SCALED, "seed")
 EVALUATION_BATCH = 500  # test images at a time: bounds memory, and fills the matrix product
@@ -43,34 +37,7 @@ class State(NamedTuple):
     opt_state: optax.OptState
 
 
-class StepMetrics(NamedTuple):
-    """What each step leaves behind; under a scan each has a leading axis of steps."""
-
-    loss: Float[Array, ""]  # of the batch, before the step
-    correct: Int[Array, ""]  # images of the batch, before the step
-    grad_norm: Float[Array, " layers"]  # L2, of the loss alone: without weight decay
-    dead: Int[Array, " hidden"]  # units of each hidden layer that no image of the batch activates
-
-
-class Evaluation(NamedTuple):
-    """What the whole test set says; counts, so that shares are exact on the host."""
-
-    loss: Float[Array, ""]
-    correct: Int[Array, ""]
-    dead: Int[Array, " hidden"]  # units of each hidden layer that no image activates
-    silent: Int[Array, " hidden"]  # images that activate no unit of each hidden layer
-
-
-class EpochResult(NamedTuple):
-    """One finished epoch, on the host."""
-
-    steps: StepMetrics  # NumPy arrays with a leading axis of steps
-    test: Evaluation
-    params: Params  # on the device, after the epoch; given up to the next epoch when that starts
-    seconds: float
-
-
-def program(experiment: Experiment) -> Experiment:
+def static_part(experiment: Experiment) -> Experiment:
     """The experiment with everything traced blanked: what decides which program is compiled."""
     blank = Experiment(optimizer=experiment.optimizer)
     return dataclasses.replace(experiment, **{name: getattr(blank, name) for name in TRACED})
@@ -78,7 +45,7 @@ def program(experiment: Experiment) -> Experiment:
 
 def hyperparameters(experiment: Experiment) -> Hyperparameters:
     """The experiment's traced settings as arrays of its precision."""
-    dtype = devices.dtype(experiment)
+    dtype = float_dtype(experiment)
     init_scale = experiment.per_tensor("init_scale")
     no_eps = dict.fromkeys(init_scale, (0.0,) * experiment.layers)
     rates = (
@@ -160,7 +127,7 @@ def batch_step(
     steps_per_epoch: int,
 ) -> Callable[[State, Int[Array, " batch"]], tuple[State, StepMetrics]]:
     """The step from a state and the indices of a batch: gather, preprocess, train."""
-    apply = mlp(widths, experiment.bias, devices.dtype(experiment))
+    apply = mlp(widths, experiment.bias, float_dtype(experiment))
     chains = layer_chains(experiment, hyper, steps_per_epoch)
 
     def step(state, indices):
@@ -182,12 +149,12 @@ def run_epoch(
     """One epoch of training and an evaluation on the test set; a pure function of its arrays.
 
     Args:
-        experiment: only its static part is looked at (`program`).
+        experiment: only its static part is looked at (`static_part`).
         widths: of the input, every hidden layer, and the classes.
     """
     step = batch_step(experiment, widths, hyper, images, len(batch_indices))
     state, steps = jax.lax.scan(step, state, batch_indices)
-    apply = mlp(widths, experiment.bias, devices.dtype(experiment))
+    apply = mlp(widths, experiment.bias, float_dtype(experiment))
     return state, steps, evaluate(experiment, apply, state.params, hyper, images)
 
 
@@ -221,152 +188,3 @@ def _mean(losses: Float[Array, " images"]) -> Float[Array, ""]:
         lambda sum_, loss: (sum_ + loss, None), jnp.zeros_like(losses[0]), losses
     )
     return total / len(losses)
-
-
-class Start(NamedTuple):
-    """A run before its first step, on the device."""
-
-    widths: tuple[int, ...]  # of the input, every hidden layer, and the classes
-    train_size: int
-    steps_per_epoch: int
-    images: Images
-    hyper: Hyperparameters
-    state: State
-    order: Iterator[Int[np.ndarray, "steps batch"]]  # the epochs' batches, without end
-
-
-_initialise = jax.jit(initial_state, static_argnums=(0, 3))
-
-
-def start(experiment: Experiment, dataset: Dataset, images: Images | None = None) -> Start:
-    """The run's images, weights, optimizer state and order of batches.
-
-    Args:
-        images: the data set on the device, if it is there already.
-
-    Raises:
-        ValueError: the batch size does not divide the training images, or the device cannot
-            compute in the experiment's precision.
-    """
-    train_size, widths = len(dataset.train_labels), dataset.widths(experiment.hidden)
-    steps_per_epoch = experiment.steps_per_epoch(train_size)
-    with devices.precision(experiment):
-        images = images or jax.block_until_ready(put_images(experiment, dataset))
-        hyper = hyperparameters(experiment)
-        generator = TorchGenerator(experiment.seed)
-        dtype = np.dtype(devices.dtype(experiment)).type
-        weights = initial_weights(generator, widths, experiment.bias, dtype)
-        state = _initialise(program(experiment), weights, hyper, steps_per_epoch)
-    order = batch_order(generator, train_size, experiment.batch_size)
-    return Start(widths, train_size, steps_per_epoch, images, hyper, state, order)
-
-
-def compile_epoch(
-    experiment: Experiment,
-    widths: tuple[int, ...],
-    state: State,
-    hyper: Hyperparameters,
-    images: Images,
-    steps: int,
-    mesh: Mesh | None = None,
-) -> Any:
-    """`run_epoch`, compiled for arguments of these shapes; the state is given up to it.
-
-    Args:
-        steps: of an epoch.
-        mesh: its devices share each batch, along the axis `batch`; the rest is on all of them.
-    """
-    placed: dict[str, Any] = {}
-    if mesh is not None:
-        everywhere, batches = (NamedSharding(mesh, P(*names)) for names in ((), (None, "batch")))
-        placed = {
-            "in_shardings": (everywhere, everywhere, batches, everywhere),
-            "out_shardings": everywhere,
-        }
-    epoch = jax.jit(run_epoch, static_argnums=(0, 1), donate_argnums=2, **placed)
-    indices = jax.ShapeDtypeStruct((steps, experiment.batch_size), jnp.int32)
-    return epoch.lower(program(experiment), widths, state, hyper, indices, images).compile()
-
-
-class Run:
-    """A compiled run, ready to train: the program, its inputs, and how long it took to get there.
-
-    Args:
-        data_parallel: devices that share each batch; the same run to rounding.
-
-    Raises:
-        ValueError: as `start`; or there are not so many devices, or they do not divide the batch.
-    """
-
-    def __init__(self, experiment: Experiment, dataset: Dataset, data_parallel: int = 1) -> None:
-        began = time.perf_counter()
-        mesh = None
-        if data_parallel != 1:
-            mesh = devices.mesh(data_parallel, experiment.batch_size, only=True)
-        self.experiment, self.start = experiment, start(experiment, dataset)
-        if mesh is not None:
-            images, hyper, state = devices.put(
-                (self.start.images, self.start.hyper, self.start.state), NamedSharding(mesh, P())
-            )
-            self.start = self.start._replace(images=images, hyper=hyper, state=state)
-        self.train_size, self.state = self.start.train_size, self.start.state
-        self.done = 0
-        self.setup_seconds = time.perf_counter() - began
-        began = time.perf_counter()
-        with devices.precision(experiment):
-            self.compiled = compile_epoch(
-                experiment, self.start.widths, self.state, self.start.hyper, self.start.images,
-                self.start.steps_per_epoch, mesh,
-            )  # fmt: skip
-        self.compile_seconds = time.perf_counter() - began
-
-    def resume(self, state: State, done: int) -> None:
-        """Goes on from the state after `done` epochs, with the batches that follow them."""
-        self.state, self.done = state, done
-        for _ in range(done):
-            next(self.start.order)
-
-    def epochs(self) -> Iterator[EpochResult]:
-        """Trains what is left, yielding after each epoch. Can be iterated once: the state moves."""
-        left = range(self.done, self.experiment.epochs)
-        batches = next(self.start.order) if left else None
-        for epoch in left:
-            began = time.perf_counter()
-            with devices.precision(self.experiment):
-                self.state, steps, test = self.compiled(
-                    self.state, self.start.hyper, batches, self.start.images
-                )
-                if epoch + 1 < self.experiment.epochs:  # drawn while the device trains
-                    batches = next(self.start.order)
-                steps, test = jax.device_get((steps, test))  # waits
-            yield EpochResult(steps, test, self.state.params, time.perf_counter() - began)
-
-    def row(self, epoch: int, result: EpochResult) -> dict[str, Any]:
-        """The record's entry for one epoch."""
-        return row(self.experiment, epoch, result, len(self.start.images.test_labels))
-
-    def steps(self, results: list[EpochResult]) -> dict[str, np.ndarray]:
-        """The arrays of steps.npz."""
-        return steps_arrays(self.experiment, [result.steps for result in results])
-
-
-def row(experiment: Experiment, epoch: int, result: EpochResult, test_size: int) -> dict[str, Any]:
-    """The record's entry for one epoch of a run."""
-    loss, test = np.asarray(result.steps.loss), result.test
-    return record.epoch_row(
-        epoch,
-        loss,
-        np.asarray(result.steps.correct),
-        len(loss) * experiment.batch_size,
-        float(test.loss),
-        int(test.correct),
-        test_size,
-        (test.dead / np.array(experiment.hidden)).tolist(),
-        (test.silent / test_size).tolist(),
-    )
-
-
-def steps_arrays(experiment: Experiment, epochs: list[StepMetrics]) -> dict[str, np.ndarray]:
-    """The arrays of steps.npz, from the epochs' metrics."""
-    loss, _, grad_norm, dead = (np.concatenate(arrays) for arrays in zip(*epochs, strict=True))
-    return {"loss": loss, "grad_norm": grad_norm, "dead": dead / np.array(experiment.hidden)}
