@@ -67,9 +67,12 @@ def name(experiment: Experiment) -> str:
     for case in CASES:
         scale = 1.0 if case == "baseline" else SCALE
         same = Experiment(
-            **settings(case, scale), seed=experiment.seed, epochs=experiment.epochs,
-            train_size=experiment.train_size, precision=experiment.precision,
-        )  # fmt: skip
+            **settings(case, scale),
+            seed=experiment.seed,
+            epochs=experiment.epochs,
+            train_size=experiment.train_size,
+            precision=experiment.precision,
+        )
         if same == experiment:
             return case
     return "custom"

@@ -50,8 +50,13 @@ def main(arguments: list[str] | None = None) -> None:
         "--threads", type=int, metavar="N", help="of either side (default: all CPUs)"
     )
     parser.add_argument("--torch-device", metavar="NAME", default="cpu", help="cpu or cuda")
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("runs/parity"),
-                        help="for parity.json and parity.md (default: runs/parity)")  # fmt: skip
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        default=Path("runs/parity"),
+        help="for parity.json and parity.md (default: runs/parity)",
+    )
     values = parser.parse_args(arguments)
     with exit_status.one_line_errors():
         raise SystemExit(0 if run(values) else exit_status.TROUBLE)
@@ -124,12 +129,20 @@ def draw(values: argparse.Namespace, header: dict[str, str]) -> bool:
     rows, failures, again = [], [], f"python {sys.argv[0]} --random 1 --family {family} --first"
     for checked in random_experiments.family(family, first, values.random):
         verdict = "FAIL" if checked.failures else "pass"
-        rows.append({
-            "experiment": checked.drawn.name, "steps": checked.steps, "compared": checked.stable,
-            "share": checked.share, "verdict": verdict,
-        })  # fmt: skip
-        print(f"{checked.drawn.name:72}{checked.stable:>6} of{checked.steps:>5} steps   "
-              f"share {checked.share:<8.2g}{verdict}", flush=True)  # fmt: skip
+        rows.append(
+            {
+                "experiment": checked.drawn.name,
+                "steps": checked.steps,
+                "compared": checked.stable,
+                "share": checked.share,
+                "verdict": verdict,
+            }
+        )
+        print(
+            f"{checked.drawn.name:72}{checked.stable:>6} of{checked.steps:>5} steps   "
+            f"share {checked.share:<8.2g}{verdict}",
+            flush=True,
+        )
         for failure in checked.failures[:3]:
             print(f"FAILED {failure.failure}\n  {again} {checked.drawn.index}", flush=True)
         failures += [failure.failure for failure in checked.failures]
@@ -137,8 +150,11 @@ def draw(values: argparse.Namespace, header: dict[str, str]) -> bool:
     steps, compared = (sum(row[name] for row in rows) for name in ("steps", "compared"))
     verdict = f"{good} of {len(rows)} experiments pass; {compared:,} of {steps:,} steps compared"
     print(f"\n{verdict}\none of them again: {again} {rows[-1]['experiment'].split()[0]}")
-    write(values.out, {"environment": header, "family": family, "experiments": rows,
-                       "failures": failures}, f"{verdict}\n")  # fmt: skip
+    write(
+        values.out,
+        {"environment": header, "family": family, "experiments": rows, "failures": failures},
+        f"{verdict}\n",
+    )
     return good == len(rows)
 
 
@@ -160,9 +176,16 @@ def check(values: argparse.Namespace, header: dict[str, str], names: list[str]) 
     verdict = f"{len(found) - len(failed)} of {len(found)} tensors pass"
     print(f"\n{verdict}")
     checks = summary(found, by_check=True)
-    write(values.out, {"environment": header, "summary": rows, "checks": checks,
-                       "failures": [c.failure for c in failed]},
-          f"{markdown(rows)}\n\n{verdict}\n")  # fmt: skip
+    write(
+        values.out,
+        {
+            "environment": header,
+            "summary": rows,
+            "checks": checks,
+            "failures": [c.failure for c in failed],
+        },
+        f"{markdown(rows)}\n\n{verdict}\n",
+    )
     return not failed and bool(found)
 
 
@@ -180,14 +203,16 @@ def summary(comparisons: list[Any], by_check: bool = False) -> list[dict[str, An
     ):
         members = list(group)
         ulps = [c.ulps for c in members if not math.isnan(c.ulps)]
-        rows.append({
-            "check": f"{level}, {what}",
-            "tolerance": tolerance,
-            "tensors": len(members),
-            "ulps": max(ulps) if ulps else None,
-            "share": max(c.share for c in members),
-            "verdict": "pass" if all(c.passed for c in members) else "FAIL",
-        })  # fmt: skip
+        rows.append(
+            {
+                "check": f"{level}, {what}",
+                "tolerance": tolerance,
+                "tensors": len(members),
+                "ulps": max(ulps) if ulps else None,
+                "share": max(c.share for c in members),
+                "verdict": "pass" if all(c.passed for c in members) else "FAIL",
+            }
+        )
     return rows
 
 
@@ -217,12 +242,16 @@ def plant(values: argparse.Namespace, header: dict[str, str]) -> bool:
         caught.append(one)
         print(faults.row(one), flush=True)
     print(f"\n{faults.count(caught)}")
-    write(values.out, {
-        "environment": header,
-        "faults": [
-            {"fault": c.fault._asdict(), "level": c.level, "margin": c.margin} for c in caught
-        ],
-    }, faults.table(caught) + "\n")  # fmt: skip
+    write(
+        values.out,
+        {
+            "environment": header,
+            "faults": [
+                {"fault": c.fault._asdict(), "level": c.level, "margin": c.margin} for c in caught
+            ],
+        },
+        faults.table(caught) + "\n",
+    )
     return all(one.level and one.margin >= faults.MARGIN for one in caught)
 
 

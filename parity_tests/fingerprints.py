@@ -55,9 +55,12 @@ def order_sha256(seed: int) -> str:
 def main(arguments: list[str] | None = None) -> None:
     parser = flags.Parser(__doc__ or "")
     parser.add_argument(
-        "--out", metavar="FILE", type=Path, default=TARGET,
+        "--out",
+        metavar="FILE",
+        type=Path,
+        default=TARGET,
         help="where they go (default: tests/torch_fingerprints.json of this checkout)",
-    )  # fmt: skip
+    )
     values = parser.parse_args(arguments)
     with exit_status.one_line_errors("nothing was written"):
         write(values.out)

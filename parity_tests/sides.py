@@ -146,9 +146,13 @@ def jax_inputs(
 def torch_images(experiment: Experiment, dataset: Dataset) -> torchref.data.ArrayImages:
     normalization = torchref.data.statistics(dataset.train_images, experiment.preprocessing)
     return torchref.data.ArrayImages(
-        dataset.train_images, dataset.train_labels, normalization, experiment.input_scale,
-        torch_dtype(experiment), torch_device,
-    )  # fmt: skip
+        dataset.train_images,
+        dataset.train_labels,
+        normalization,
+        experiment.input_scale,
+        torch_dtype(experiment),
+        torch_device,
+    )
 
 
 def torch_inputs(
@@ -207,9 +211,7 @@ def jax_gradients(
     """Cross-entropy for integer labels, squared error for floating-point targets."""
     squared = labels.dtype.kind == "f"
     with precision(experiment):
-        gradients = _jax_gradients(
-            _shape(weights), experiment.bias, experiment.precision, squared
-        )  # fmt: skip
+        gradients = _jax_gradients(_shape(weights), experiment.bias, experiment.precision, squared)
         (loss, (_, hidden)), grads = _host(gradients(weights, inputs, labels))
     return Gradients(loss, hidden, grads)
 
@@ -275,11 +277,13 @@ def jax_stepped(params: Any, opt_state: Any) -> Stepped:
     buffers, steps = [], []
     for layer in _host(opt_state):
         links = [(key, link) for key, chain in sorted(layer.items()) for link in _links(chain)]
-        buffers.append({
-            f"{key}.{name}": getattr(link, field)
-            for key, link in links
-            for field, name in BUFFERS.get(type(link).__name__, {}).items()
-        })  # fmt: skip
+        buffers.append(
+            {
+                f"{key}.{name}": getattr(link, field)
+                for key, link in links
+                for field, name in BUFFERS.get(type(link).__name__, {}).items()
+            }
+        )
         steps += [link.count for _, link in links if isinstance(link, optax.ScaleByScheduleState)]
     return Stepped(_host(params), buffers, steps)
 
@@ -325,12 +329,14 @@ def scale_rates(stepped: torch.optim.Optimizer, scheduler: Any, factor: float) -
 def torch_stepped(made: torchref.model.MLP, optimizers: list, schedulers: list) -> Stepped:
     buffers = []
     for layer, stepped in zip(made.layers, optimizers, strict=True):
-        buffers.append({
-            f"{key}.{name}": numpy_of(value).T.copy()
-            for key, parameter in torchref.model.named(layer)
-            for name, value in stepped.state[parameter].items()
-            if name != "step" and value is not None
-        })  # fmt: skip
+        buffers.append(
+            {
+                f"{key}.{name}": numpy_of(value).T.copy()
+                for key, parameter in torchref.model.named(layer)
+                for name, value in stepped.state[parameter].items()
+                if name != "step" and value is not None
+            }
+        )
     steps = [
         scheduler.last_epoch
         for layer, scheduler in zip(made.layers, schedulers, strict=True)
@@ -427,8 +433,12 @@ def torch_trajectory(
             metrics.append({name: numpy_of(value) for name, value in step._asdict().items()})
             tensors.append(_named(torch_stepped(run.model, run.optimizers, run.schedulers)))
         torchref.train.evaluate(run.model, run.loaders[1])  # it draws from the generator, too
-        yield Trace(*({key: np.stack([row[key] for row in rows]) for key in rows[0]}
-                      for rows in (metrics, tensors)))  # fmt: skip
+        yield Trace(
+            *(
+                {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+                for rows in (metrics, tensors)
+            )
+        )
 
 
 def nudge_weights(model: torchref.model.MLP, seed: int) -> None:

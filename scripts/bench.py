@@ -114,9 +114,11 @@ def torch_ways(arguments: list[str]) -> dict[str, Contender]:
         return {}
     script = Path(__file__).with_name("bench_torch.py")
     process = subprocess.Popen(
-        [sys.executable, str(script), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, str(script), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-    )  # fmt: skip
+    )
 
     def ask(way: str) -> float:
         assert process.stdin is not None
@@ -207,8 +209,12 @@ def say(text: str) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = flags.Parser(__doc__ or "")
     parser.add_argument("--rounds", type=int, default=9, metavar="N", help="(default: 9)")
-    parser.add_argument("--data", default="synthetic", metavar="NAME|PATH",
-                        help="as run_jax.py takes it (default: synthetic)")  # fmt: skip
+    parser.add_argument(
+        "--data",
+        default="synthetic",
+        metavar="NAME|PATH",
+        help="as run_jax.py takes it (default: synthetic)",
+    )
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where TFDS keeps its data")
     parser.add_argument("--json", action="store_true", help="all numbers, as JSON")
     values = parser.parse_args(arguments)
@@ -248,20 +254,25 @@ def run_all(values: argparse.Namespace) -> None:
     seconds, memory = first_epoch(arguments)
     say("the device's rate for a large product, and the memory of blocks")
     result = {
-        "device": describe_devices(), "milliseconds_per_step": medians,
+        "device": describe_devices(),
+        "milliseconds_per_step": medians,
         "ratio_to_best_products": medians[OURS] / best,
         "times_faster_than": {
             name: medians[name] / medians[OURS] for name in TORCH if name in medians
         },
-        "seconds_to_first_epoch": seconds, "peak_gigabytes": memory,
+        "seconds_to_first_epoch": seconds,
+        "peak_gigabytes": memory,
         "sweep": {
             "cost_of_a_run": medians[SWEEP] / medians[OURS],
-            "seconds_for_1000_runs_of_20_epochs": medians[SWEEP] / 1000 * 1000 * 20
+            "seconds_for_1000_runs_of_20_epochs": medians[SWEEP]
+            / 1000
+            * 1000
+            * 20
             * run.start.steps_per_epoch,
             "share_of_matrix_rate": flop / (medians[SWEEP] / 1000) / matrix_rate(),
             "megabytes_by_runs": memory_by_block(many),
         },
-    }  # fmt: skip
+    }
     print(json.dumps(result, indent=2) if values.json else table(result, times))
 
 
@@ -271,14 +282,16 @@ def table(result: dict, times: dict[str, list[float]]) -> str:
         f"  {name:42} {median:6.2f} ms per step  ({min(times[name]):.2f} to {max(times[name]):.2f})"
         for name, median in result["milliseconds_per_step"].items()
     ]
-    return "\n".join([
-        *lines,
-        *faster(result["times_faster_than"]),
-        f"run / best bare products: {result['ratio_to_best_products']:.2f}",
-        f"command to first finished epoch, warm caches: {result['seconds_to_first_epoch']:.1f} s",
-        f"peak memory of a run: {result['peak_gigabytes']:.2f} GB",
-        *of_many(result["sweep"]),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            *lines,
+            *faster(result["times_faster_than"]),
+            f"run / best bare products: {result['ratio_to_best_products']:.2f}",
+            f"command to first epoch, warm caches: {result['seconds_to_first_epoch']:.1f} s",
+            f"peak memory of a run: {result['peak_gigabytes']:.2f} GB",
+            *of_many(result["sweep"]),
+        ]
+    )
 
 
 def of_many(found: dict) -> list[str]:

@@ -31,9 +31,12 @@ def sgd(model: MLP, **options) -> torch.optim.SGD:
     asked = Experiment()
     assert asked.momentum is not None
     return torch.optim.SGD(
-        model.parameters(), lr=asked.per_layer("learning_rate")[0], momentum=asked.momentum,
-        weight_decay=asked.per_layer("weight_decay")[0], **options,
-    )  # fmt: skip
+        model.parameters(),
+        lr=asked.per_layer("learning_rate")[0],
+        momentum=asked.momentum,
+        weight_decay=asked.per_layer("weight_decay")[0],
+        **options,
+    )
 
 
 def epoch(train: Batches, test: Batches, compiled: bool = False, **options) -> Contender:

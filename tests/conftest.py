@@ -86,8 +86,11 @@ def start(script, tmp_path, tiny_npz) -> Callable[..., subprocess.Popen]:
     def run(*arguments: str, epoch: int = 1) -> subprocess.Popen:
         process = subprocess.Popen(
             [sys.executable, "-u", script.__file__, "--data", "tiny.npz", *arguments],
-            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("epoch") and int(line.split()[1].split("/")[0]) >= epoch:

@@ -38,9 +38,17 @@ def experiment(name: str, hidden=(5, 6), bias=True, **more) -> Experiment:
     rate = rates.get(chosen.get("optimizer", "sgd"), 3e-3)
     eps = {} if chosen.get("optimizer", "sgd") in ("sgd", "lion") else {"eps": (1e-3,)}
     return Experiment(
-        hidden=hidden, bias=bias, batch_size=4, epochs=3, learning_rate=(rate,),
-        weight_decay=(0.1,), preprocessing="center", **eps, **chosen, **more,
-    )  # fmt: skip
+        hidden=hidden,
+        bias=bias,
+        batch_size=4,
+        epochs=3,
+        learning_rate=(rate,),
+        weight_decay=(0.1,),
+        preprocessing="center",
+        **eps,
+        **chosen,
+        **more,
+    )
 
 
 def certify(framework: str, one: Experiment, other: Experiment, dataset) -> certificate.Certificate:
@@ -70,8 +78,9 @@ def test_at_any_depth_with_and_without_biases(framework, hidden, bias, tiny_data
         assert certify(framework, original, moved, tiny_dataset).identical
 
 
-@settings(max_examples=10, deadline=None,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_any_factors_and_optimizers(tiny_dataset, data):
     original = dataclasses.replace(data.draw(experiments()), batch_size=4, epochs=1)
@@ -143,8 +152,8 @@ def test_an_overflow_ends_the_identity_and_is_reported(tiny_dataset):
 
 
 FADING = Experiment(  # halves a weight without gradient at every step
-    hidden=(5,), batch_size=4, momentum=0.0, learning_rate=(0.5,), weight_decay=(1.0,), epochs=40,
-)  # fmt: skip
+    hidden=(5,), batch_size=4, momentum=0.0, learning_rate=(0.5,), weight_decay=(1.0,), epochs=40
+)
 
 
 def with_a_black_pixel(dataset):
@@ -187,9 +196,15 @@ def test_underflow_hides_no_fault_in_a_weight_of_normal_size(tiny_dataset):
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_fault_among_tiny_weights_is_noticed_by_the_losses(framework, tiny_dataset):
     tiny = Experiment(
-        hidden=(), optimizer="lion", batch_size=4, epochs=1, input_scale=1e34, init_scale=(1e-34,),
-        learning_rate=(1e-35,), weight_decay=(1e34,),
-    )  # fmt: skip
+        hidden=(),
+        optimizer="lion",
+        batch_size=4,
+        epochs=1,
+        input_scale=1e34,
+        init_scale=(1e-34,),
+        learning_rate=(1e-35,),
+        weight_decay=(1e34,),
+    )
     wrong = dataclasses.replace(tiny, weight_decay=(2e34,))
     found = certify(framework, tiny, wrong, tiny_dataset)
     assert found.weight_step is None

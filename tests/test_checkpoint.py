@@ -79,8 +79,9 @@ def test_a_resumed_run_leaves_the_record_of_an_uninterrupted_one(command, stoppe
     assert (status, err) == (0, "")
     assert "resumed after epoch 3 of 5" in out
     assert [line[:9] for line in out.splitlines() if line.startswith("epoch")] == [
-        "epoch 4/5", "epoch 5/5",
-    ]  # fmt: skip
+        "epoch 4/5",
+        "epoch 5/5",
+    ]
     assert_same(tmp_path / "whole", tmp_path / "resumed")
     assert names(tmp_path) == ["resumed", "tiny.npz", "whole"]
 
@@ -162,12 +163,16 @@ def test_another_runs_checkpoint_is_refused_with_what_differs(
         return {**made, "device": "abacus", "versions": {**made["versions"], "optax": "99"}}
 
     for flags, data, versions, words in (
-        (("--seed", "1", "--learning-rate", "1", "2", "3"), "tiny.npz", environment,
-         "learning_rate 0.02 there and 1.0 2.0 3.0 here, seed 0 there and 1 here"),
+        (
+            ("--seed", "1", "--learning-rate", "1", "2", "3"),
+            "tiny.npz",
+            environment,
+            "learning_rate 0.02 there and 1.0 2.0 3.0 here, seed 0 there and 1 here",
+        ),
         (("--bias",), "tiny.npz", environment, "bias False there and True here"),
         ((), "other.npz", environment, "data tiny "),
         ((), "tiny.npz", newer, "device cpu there and abacus here, optax"),
-    ):  # fmt: skip
+    ):
         monkeypatch.setattr(record, "environment", versions)
         status, _, err = command(*KEPT, *flags, data=data)
         assert (status, err.count("\n")) == (2, 1)
@@ -243,11 +248,21 @@ def test_a_checkpoint_under_another_epochs_name_is_damaged(command, stopped, tmp
     )
 
 
-@pytest.mark.parametrize("foreign", ["probe", "2024/photo.jpg", "2024/", "3/notes.txt",
-                                     "3/state/notes.txt", "7", "4.txt",
-                                     "6.orbax-checkpoint-tmp-mine/notes.txt",
-                                     "6.orbax-checkpoint-tmp/notes.txt",
-                                     "6.orbax-checkpoint-tmp-mine/"])  # fmt: skip
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        "probe",
+        "2024/photo.jpg",
+        "2024/",
+        "3/notes.txt",
+        "3/state/notes.txt",
+        "7",
+        "4.txt",
+        "6.orbax-checkpoint-tmp-mine/notes.txt",
+        "6.orbax-checkpoint-tmp/notes.txt",
+        "6.orbax-checkpoint-tmp-mine/",
+    ],
+)
 def test_what_is_not_ours_in_a_checkpoints_directory_is_refused_and_stays(
     command, stopped, tmp_path, foreign
 ):

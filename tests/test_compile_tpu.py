@@ -123,12 +123,14 @@ print(compile_tpu.compiled("run", experiment, shape, there, 1, 1).as_text())
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert said.returncode == 0, said.stderr
     pixels = [
-        body for body in re.split(r"\n\}", said.stdout)
+        body
+        for body in re.split(r"\n\}", said.stdout)
         if re.search(r"= f32\[(?:1,)?(?:250|500),3072\]\S* convert\(", body)
-    ]  # fmt: skip
+    ]
     assert len(pixels) >= 2  # training and evaluation
     for body in pixels:
-        kinds = re.findall(r"= f32\[(?:1,)?(?:250|500),3072\]\S* (multiply|add|reduce-precision)\(",
-                           body)  # fmt: skip
+        kinds = re.findall(
+            r"= f32\[(?:1,)?(?:250|500),3072\]\S* (multiply|add|reduce-precision)\(", body
+        )
         assert kinds.count("multiply") >= 2
         assert kinds.count("add") >= 1

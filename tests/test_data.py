@@ -115,7 +115,7 @@ def npz(**changes) -> dict[str, Any]:
 
 def test_importing_it_loads_neither_jax_nor_tfds():
     code = (
-        "import sys, jaxmlp.data; "
+        "import sys, jaxmlp.data.dataset; "
         "print({'jax', 'tensorflow_datasets', 'tensorflow', 'PIL', 'torch'} & set(sys.modules))"
     )
     result = subprocess.run(
@@ -143,8 +143,11 @@ def test_reading_tfds_says_nothing_of_its_own_and_warns_of_nothing(tmp_path):
     )
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, str(tmp_path)],
-        capture_output=True, text=True, check=True, cwd=REPOSITORY,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
+    )
     assert result.stdout + result.stderr == ""
 
 
@@ -709,8 +712,11 @@ def test_tfrecord_is_read_with_tensorflow(tmp_path, monkeypatch, warned):
     content = arrays(1)
     version = write_tfds(tmp_path, content)
     writer = REAL_TENSORFLOW().io.TFRecordWriter
-    splits = {"train-00000-of-00002": (3, 0), "train-00001-of-00002": (4, 1, 2),
-              "test-00000-of-00001": (2, 0, 1)}  # fmt: skip
+    splits = {
+        "train-00000-of-00002": (3, 0),
+        "train-00001-of-00002": (4, 1, 2),
+        "test-00000-of-00001": (2, 0, 1),
+    }
     for name, indices in splits.items():
         split, place = name.split("-", 1)
         with writer(str(version / f"cifar10-{split}.tfrecord-{place}")) as file:

@@ -340,10 +340,25 @@ def test_a_host_without_a_certificate_is_not_trusted(cache, monkeypatch, tmp_pat
     import ssl
 
     made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", tmp_path / "key",
-         "-out", tmp_path / "certificate", "-days", "2", "-subj", "/CN=127.0.0.1"],
-        capture_output=True, check=False,
-    )  # fmt: skip
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-keyout",
+            tmp_path / "key",
+            "-out",
+            tmp_path / "certificate",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=127.0.0.1",
+        ],
+        capture_output=True,
+        check=False,
+    )
     if made.returncode:
         pytest.skip("openssl makes no certificate here")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -116,8 +116,9 @@ def test_the_fit_finds_the_probabilities_that_made_the_data():
 
 
 def test_confusions_are_counted():
-    text = calibrate.confusion("it", np.array([0.9, 0.9, 0.1, 0.1, 0.1]),
-                               np.array([True, False, True, False, False]))  # fmt: skip
+    text = calibrate.confusion(
+        "it", np.array([0.9, 0.9, 0.1, 0.1, 0.1]), np.array([True, False, True, False, False])
+    )
     assert "1 foretold and true, 1 missed, 1 false alarms, 2 rightly not" in text
     assert "balanced accuracy 58.3%" in text
 
@@ -152,8 +153,16 @@ def test_measurements_are_kept_and_not_repeated(tiny_npz, tmp_path, monkeypatch,
         return Experiment(hidden=(5,), batch_size=4, learning_rate=(rate,), epochs=2, seed=index)
 
     monkeypatch.setattr(calibrate, "random_experiment", tiny)
-    command = ["--family", "3", "--experiments", "10", "--data", str(tiny_npz),
-               "--out", str(tmp_path)]  # fmt: skip
+    command = [
+        "--family",
+        "3",
+        "--experiments",
+        "10",
+        "--data",
+        str(tiny_npz),
+        "--out",
+        str(tmp_path),
+    ]
     calibrate.main(command)
     first = capsys.readouterr().out
     assert "10 experiments of family 3" in first
@@ -255,8 +264,16 @@ def test_a_record_is_explained_and_compared(tiny_npz, tmp_path, capsys):
     run_jax.main([*flags, "--out", str(tmp_path / "plain")])
     run_torch.main([*flags, "--input-scale", "9", "--out", str(tmp_path / "scaled")])
     capsys.readouterr()
-    explain.main([str(tmp_path / "scaled"), "--data", str(tiny_npz), "--json",
-                  "--against", str(tmp_path / "plain")])  # fmt: skip
+    explain.main(
+        [
+            str(tmp_path / "scaled"),
+            "--data",
+            str(tiny_npz),
+            "--json",
+            "--against",
+            str(tmp_path / "plain"),
+        ]
+    )
     found = json.loads(capsys.readouterr().out)
     assert "effective learning rate 9 times too large" in found["identity"]
     assert found["forecast"]["course"] in outcomes.COURSES
@@ -311,8 +328,21 @@ def test_other_runs_are_explained_too(flags, words, capsys):
 
 
 def test_networks_that_differ_are_not_compared(tiny_npz, tmp_path, capsys):
-    run_jax.main(["--data", str(tiny_npz), "--hidden", "5", "--batch-size", "4", "--epochs", "1",
-                  "--no-forecast", "--out", str(tmp_path / "five")])  # fmt: skip
+    run_jax.main(
+        [
+            "--data",
+            str(tiny_npz),
+            "--hidden",
+            "5",
+            "--batch-size",
+            "4",
+            "--epochs",
+            "1",
+            "--no-forecast",
+            "--out",
+            str(tmp_path / "five"),
+        ]
+    )
     capsys.readouterr()
     explain.main(["--no-forecast", "--against", str(tmp_path / "five"), "--hidden", "6"])
     shown = " ".join(capsys.readouterr().out.split())

@@ -179,9 +179,12 @@ def test_a_rate_falls_at_the_first_step_of_an_epoch(steps, precision):
 @pytest.mark.parametrize("steps", STEPS_PER_EPOCH)
 def test_a_warm_up_ends_at_the_whole_rate_and_then_the_clock_starts(steps, precision):
     warm = Experiment(
-        hidden=(), warmup_epochs=(1.0,), schedule=("exponential",), gamma=(0.5,),
+        hidden=(),
+        warmup_epochs=(1.0,),
+        schedule=("exponential",),
+        gamma=(0.5,),
         precision=precision,
-    )  # fmt: skip
+    )
     rising = np.arange(1, steps + 1).astype(precision) / np.array(steps, precision)
     expected = [*rising, *np.repeat([1, 0.5], steps)]
     np.testing.assert_array_equal(scheduled(warm, 0, steps, 3 * steps), expected)
@@ -210,7 +213,10 @@ def test_cosine_is_as_exact_near_zero_as_elsewhere():
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "step", "exponential"])
 def test_a_schedule_longer_than_any_count_can_be_compiled(schedule):
     experiment = Experiment(
-        hidden=(), schedule=(schedule,), epochs=2**31 - 1, warmup_epochs=(1e6,),
+        hidden=(),
+        schedule=(schedule,),
+        epochs=2**31 - 1,
+        warmup_epochs=(1e6,),
         milestones=(2**31 - 1,) if schedule == "step" else (),
-    )  # fmt: skip
+    )
     assert (scheduled(experiment, 0, 50_000, 3) > 0).all()

@@ -196,8 +196,9 @@ def test_a_process_that_is_killed_at_any_moment_leaves_a_whole_record(tmp_path):
     for _ in range(8):
         process = subprocess.Popen(
             [sys.executable, "-c", code, str(out), str(Path(__file__).parent)],
-            stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
         assert process.stdout
         assert process.stdout.readline() == b"ready\n"
         time.sleep(draw.uniform(0.01, 0.1))

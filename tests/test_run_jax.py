@@ -30,9 +30,14 @@ def test_a_run_leaves_its_record_and_figures_and_says_where(command, tmp_path):
     (directory,) = (tmp_path / "runs").iterdir()
     assert directory.name.startswith("custom-tiny-")
     assert {p.name for p in directory.iterdir()} == {
-        "result.json", "steps.npz", "params.npz", "curves.png", "first_steps.png", "weights.png",
+        "result.json",
+        "steps.npz",
+        "params.npz",
+        "curves.png",
+        "first_steps.png",
+        "weights.png",
         "SHA256SUMS",
-    }  # fmt: skip
+    }
     assert f"record: runs/{directory.name}" in out
     result, steps, params = saved_record.load(directory)
     assert result["finished"]
@@ -161,8 +166,10 @@ def test_a_record_names_no_case_that_it_is_not(flags, name):
 def test_a_platform_that_is_not_there_is_one_line(platform, tiny_npz, script):
     ended = subprocess.run(
         [sys.executable, script.__file__, "--data", str(tiny_npz), *FAST],
-        env={**os.environ, "JAX_PLATFORMS": platform}, capture_output=True, text=True,
-    )  # fmt: skip
+        env={**os.environ, "JAX_PLATFORMS": platform},
+        capture_output=True,
+        text=True,
+    )
     assert ended.returncode == 2
     assert ended.stderr.startswith(f"error: JAX_PLATFORMS={platform}: JAX finds no such device")
     assert ended.stderr.count("\n") == 1
@@ -375,8 +382,12 @@ def test_a_symbolic_link_stays_and_its_target_gets_the_run(command, tmp_path):
 def script_process(script, tmp_path: Path, *arguments: str, **options) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-u", script.__file__, "--data", "tiny.npz", *arguments],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
-    )  # fmt: skip
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
 
 
 def test_a_reader_that_goes_away_costs_no_record(script, tmp_path, tiny_npz):
@@ -394,9 +405,16 @@ def test_a_reader_that_goes_away_costs_no_record(script, tmp_path, tiny_npz):
 @pytest.mark.parametrize(("encoding", "words"), [("ascii", "inputs x 1"), ("latin-1", "s × 1")])
 def test_output_that_lacks_letters_has_readable_ones(script, tmp_path, tiny_npz, encoding, words):
     process = script_process(
-        script, tmp_path, *FAST, "--input-scale", "16", "--out", "a",
-        env={**os.environ, "PYTHONIOENCODING": encoding}, encoding=encoding,
-    )  # fmt: skip
+        script,
+        tmp_path,
+        *FAST,
+        "--input-scale",
+        "16",
+        "--out",
+        "a",
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        encoding=encoding,
+    )
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
     assert "record: a" in out

@@ -48,8 +48,14 @@ def keys(value) -> object:
     return type(value)
 
 
-@pytest.mark.parametrize("options", [(), ("--optimizer", "adam", "--schedule", "cosine"),
-                                     ("--preprocessing", "standardize", "--bias")])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--optimizer", "adam", "--schedule", "cosine"),
+        ("--preprocessing", "standardize", "--bias"),
+    ],
+)
 def test_both_commands_leave_the_same_record_of_the_same_run(command, options):
     for script, out in ((run_jax, "a"), (run_torch, "b")):
         assert command(script, *FAST, *options, "--precision", "float64", "--out", out)[0] == 0
@@ -166,10 +172,12 @@ def test_a_run_on_torchvision_data_is_the_run_on_its_arrays(command, tmp_path, m
         argparse.Namespace(data="torchvision", data_dir=tmp_path / "data", precision=None), print
     )
     np.savez(
-        "same.npz", train_images=np.moveaxis(dataset.train_images, 1, 3),
-        train_labels=dataset.train_labels, test_images=np.moveaxis(dataset.test_images, 1, 3),
+        "same.npz",
+        train_images=np.moveaxis(dataset.train_images, 1, 3),
+        train_labels=dataset.train_labels,
+        test_images=np.moveaxis(dataset.test_images, 1, 3),
         test_labels=dataset.test_labels,
-    )  # fmt: skip
+    )
     assert command(run_torch, "--data", "same.npz", *flags[2:], "--out", "b")[0] == 0
     np.testing.assert_array_equal(saved_record.load(Path("b"))[1]["loss"], steps["loss"])
 
@@ -178,12 +186,14 @@ BAD = {
     "no such root": (("--data", "torchvision", "--data-dir", "nowhere"), 1, "cifar-10-batches-py"),
     "default root": (("--data", "torchvision"), 1, "data holds no intact"),
     "float64 by torchvision": (
-        ("--data", "torchvision", "--precision", "float64"), 2, "torchvision gives float32",
+        ("--data", "torchvision", "--precision", "float64"),
+        2,
+        "torchvision gives float32",
     ),
     "tf32 without a GPU": ((*FAST, "--precision", "tf32"), 2, "precision tf32 does not exist"),
     "batch size": ((*FAST, "--batch-size", "7"), 2, "batch size 7 does not divide 24"),
     "optimizer": ((*FAST, "--optimizer", "sdg"), 2, "optimizer 'sdg' is not known"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -235,9 +245,11 @@ def test_a_precision_means_the_same_products_on_both_sides(monkeypatch):
         assert dtype == (torch.float64 if kind == "float64" else torch.float32)
     torch.set_float32_matmul_precision("highest")
     assert MATMUL == {
-        "float32": "highest", "float64": "highest", "tf32": "tensorfloat32",
+        "float32": "highest",
+        "float64": "highest",
+        "tf32": "tensorfloat32",
         "bfloat16": "bfloat16",
-    }  # fmt: skip
+    }
 
 
 def test_a_constant_channel_cannot_be_standardised(command, tmp_path, tiny_npz):
@@ -299,7 +311,7 @@ def test_parity_plants_faults_and_tells_who_noticed(command, monkeypatch):
     status, out, _ = command(parity, "--faults", "--out", "p")
     assert status == 0
     assert "1 of 1 faults caught" in out
-    assert "| sum for mean | jaxmlp.train | forward |" in Path("p/parity.md").read_text()
+    assert "| sum for mean | jaxmlp.train.step | forward |" in Path("p/parity.md").read_text()
     harmless = chosen[0]._replace(new=chosen[0].old)
     monkeypatch.setattr(faults, "FAULTS", {"forward": [harmless]})
     status, out, _ = command(parity, "--faults", "--out", "p")

@@ -108,9 +108,13 @@ def test_metrics_are_those_of_the_batch_before_the_step(tiny_dataset):
 def test_one_compilation_serves_every_case(tiny_dataset):
     first = static_part(SMALL)
     other = dataclasses.replace(
-        SMALL, input_scale=255.0, init_scale=(1.0, 2.0, 3.0), learning_rate=(0.1, 0.2, 0.3),
-        weight_decay=(0.0,), seed=9,
-    )  # fmt: skip
+        SMALL,
+        input_scale=255.0,
+        init_scale=(1.0, 2.0, 3.0),
+        learning_rate=(0.1, 0.2, 0.3),
+        weight_decay=(0.0,),
+        seed=9,
+    )
     assert static_part(other) == first
     assert static_part(dataclasses.replace(SMALL, momentum=0.5)) != first
 
@@ -128,9 +132,12 @@ def test_at_a_power_of_two_the_repaired_run_has_the_bits_of_the_baseline(tiny_da
     s = 256.0
     base = dataclasses.replace(SMALL, hidden=(11,), precision=precision)
     repaired = dataclasses.replace(
-        base, input_scale=s, init_scale=(1 / s, 1.0), learning_rate=(0.02 / s**2, 0.02),
+        base,
+        input_scale=s,
+        init_scale=(1 / s, 1.0),
+        learning_rate=(0.02 / s**2, 0.02),
         weight_decay=(1e-4 * s**2, 1e-4),
-    )  # fmt: skip
+    )
     broken = dataclasses.replace(repaired, learning_rate=(0.02 / s,))
     losses = [trained(e, tiny_dataset)[2]["loss"] for e in (base, repaired, broken)]
     assert losses[0].dtype == precision
@@ -156,9 +163,15 @@ def test_the_test_set_is_counted_whole_though_no_batch_divides_it(tiny_dataset, 
 @pytest.mark.parametrize("bias", [False, True])
 def test_any_depth_with_and_without_bias_learns(tiny_dataset, hidden, bias):
     experiment = Experiment(
-        hidden=hidden, bias=bias, batch_size=24, epochs=60, optimizer="adam", learning_rate=(0.01,),
-        weight_decay=(0.0,), preprocessing="standardize",
-    )  # fmt: skip
+        hidden=hidden,
+        bias=bias,
+        batch_size=24,
+        epochs=60,
+        optimizer="adam",
+        learning_rate=(0.01,),
+        weight_decay=(0.0,),
+        preprocessing="standardize",
+    )
     _, results, steps = trained(experiment, tiny_dataset)
     assert len(results[-1].params) == len(hidden) + 1
     assert steps["loss"][-1] < 0.7 * steps["loss"][0]

@@ -61,8 +61,22 @@ def test_the_glossary_defines_every_outcome_and_course():
 
 
 def test_a_record_speaks_the_glossarys_words(tiny_npz, tmp_path, capsys):
-    run_jax.main(["--data", str(tiny_npz), "--hidden", "5", "--batch-size", "4", "--epochs", "2",
-                  "--input-scale", "255", "--out", str(tmp_path / "r")])  # fmt: skip
+    run_jax.main(
+        [
+            "--data",
+            str(tiny_npz),
+            "--hidden",
+            "5",
+            "--batch-size",
+            "4",
+            "--epochs",
+            "2",
+            "--input-scale",
+            "255",
+            "--out",
+            str(tmp_path / "r"),
+        ]
+    )
     text = (tmp_path / "r" / "result.json").read_text()
     assert not RETIRED.search(text)
     assert not RETIRED.search(capsys.readouterr().out)
@@ -79,10 +93,16 @@ def test_an_attempt_is_told_by_its_outcome(case):
 
 @given(fails=st.floats(0, 1), diverges=st.floats(0, 1), course=st.sampled_from(outcomes.COURSES))
 def test_a_forecast_in_words_begins_with_its_course(fails, diverges, course):
-    text = explanation.forecast({
-        "ratio": 2.0, "sharpness": 7.6, "limit": 3.8, "fails": fails, "diverges": diverges,
-        "course": course,
-    })  # fmt: skip
+    text = explanation.forecast(
+        {
+            "ratio": 2.0,
+            "sharpness": 7.6,
+            "limit": 3.8,
+            "fails": fails,
+            "diverges": diverges,
+            "course": course,
+        }
+    )
     assert text.lower().startswith(course)
     assert not RETIRED.search(text)
 
@@ -97,10 +117,16 @@ def test_a_verdict_begins_with_its_outcome(loss, silent):
 
 
 def test_the_probability_from_which_on_fails_is_foretold_is_told_as_it_is():
-    told = explanation.forecast({
-        "ratio": 2.0, "sharpness": 7.6, "limit": 3.8, "fails": 0.4, "diverges": 1.0,
-        "course": "fails",
-    })  # fmt: skip
+    told = explanation.forecast(
+        {
+            "ratio": 2.0,
+            "sharpness": 7.6,
+            "limit": 3.8,
+            "fails": 0.4,
+            "diverges": 1.0,
+            "course": "fails",
+        }
+    )
     assert f"(foretold from {FAILS_FROM:.0%} on)".replace("%", explanation.NO_BREAK) in told
     glossary = (ROOT / "docs" / "glossary.md").read_text()
     assert f"`fails` is foretold from a\nprobability of {FAILS_FROM} on" in glossary

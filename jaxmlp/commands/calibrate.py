@@ -33,10 +33,17 @@ CALM = 2  # epochs; what has not diverged by then is counted as stable
 EPOCHS = 6  # for what has: some networks take that long to recover
 NETWORKS = ((), (100,), (300,), (300,), (300,), (100, 60), (60, 60, 60))
 OPTIMIZERS: tuple[dict[str, Any], ...] = (
-    {}, {}, {}, {"momentum": 0.0}, {"nesterov": True}, {"optimizer": "adam"},
-    {"optimizer": "adamw"}, {"optimizer": "rmsprop"}, {"optimizer": "adagrad"},
+    {},
+    {},
+    {},
+    {"momentum": 0.0},
+    {"nesterov": True},
+    {"optimizer": "adam"},
+    {"optimizer": "adamw"},
+    {"optimizer": "rmsprop"},
+    {"optimizer": "adagrad"},
     {"optimizer": "lion"},
-)  # fmt: skip
+)
 MODELS = {  # features; the last is fitted to the experiments that diverge
     "CURVATURE_ALONE": ("sharpness",),
     "DIVERGES": ("sharpness", "passed", "margin", "end"),
@@ -97,8 +104,11 @@ def rows(family: int, count: int, dataset: Dataset, out: Path) -> list[dict[str,
     needed = {feature for names in MODELS.values() for feature in names}
     lines, damaged = sealed.read_lines(out)
     if damaged:
-        print(f"{out}: {number(damaged, 'line')} cut off or damaged; what they held is not "
-              "believed, but measured again", file=sys.stderr)  # fmt: skip
+        print(
+            f"{out}: {number(damaged, 'line')} cut off or damaged; what they held is not "
+            "believed, but measured again",
+            file=sys.stderr,
+        )
     have: dict[str, dict[str, Any]] = {}
     for row in lines:
         features = row.get("features")
@@ -202,9 +212,11 @@ def reliability(foretold: np.ndarray, truth: np.ndarray):
         if len(own):
             count, share, z = len(own), float(own.mean()), 1.96
             centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-            half = z / (1 + z**2 / count) * math.sqrt(
-                share * (1 - share) / count + z**2 / (4 * count**2)
-            )  # fmt: skip
+            half = (
+                z
+                / (1 + z**2 / count)
+                * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+            )
             low, high = max(0.0, centre - half), min(1.0, centre + half)
             yield float(foretold[which == index].mean()), share, (low, high), count
 
@@ -227,13 +239,20 @@ def draw(found: list[dict[str, Any]], models: dict[str, Model]) -> bytes:
             axes.plot(mean, share, "o", color="tab:blue")
             left = mean > 0.5  # or the number of the last one would leave the panel
             axes.annotate(
-                f"{count}", (mean, share), (-6 if left else 6, 6 if i % 2 else -11),
+                f"{count}",
+                (mean, share),
+                (-6 if left else 6, 6 if i % 2 else -11),
                 textcoords="offset points",
-                fontsize=8, ha="right" if left else "left",
-            )  # fmt: skip
-        axes.set(title=name, xlabel="probability foretold",
-                 ylabel="share that came true, 95 % interval", xlim=(-0.05, 1.05),
-                 ylim=(-0.1, 1.1))  # fmt: skip
+                fontsize=8,
+                ha="right" if left else "left",
+            )
+        axes.set(
+            title=name,
+            xlabel="probability foretold",
+            ylabel="share that came true, 95 % interval",
+            xlim=(-0.05, 1.05),
+            ylim=(-0.1, 1.1),
+        )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
@@ -243,11 +262,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser = flags.Parser(__doc__ or "")
     flags.add_data_flags(parser)
     parser.add_argument("--family", type=int, required=True, help="seed of the experiments")
-    parser.add_argument("--experiments", type=int, default=300, metavar="N",
-                        help="how many, 10 at least (default: 300)")  # fmt: skip
+    parser.add_argument(
+        "--experiments",
+        type=int,
+        default=300,
+        metavar="N",
+        help="how many, 10 at least (default: 300)",
+    )
     parser.add_argument("--fit", action="store_true", help="fit the models and print them")
-    parser.add_argument("--out", type=Path, default=Path("runs/calibration"), metavar="DIR",
-                        help="measurements and figure (default: runs/calibration)")  # fmt: skip
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/calibration"),
+        metavar="DIR",
+        help="measurements and figure (default: runs/calibration)",
+    )
     values = parser.parse_args(arguments)
     if values.family < 0 or values.experiments < 10:
         exit_status.fail(
@@ -273,8 +302,10 @@ def run(values: argparse.Namespace) -> None:
             rounded = {feature: round(weight, 3) for feature, weight in model.weights.items()}
             print(f"{kind} = Model({model.intercept:.3f}, {rounded})")
     fails, diverges = (sum(row[name] for row in found) for name in ("fails", "diverges"))
-    print(f"{len(found)} experiments of family {values.family}, {dataset.source}: "
-          f"{diverges} diverge, {fails} of them fail")  # fmt: skip
+    print(
+        f"{len(found)} experiments of family {values.family}, {dataset.source}: "
+        f"{diverges} diverge, {fails} of them fail"
+    )
     print(judge(found, models))
     print(f"written: {values.out / name}")
 

@@ -40,9 +40,13 @@ def torch_epochs(experiment: Experiment, moved: Experiment, dataset: Dataset) ->
     initial_weights(generator, dataset.widths(experiment.hidden), experiment.bias)
     order = batch_order(generator, runs[0].train_size, experiment.batch_size)
     columns = [
-        [(name, parameter.detach()) for layer in run.model.layers
-         for name, parameter in model.named(layer)] for run in runs
-    ]  # fmt: skip
+        [
+            (name, parameter.detach())
+            for layer in run.model.layers
+            for name, parameter in model.named(layer)
+        ]
+        for run in runs
+    ]
     layers = [i for i, layer in enumerate(runs[0].model.layers) for _ in model.named(layer)]
 
     def apart() -> tuple[int, float, int]:
@@ -107,9 +111,12 @@ def report(found: Certificate) -> str:
 
 
 def certify(
-    framework: str, experiment: Experiment, moved: Experiment, dataset: Dataset,
+    framework: str,
+    experiment: Experiment,
+    moved: Experiment,
+    dataset: Dataset,
     show: Callable[[int], None] = lambda epoch: None,
-) -> Certificate:  # fmt: skip
+) -> Certificate:
     """The certificate of two experiments on one side.
 
     Args:
@@ -131,10 +138,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser = flags.parser(__doc__ or "")
     flags.add_data_flags(parser)
     own = parser.add_argument_group("certificate")
-    own.add_argument("--to", type=float, default=256.0, metavar="S",
-                     help="the other run's input scale (default: 256, a power of two)")  # fmt: skip
-    own.add_argument("--scheme", choices=SCHEMES, default="both",
-                     help="where the weights make up for it (default: both)")  # fmt: skip
+    own.add_argument(
+        "--to",
+        type=float,
+        default=256.0,
+        metavar="S",
+        help="the other run's input scale (default: 256, a power of two)",
+    )
+    own.add_argument(
+        "--scheme",
+        choices=SCHEMES,
+        default="both",
+        help="where the weights make up for it (default: both)",
+    )
     own.add_argument("--framework", choices=FRAMEWORKS, default="jax", help="(default: jax)")
     values = parser.parse_args(arguments)
     try:
@@ -164,8 +180,11 @@ def run(
     if experiment.train_size:
         dataset = first_images(dataset, experiment.train_size)
     job.check_memory(experiment, dataset)
-    print(f"{case}, inputs × {experiment.input_scale:g} against × {values.to:g}: {dataset.source}, "
-          f"{number(experiment.epochs, 'epoch')}, {experiment.precision}", flush=True)  # fmt: skip
+    print(
+        f"{case}, inputs × {experiment.input_scale:g} against × {values.to:g}: {dataset.source}, "
+        f"{number(experiment.epochs, 'epoch')}, {experiment.precision}",
+        flush=True,
+    )
     frameworks = FRAMEWORKS[values.framework]
     steps = Steps(len(frameworks) * len(moved) * experiment.epochs)
     broken = False

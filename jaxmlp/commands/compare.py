@@ -23,9 +23,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("a", metavar="A", type=Path, help="a run's directory")
     parser.add_argument("b", metavar="B", type=Path, help="another's")
     parser.add_argument(
-        "--out", metavar="FILE", type=Path, default=Path("runs/compare.png"),
+        "--out",
+        metavar="FILE",
+        type=Path,
+        default=Path("runs/compare.png"),
         help="the figure (default: runs/compare.png)",
-    )  # fmt: skip
+    )
     values = parser.parse_args(arguments)
     with exit_status.one_line_errors():
         run(values)

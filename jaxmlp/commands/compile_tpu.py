@@ -93,10 +93,13 @@ def images(shape: Shape, dtype: Any) -> Any:
 
     of: Any = jax.ShapeDtypeStruct
     return Images(
-        of((shape.train, shape.features), jnp.uint8), of((shape.train,), jnp.int32),
-        of((shape.test, shape.features), jnp.uint8), of((shape.test,), jnp.int32),
-        of((shape.features,), dtype), of((shape.features,), dtype),
-    )  # fmt: skip
+        of((shape.train, shape.features), jnp.uint8),
+        of((shape.train,), jnp.int32),
+        of((shape.test, shape.features), jnp.uint8),
+        of((shape.test,), jnp.int32),
+        of((shape.features,), dtype),
+        of((shape.features,), dtype),
+    )
 
 
 def compiled(
@@ -249,23 +252,47 @@ def work(experiment: Experiment, shape: Shape, runs: int, share: int) -> tuple[f
 
 def main(arguments: list[str] | None = None) -> None:
     parser = flags.Parser(__doc__ or "")
-    parser.add_argument("topologies", nargs="*", default=TOPOLOGIES, metavar="NAME",
-                        help=f"generation:AxB (default: {' '.join(TOPOLOGIES)})")  # fmt: skip
+    parser.add_argument(
+        "topologies",
+        nargs="*",
+        default=TOPOLOGIES,
+        metavar="NAME",
+        help=f"generation:AxB (default: {' '.join(TOPOLOGIES)})",
+    )
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=PROGRAMS)
-    parser.add_argument("--runs-per-device", type=int, default=16, metavar="N",
-                        help="of the sweep (default: 16)")  # fmt: skip
-    parser.add_argument("--hidden", type=int, nargs="*", default=[300], metavar="N",
-                        help="widths of the hidden layers (default: 300)")  # fmt: skip
-    parser.add_argument("--batch-size", type=int, default=250, metavar="N",
-                        help="(default: 250, or the nearest that chips can share)")  # fmt: skip
+    parser.add_argument(
+        "--runs-per-device", type=int, default=16, metavar="N", help="of the sweep (default: 16)"
+    )
+    parser.add_argument(
+        "--hidden",
+        type=int,
+        nargs="*",
+        default=[300],
+        metavar="N",
+        help="widths of the hidden layers (default: 300)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=250,
+        metavar="N",
+        help="(default: 250, or the nearest that chips can share)",
+    )
     parser.add_argument("--epochs", type=int, default=20, metavar="N", help="(default: 20)")
     parser.add_argument("--optimizer", default="sgd", metavar="NAME", help="(default: sgd)")
-    parser.add_argument("--precision", choices=tuple(PASSES), default="float32",
-                        help="(default: float32)")  # fmt: skip
-    parser.add_argument("--dollars", type=float, metavar="X",
-                        help="per chip and hour (default: the list price)")  # fmt: skip
-    parser.add_argument("--train-size", type=int, default=Shape().train, metavar="N",
-                        help=f"images (default: {Shape().train:,})")  # fmt: skip
+    parser.add_argument(
+        "--precision", choices=tuple(PASSES), default="float32", help="(default: float32)"
+    )
+    parser.add_argument(
+        "--dollars", type=float, metavar="X", help="per chip and hour (default: the list price)"
+    )
+    parser.add_argument(
+        "--train-size",
+        type=int,
+        default=Shape().train,
+        metavar="N",
+        help=f"images (default: {Shape().train:,})",
+    )
     parser.add_argument("--json", action="store_true", help="all numbers, as JSON")
     values = parser.parse_args(arguments)
     with exit_status.one_line_errors("nothing more is compiled"):
@@ -274,9 +301,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(values: argparse.Namespace) -> None:
     experiment = Experiment(
-        hidden=tuple(values.hidden), batch_size=values.batch_size, epochs=values.epochs,
-        optimizer=values.optimizer, precision=values.precision, train_size=values.train_size,
-    )  # fmt: skip
+        hidden=tuple(values.hidden),
+        batch_size=values.batch_size,
+        epochs=values.epochs,
+        optimizer=values.optimizer,
+        precision=values.precision,
+        train_size=values.train_size,
+    )
     shape = Shape(train=values.train_size)
     experiment.steps_per_epoch(shape.train)
     if values.runs_per_device < 1:
@@ -335,15 +366,22 @@ def shared(experiment: Experiment, train_size: int, count: int) -> tuple[Experim
 
 
 COLUMNS = (
-    ("topology", "{topology:10}"), ("program", "{program:13}"), ("chips", "{chips:5.0f}"),
-    ("batch", "{batch_size:6}"), ("runs", "{runs_per_device:4}"),
-    ("compiled", "{compile_seconds:6.0f} s"), ("memory/chip", "{memory_bytes_mb:7.0f} MB"),
-    ("GFLOP", "{gflop:8.0f}"), ("GB", "{gigabytes:6.1f}"),
+    ("topology", "{topology:10}"),
+    ("program", "{program:13}"),
+    ("chips", "{chips:5.0f}"),
+    ("batch", "{batch_size:6}"),
+    ("runs", "{runs_per_device:4}"),
+    ("compiled", "{compile_seconds:6.0f} s"),
+    ("memory/chip", "{memory_bytes_mb:7.0f} MB"),
+    ("GFLOP", "{gflop:8.0f}"),
+    ("GB", "{gigabytes:6.1f}"),
     ("Mcycles", "{mcycles:7.1f}"),
     ("collectives", "{collectives_per_step:4} + {collectives_outside:<4}"),
-    ("ms", "{milliseconds:7.1f}"), ("roofline", "{roofline_milliseconds:7.1f}"),
-    ("1000 runs", "{seconds_per_1000_runs:7.1f} s"), ("$", "{dollars_per_1000_runs:7.2f}"),
-)  # fmt: skip
+    ("ms", "{milliseconds:7.1f}"),
+    ("roofline", "{roofline_milliseconds:7.1f}"),
+    ("1000 runs", "{seconds_per_1000_runs:7.1f} s"),
+    ("$", "{dollars_per_1000_runs:7.2f}"),
+)
 
 
 def line(row: dict[str, Any]) -> str:
@@ -355,8 +393,10 @@ def heading() -> str:
     empty = dict.fromkeys(re.findall(r"\{(\w+)", "".join(form for _, form in COLUMNS)), 0)
     widths = [len(form.format(**empty)) for _, form in COLUMNS]
     names = zip((name for name, _ in COLUMNS), widths, strict=True)
-    return "  ".join(f"{name:{'<' if i < 2 else '>'}{width}}" for i, (name, width) in
-                     enumerate(names)) + "\n"  # fmt: skip
+    return (
+        "  ".join(f"{name:{'<' if i < 2 else '>'}{width}}" for i, (name, width) in enumerate(names))
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -36,13 +36,25 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, str, Experim
     parser = flags.parser(__doc__ or "")
     flags.add_data_flags(parser)
     own = parser.add_argument_group("explanation")
-    own.add_argument("record", nargs="?", type=Path, metavar="RECORD",
-                     help="explain this run instead of the one that the flags ask for")  # fmt: skip
-    own.add_argument("--against", type=Path, metavar="RECORD",
-                     help="compare with this run (default: the same with unscaled\ninputs "
-                     "and default scales, rates and decays)")  # fmt: skip
-    own.add_argument("--no-forecast", action="store_true",
-                     help="only what follows from the settings: no data, no JAX")  # fmt: skip
+    own.add_argument(
+        "record",
+        nargs="?",
+        type=Path,
+        metavar="RECORD",
+        help="explain this run instead of the one that the flags ask for",
+    )
+    own.add_argument(
+        "--against",
+        type=Path,
+        metavar="RECORD",
+        help="compare with this run (default: the same with unscaled\ninputs "
+        "and default scales, rates and decays)",
+    )
+    own.add_argument(
+        "--no-forecast",
+        action="store_true",
+        help="only what follows from the settings: no data, no JAX",
+    )
     own.add_argument("--json", action="store_true", help="print the numbers as JSON")
     values = parser.parse_args(arguments)
     try:
@@ -50,8 +62,9 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, str, Experim
         values.recorded = None
         if values.record:
             if values.case or experiment != Experiment():
-                raise ValueError(f"{values.record} is one run and the flags ask for another; "
-                                 "give one of the two")  # fmt: skip
+                raise ValueError(
+                    f"{values.record} is one run and the flags ask for another; give one of the two"
+                )
             experiment, values.recorded = of_record(values.record)
             case = question.name(experiment)
         against, values.other = explanation.baseline(experiment), explanation.BASELINE
@@ -218,8 +231,11 @@ def show_repairs(
         head(console, f"What turns it into {other.partition(':')[0]}")
         if experiment.input_scale != against.input_scale:
             change = experiment.input_scale / against.input_scale
-            paragraph(console, f"Divide the inputs by {change:g} where they were multiplied. Where "
-                      "they have to stay as they are:")  # fmt: skip
+            paragraph(
+                console,
+                f"Divide the inputs by {change:g} where they were multiplied. Where "
+                "they have to stay as they are:",
+            )
         for label, command in explanation.exact_repairs(experiment, against, again):
             console.print(f"  {label}:", style="bold", markup=False)
             console.print(command, soft_wrap=True, markup=False)
@@ -244,12 +260,19 @@ def main(arguments: list[str] | None = None) -> None:
         if values.json:
             from jaxmlp.record import run_record as record
 
-            print(record.encode({
-                "case": case, "experiment": experiment.to_json(),
-                "canonical": explanation.canonical_section(experiment),
-                "identity": explanation.which_run(experiment, against, other), "forecast": foretold,
-                "against": against.to_json(),
-            }), end="")  # fmt: skip
+            print(
+                record.encode(
+                    {
+                        "case": case,
+                        "experiment": experiment.to_json(),
+                        "canonical": explanation.canonical_section(experiment),
+                        "identity": explanation.which_run(experiment, against, other),
+                        "forecast": foretold,
+                        "against": against.to_json(),
+                    }
+                ),
+                end="",
+            )
             return
         again = [*explanation.SCRIPT, *(words if values.data else ["--data", "PATH"])]
         show(console, case, experiment, against, other, foretold, again)

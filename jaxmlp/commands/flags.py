@@ -19,11 +19,13 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str, epilog: str = "") -> None:
         output.forgive()  # every command comes by here before it prints
         super().__init__(
-            description=description, epilog=epilog, allow_abbrev=False,
+            description=description,
+            epilog=epilog,
+            allow_abbrev=False,
             formatter_class=lambda prog: argparse.RawTextHelpFormatter(
                 prog, max_help_position=26, width=100
             ),
-        )  # fmt: skip
+        )
 
     def error(self, message: str) -> NoReturn:
         fail(f"{message}; --help lists the flags", INPUT)
@@ -51,8 +53,12 @@ def parser(
             sections[section] = flags.add_argument_group(section)
         options = _argument(setting)
         if setting.name in swept:
-            options |= {"type": str, "nargs": "+", "metavar": "V",
-                        "help": options["help"] + "\n(several values)"}  # fmt: skip
+            options |= {
+                "type": str,
+                "nargs": "+",
+                "metavar": "V",
+                "help": options["help"] + "\n(several values)",
+            }
         sections[section].add_argument(
             "--" + setting.name.replace("_", "-"), dest=setting.name, **options
         )
@@ -149,30 +155,39 @@ def add_run_flags(flags: Parser) -> None:
     add_data_flags(flags)
     output = flags.add_argument_group("output")
     output.add_argument(
-        "--out", metavar="DIR", type=Path,
+        "--out",
+        metavar="DIR",
+        type=Path,
         help="the run's directory (default: runs/CASE-DATA-FRAMEWORK-HASH)",
-    )  # fmt: skip
+    )
     output.add_argument(
         "--overwrite",
         action="store_true",
         help="replace a finished run, or another's, that stands there",
     )
     output.add_argument(
-        "--json", action="store_true",
+        "--json",
+        action="store_true",
         help="print the record to standard output, all else to standard error",
-    )  # fmt: skip
+    )
 
 
 def add_forecast_flag(flags: Parser) -> None:
     flags.add_argument(
-        "--no-forecast", action="store_true",
+        "--no-forecast",
+        action="store_true",
         help="start at once: no look at the curvature, no rehearsal of the first steps",
-    )  # fmt: skip
+    )
 
 
 def add_data_parallel_flag(flags: Any) -> None:
-    flags.add_argument("--data-parallel", type=int, default=1, metavar="N",
-                       help="devices that share each batch (default: 1)")  # fmt: skip
+    flags.add_argument(
+        "--data-parallel",
+        type=int,
+        default=1,
+        metavar="N",
+        help="devices that share each batch (default: 1)",
+    )
 
 
 def add_distributed_flags(group: Any) -> None:
@@ -192,15 +207,18 @@ def add_distributed_flags(group: Any) -> None:
 def add_checkpoint_flags(flags: Parser) -> None:
     checkpoint = flags.add_argument_group("checkpoints")
     checkpoint.add_argument(
-        "--checkpoint", metavar="DIR",
+        "--checkpoint",
+        metavar="DIR",
         help="keep the last two epochs' state in DIR (or gs://..., s3://...) until the\n"
         "record is written; after a crash, Ctrl-C or SIGTERM (exit status 75) the\n"
         "same command goes on from there",
-    )  # fmt: skip
+    )
     checkpoint.add_argument(
-        "--checkpoint-every", metavar="N", type=int,
+        "--checkpoint-every",
+        metavar="N",
+        type=int,
         help="epochs from one checkpoint to the next (default: 1)",
-    )  # fmt: skip
+    )
 
 
 def check_checkpoint_every(values: argparse.Namespace) -> None:

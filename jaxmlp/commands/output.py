@@ -6,11 +6,30 @@ import os
 import sys
 from typing import Any
 
-STAND_INS = str.maketrans({
-    "×": "x", "÷": "/", "·": "*", "−": "-", "–": "-", "—": "-", "±": "+-", "²": "^2", "√": "sqrt",
-    "κ": "kappa", "δ": "delta", "η": "eta", "λ": "lambda", "→": "->", "≤": "<=", "≥": ">=",
-    "…": "...", "\N{NO-BREAK SPACE}": " ", "─": "-", "━": "-",
-})  # fmt: skip
+STAND_INS = str.maketrans(
+    {
+        "×": "x",
+        "÷": "/",
+        "·": "*",
+        "−": "-",
+        "–": "-",
+        "—": "-",
+        "±": "+-",
+        "²": "^2",
+        "√": "sqrt",
+        "κ": "kappa",
+        "δ": "delta",
+        "η": "eta",
+        "λ": "lambda",
+        "→": "->",
+        "≤": "<=",
+        "≥": ">=",
+        "…": "...",
+        "\N{NO-BREAK SPACE}": " ",
+        "─": "-",
+        "━": "-",
+    }
+)
 
 
 def _stand_in(error: UnicodeError) -> tuple[str | bytes, int]:

@@ -127,8 +127,11 @@ class Runs:
         self.dataset, self.path = dataset, path
         lines, damaged = sealed.read_lines(path)
         if damaged:
-            print(f"{path}: {number(damaged, 'line')} cut off or damaged; what they held is not "
-                  "believed, but trained again", file=sys.stderr)  # fmt: skip
+            print(
+                f"{path}: {number(damaged, 'line')} cut off or damaged; what they held is not "
+                "believed, but trained again",
+                file=sys.stderr,
+            )
         self.kept = {line["key"]: line["run"] for line in lines if {"key", "run"} <= set(line)}
         self.steps = self._steps(list(wanted))
 
@@ -239,8 +242,10 @@ def case_table(experiments: dict[str, Experiment], runs: dict[str, list[dict[str
 
 
 def claim_table(runs: dict[str, list[dict[str, Any]]]) -> str:
-    lines = ["| what was tried | outcome | test accuracy | best epoch's | dead units |",
-             "|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "| what was tried | outcome | test accuracy | best epoch's | dead units |",
+        "|---|---|---|---|---|",
+    ]
     for name, own in runs.items():
         best = np.array([max(run["test_accuracy"]) for run in own])
         lines.append(
@@ -252,8 +257,10 @@ def claim_table(runs: dict[str, list[dict[str, Any]]]) -> str:
 
 def comparison(runs: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
     """JAX less PyTorch, seed by seed, with the 95 % interval of the mean (Student's t)."""
-    lines = ["| case | JAX | PyTorch | JAX − PyTorch, 95 % interval | outcomes alike |",
-             "|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "| case | JAX | PyTorch | JAX − PyTorch, 95 % interval | outcomes alike |",
+        "|---|---|---|---|---|",
+    ]
     for case in runs["jax"]:
         sides = [runs[framework][case] for framework in FRAMEWORKS["both"]]
         differences, count = last(sides[0]) - last(sides[1]), len(sides[0])
@@ -331,13 +338,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser = flags.Parser(__doc__ or "")
     flags.add_data_flags(parser)
     parser.add_argument("--framework", choices=FRAMEWORKS, default="jax", help="(default: jax)")
-    parser.add_argument("--seeds", type=int, default=5, metavar="N",
-                        help="how many, from 0 on (default: 5)")  # fmt: skip
+    parser.add_argument(
+        "--seeds", type=int, default=5, metavar="N", help="how many, from 0 on (default: 5)"
+    )
     parser.add_argument("--epochs", type=int, default=20, help="of a case (default: 20)")
-    parser.add_argument("--cases-only", action="store_true",
-                        help="not the claims, the rates and the plane")  # fmt: skip
-    parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), metavar="DIR",
-                        help="runs, tables and figures (default: runs/reproduce)")  # fmt: skip
+    parser.add_argument(
+        "--cases-only", action="store_true", help="not the claims, the rates and the plane"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/reproduce"),
+        metavar="DIR",
+        help="runs, tables and figures (default: runs/reproduce)",
+    )
     values = parser.parse_args(arguments)
     if values.seeds < 1 or values.epochs < 1:
         exit_status.fail("--seeds and --epochs must be at least 1", exit_status.INPUT)

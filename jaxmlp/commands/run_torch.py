@@ -94,9 +94,13 @@ class TorchRun:
         start = time.perf_counter()
         train_batches, test_batches = self.loaders
         for steps, test in self._train(
-            self.model, self.optimizers, self.schedulers, train_batches, test_batches,
+            self.model,
+            self.optimizers,
+            self.schedulers,
+            train_batches,
+            test_batches,
             self.experiment.epochs,
-        ):  # fmt: skip
+        ):
             seconds = time.perf_counter() - start
             yield EpochResult(steps, test, self._weights(self.model), seconds)
             start = time.perf_counter()
@@ -169,9 +173,11 @@ def optimizers(experiment: Experiment, model, steps_per_epoch: int) -> tuple[lis
             },
         )
         made.append(train.layer_optimizer(experiment.optimizer, layer, tensors, options))
-        schedulers.append(train.layer_scheduler(
-            made[-1], settings, experiment.milestones, experiment.epochs, steps_per_epoch
-        ))  # fmt: skip
+        schedulers.append(
+            train.layer_scheduler(
+                made[-1], settings, experiment.milestones, experiment.epochs, steps_per_epoch
+            )
+        )
     return made, schedulers
 
 

@@ -41,29 +41,42 @@ def add_flags(parser: flags.Parser) -> None:
     flags.add_data_flags(parser)
     how = parser.add_argument_group("sweep")
     ways = how.add_mutually_exclusive_group()
-    ways.add_argument("--zip", action="store_true",
-                      help="the axes' values side by side (default: all combinations)")  # fmt: skip
+    ways.add_argument(
+        "--zip",
+        action="store_true",
+        help="the axes' values side by side (default: all combinations)",
+    )
     ways.add_argument("--random", type=int, metavar="N", help="N draws from the axes")
     how.add_argument("--sweep-seed", type=int, metavar="K", help="of the draws (default: 0)")
     where = parser.add_argument_group("devices")
-    where.add_argument("--runs-per-device", type=int, metavar="N",
-                       help="trained at a time (default: by its memory; 16 on CPU)")  # fmt: skip
-    where.add_argument("--batching", choices=("vmap", "map"),
-                       help="a device's runs side by side, or one after the other\n"
-                       "(default: map on CPU, vmap elsewhere)")  # fmt: skip
+    where.add_argument(
+        "--runs-per-device",
+        type=int,
+        metavar="N",
+        help="trained at a time (default: by its memory; 16 on CPU)",
+    )
+    where.add_argument(
+        "--batching",
+        choices=("vmap", "map"),
+        help="a device's runs side by side, or one after the other\n"
+        "(default: map on CPU, vmap elsewhere)",
+    )
     flags.add_data_parallel_flag(where)
 
 
 def add_output_flags(parser: flags.Parser) -> None:
     flags.add_distributed_flags(parser.add_argument_group("several processes"))
     output = parser.add_argument_group("output")
-    output.add_argument("--out", metavar="DIR", type=Path,
-                        help="the sweep's directory (default: runs/sweep-HASH)")  # fmt: skip
-    output.add_argument("--no-forecast", action="store_true",
-                     help="leave out sharpness and what was foretold")  # fmt: skip
+    output.add_argument(
+        "--out", metavar="DIR", type=Path, help="the sweep's directory (default: runs/sweep-HASH)"
+    )
+    output.add_argument(
+        "--no-forecast", action="store_true", help="leave out sharpness and what was foretold"
+    )
     keep = output.add_mutually_exclusive_group()
-    keep.add_argument("--resume", action="store_true",
-                      help="go on with an unfinished sweep, or start it")  # fmt: skip
+    keep.add_argument(
+        "--resume", action="store_true", help="go on with an unfinished sweep, or start it"
+    )
     keep.add_argument("--overwrite", action="store_true", help="replace a sweep that stands there")
 
 
@@ -241,9 +254,13 @@ def run(
                 finished(console, directory)
             return
         many = sweep.Sweep(
-            settings, values.seeds, dataset, values.data_parallel, values.runs_per_device,
+            settings,
+            values.seeds,
+            dataset,
+            values.data_parallel,
+            values.runs_per_device,
             None if values.batching is None else values.batching == "vmap",
-        )  # fmt: skip
+        )
         devices.by_first(lambda: directory.begin() if directory else None)
         try:
             train(many, directory, asked, not values.no_forecast, console, axes, check)
@@ -320,8 +337,11 @@ def train(
         console.print(f"{path} is damaged, or not this sweep's: it is not used, and left there")
     train_chunks(many, directory, forecast, console, done, check)
     if directory:
-        timings = {"started": started, "setup_seconds": many.setup_seconds,
-                   "train_seconds": time.perf_counter() - began}  # fmt: skip
+        timings = {
+            "started": started,
+            "setup_seconds": many.setup_seconds,
+            "train_seconds": time.perf_counter() - began,
+        }
         table, curves = directory.tables()
         directory.finish(table, curves, timings)
         draw(directory, asked, table)
@@ -383,11 +403,15 @@ def rows(many: Any, runs: list[Any], foretold: list[Any]) -> list[dict[str, Any]
 
     found = [
         sweep_record.run_row(
-            one.setting * len(many.seeds) + one.seed, many.experiment_of(one), one.epochs,
-            one.finite, said and said.to_json(), many.dataset,
+            one.setting * len(many.seeds) + one.seed,
+            many.experiment_of(one),
+            one.epochs,
+            one.finite,
+            said and said.to_json(),
+            many.dataset,
         )
         for one, said in zip(runs, foretold, strict=True)
-    ]  # fmt: skip
+    ]
     return sorted(found, key=lambda row: row["run"])
 
 
@@ -402,9 +426,12 @@ def bar(console, total: int) -> Iterator[Callable[[float], None]]:
 
     began = time.perf_counter()
     columns = (
-        rich.TextColumn("runs"), rich.BarColumn(bar_width=30), rich.MofNCompleteColumn(),
-        rich.TimeElapsedColumn(), rich.TimeRemainingColumn(compact=True),
-    )  # fmt: skip
+        rich.TextColumn("runs"),
+        rich.BarColumn(bar_width=30),
+        rich.MofNCompleteColumn(),
+        rich.TimeElapsedColumn(),
+        rich.TimeRemainingColumn(compact=True),
+    )
     with rich.Progress(*columns, console=console, disable=not console.is_terminal) as shown:
         task = shown.add_task("", total=total)
 

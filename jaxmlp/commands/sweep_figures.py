@@ -94,8 +94,9 @@ def _cells(figure, axis, runs, x: str, y: str, values: np.ndarray, label: str) -
     bounded = 0 <= known.min() <= known.max() <= 1
     wide = not bounded and known.min() > 0 and known.max() > DECADES * known.min()
     options: dict[str, Any] = {"cmap": "viridis"} | ({"norm": LogNorm()} if wide else {})
-    shown = _places(axis, across, up, np.where(np.isfinite(values), values, np.nan), np.mean,
-                    **options)  # fmt: skip
+    shown = _places(
+        axis, across, up, np.where(np.isfinite(values), values, np.nan), np.mean, **options
+    )
     _scales(axis, across, up)
     figure.colorbar(shown, ax=axis, label=label.replace("_", " "))
 
@@ -138,8 +139,14 @@ def plane(asked: dict[str, Any], runs: Any) -> bytes:
         axis.grid(visible=False)
     axes[0].set_ylabel("effective learning rate R")
     handles = dict(zip(*reversed(axes[0].get_legend_handles_labels()), strict=True))
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles),
-                  fontsize=9, frameon=False)  # fmt: skip
+    figure.legend(
+        handles.values(),
+        handles,
+        loc="outside lower center",
+        ncols=len(handles),
+        fontsize=9,
+        frameon=False,
+    )
     return png(figure)
 
 
@@ -241,25 +248,44 @@ def foretold(asked: dict[str, Any], runs: Any) -> bytes:
     if hidden := int((~good).sum()):
         axes[0].plot([], [], " ", label=f"S 0 or not finite, not shown ({hidden:,})")
     for own, colour, label in (
-        (good & ~diverged, BLUE, "stable"), (good & diverged, ORANGE, "recovers or fails"),
-    ):  # fmt: skip
-        axes[0].scatter(ratio[own], accuracy[own], s=8, color=colour, alpha=0.5, linewidths=0,
-                        label=f"{label} ({int(own.sum()):,})")  # fmt: skip
+        (good & ~diverged, BLUE, "stable"),
+        (good & diverged, ORANGE, "recovers or fails"),
+    ):
+        axes[0].scatter(
+            ratio[own],
+            accuracy[own],
+            s=8,
+            color=colour,
+            alpha=0.5,
+            linewidths=0,
+            label=f"{label} ({int(own.sum()):,})",
+        )
     axes[0].axvline(1, color="black", linewidth=1)
     axes[0].set(xscale="log", xlabel="S ÷ limit, before the first step", ylabel="test accuracy")
     axes[0].legend(fontsize=9)
     axes[1].plot([0, 1], [0, 1], color=GREY, linewidth=1)
     for said, went, colour, below in (
-        ("diverges", diverged, BLUE, -12), ("fails", courses == "fails", ORANGE, 6),
-    ):  # fmt: skip
+        ("diverges", diverged, BLUE, -12),
+        ("fails", courses == "fails", ORANGE, 6),
+    ):
         points = list(reliability(column(runs, f"foretold_{said}"), went))
         places = [point[:2] for point in points]
         axes[1].plot(*zip(*places, strict=True), "o-", color=colour, linewidth=1, label=said)
         for x, y, _, count in points:
-            axes[1].annotate(f"{count:,}", (x, y), (5, below), fontsize=8, color=colour,
-                             textcoords="offset points")  # fmt: skip
-    axes[1].set(xlabel="probability foretold", ylabel="share that came true (runs)",
-                xlim=(-0.04, 1.08), ylim=(-0.08, 1.06))  # fmt: skip
+            axes[1].annotate(
+                f"{count:,}",
+                (x, y),
+                (5, below),
+                fontsize=8,
+                color=colour,
+                textcoords="offset points",
+            )
+    axes[1].set(
+        xlabel="probability foretold",
+        ylabel="share that came true (runs)",
+        xlim=(-0.04, 1.08),
+        ylim=(-0.08, 1.06),
+    )
     axes[1].legend(fontsize=9)
     return png(figure)
 

@@ -108,10 +108,12 @@ def table(result: dict[str, Any]) -> Table:
     for row in chosen:
         shown.add_row(
             str(row["epoch"]),
-            f"{row['train_loss']:.4g}", f"{row['train_accuracy']:.1%}",
-            f"{row['test_loss']:.4g}", f"{row['test_accuracy']:.1%}",
+            f"{row['train_loss']:.4g}",
+            f"{row['train_accuracy']:.1%}",
+            f"{row['test_loss']:.4g}",
+            f"{row['test_accuracy']:.1%}",
             *(f"{share:.1%}" for share in row["dead"]),
-        )  # fmt: skip
+        )
     if over and over[1] < rows[-1]["epoch"]:
         shown.caption = f"{over[0]} from epoch {over[1]} to {rows[-1]['epoch']}"
     return shown

@@ -18,9 +18,24 @@ from jaxmlp.law.emission import OPTIONS, Group
 from jaxmlp.law.rules import rule_of
 from jaxmlp.law.transport import SCHEMES, transport
 
-IGNORED = ("hidden", "bias", "preprocessing", "train_size", "bias_init_scale", "bias_learning_rate",
-           "bias_weight_decay", "bias_eps", "schedule", "warmup_epochs", "milestones", "gamma",
-           "batch_size", "epochs", "seed", "precision")  # fmt: skip
+IGNORED = (
+    "hidden",
+    "bias",
+    "preprocessing",
+    "train_size",
+    "bias_init_scale",
+    "bias_learning_rate",
+    "bias_weight_decay",
+    "bias_eps",
+    "schedule",
+    "warmup_epochs",
+    "milestones",
+    "gamma",
+    "batch_size",
+    "epochs",
+    "seed",
+    "precision",
+)
 MOMENTA = tuple(name for name in OPTIMIZER_OPTIONS if name != "eps")  # the same in every group
 EMIT = ("flags", "json", "torch", "optax")
 
@@ -31,15 +46,28 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     own.add_argument(
         "--emit", choices=EMIT, default="flags", help="(default: flags, of run_jax.py)"
     )
-    own.add_argument("--scheme", choices=SCHEMES, default="first-layer",
-                     help="which layers make up for the scale; uniform is for this\n"
-                     "project's network (--emit flags) (default: first-layer)")  # fmt: skip
-    own.add_argument("--weight", metavar="NAME", default="", help="torch, optax: name of the first "
-                     "layer's weight, such as\nconv1.weight, or conv1/kernel")  # fmt: skip
-    own.add_argument("--clip", type=float, metavar="X",
-                     help="optax, json: threshold on each tensor's own gradient (its root\nmean "
-                     "square). Clipping by the global norm mixes layers and cannot be "
-                     "moved")  # fmt: skip
+    own.add_argument(
+        "--scheme",
+        choices=SCHEMES,
+        default="first-layer",
+        help="which layers make up for the scale; uniform is for this\n"
+        "project's network (--emit flags) (default: first-layer)",
+    )
+    own.add_argument(
+        "--weight",
+        metavar="NAME",
+        default="",
+        help="torch, optax: name of the first "
+        "layer's weight, such as\nconv1.weight, or conv1/kernel",
+    )
+    own.add_argument(
+        "--clip",
+        type=float,
+        metavar="X",
+        help="optax, json: threshold on each tensor's own gradient (its root\nmean "
+        "square). Clipping by the global norm mixes layers and cannot be "
+        "moved",
+    )
     parser.epilog = f"further optimizers, for torch, optax and json:\n{', '.join(OPTIONS)}"
     return parser.parse_args(arguments)
 
@@ -122,8 +150,12 @@ def asked(values: argparse.Namespace, optimizer: str) -> tuple[Group, dict[str, 
         if not values.learning_rate:
             raise ValueError(f"--learning-rate is missing; {optimizer} has no usual one")
         eps = values.eps or ((known["eps"],) if "eps" in known else None)
-        numbers = {"learning_rate": values.learning_rate, "eps": eps,
-                   "weight_decay": values.weight_decay or (0.0,), "init_scale": (1.0,)}  # fmt: skip
+        numbers = {
+            "learning_rate": values.learning_rate,
+            "eps": eps,
+            "weight_decay": values.weight_decay or (0.0,),
+            "init_scale": (1.0,),
+        }
     for name, several in numbers.items():
         if several is not None and len(several) != 1:
             raise ValueError(f"{name} has {len(several)} values; give one, as for any model")

@@ -22,16 +22,21 @@ def device_mesh(data_parallel: int, batch_size: int, only: bool = False) -> Mesh
     count = data_parallel if only and 1 <= data_parallel <= len(there) else len(there)
     for what, size in ((f"{count} devices", count), (f"batch size {batch_size}", batch_size)):
         if not 1 <= data_parallel <= size or size % data_parallel:
-            good = [str(n) for n in range(1, len(there) + 1)
-                    if batch_size % n == 0 and (only or len(there) % n == 0)]  # fmt: skip
+            good = [
+                str(n)
+                for n in range(1, len(there) + 1)
+                if batch_size % n == 0 and (only or len(there) % n == 0)
+            ]
             raise ValueError(
                 f"data parallel {data_parallel} does not divide the {what}; "
                 f"choose {' or '.join(good)}"
             )
     return jax.make_mesh(
-        (count // data_parallel, data_parallel), ("runs", "batch"), (AxisType.Auto,) * 2,
+        (count // data_parallel, data_parallel),
+        ("runs", "batch"),
+        (AxisType.Auto,) * 2,
         devices=there[:count],
-    )  # fmt: skip
+    )
 
 
 def put(tree: Any, sharding: NamedSharding) -> Any:

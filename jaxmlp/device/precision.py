@@ -8,8 +8,12 @@ import jax.numpy as jnp
 
 from jaxmlp.experiment import Experiment
 
-MATMUL = {"float32": "highest", "float64": "highest", "tf32": "tensorfloat32",
-          "bfloat16": "bfloat16"}  # fmt: skip
+MATMUL = {
+    "float32": "highest",
+    "float64": "highest",
+    "tf32": "tensorfloat32",
+    "bfloat16": "bfloat16",
+}
 
 
 def float_dtype(experiment: Experiment):

@@ -58,9 +58,12 @@ def distribute(
     else:
         _await(host, int(port), processes)
     jax.distributed.initialize(
-        coordinator, processes, process_id, initialization_timeout=PATIENCE,
+        coordinator,
+        processes,
+        process_id,
+        initialization_timeout=PATIENCE,
         heartbeat_timeout_seconds=HEARTBEAT,
-    )  # fmt: skip
+    )
 
 
 # JAX ends a process that waits in vain for the others with a stack trace. So they meet before.
@@ -174,8 +177,9 @@ def alike(text: str) -> None:
     """
     digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
     if not (gather(digest) == digest).all():
-        raise ValueError("the processes were started with different flags or data; give all the "
-                         "same")  # fmt: skip
+        raise ValueError(
+            "the processes were started with different flags or data; give all the same"
+        )
 
 
 def agree_on(numbers: set[int], below: int) -> set[int]:

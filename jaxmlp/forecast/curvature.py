@@ -156,8 +156,10 @@ def sharpness(
         size = sum(leaf.size for leaf in jax.tree.leaves(params))
         value = _largest_eigenvalue(
             lambda vector: hessian_product(*static, root, *rest, vector),
-            size, np.dtype(float_dtype(experiment)), tolerance,
-        )  # fmt: skip
+            size,
+            np.dtype(float_dtype(experiment)),
+            tolerance,
+        )
     return Sharpness(value * 4.0**unit, stability_limit(experiment), batches.size)
 
 
@@ -194,9 +196,15 @@ def _largest_eigenvalue(
         # ARPACK's tolerance is relative for eigenvalues above eps^⅔ alone, and absolute below.
         unit = 2.0 ** min(126, -math.frexp(_norm(first) / _norm(start))[1])  # float32 ends there
         values = eigsh(
-            operator, k=1, which="LA", v0=start, ncv=LANCZOS, tol=tolerance,
-            maxiter=PRODUCTS // (LANCZOS // 2), return_eigenvectors=False,
-        )  # fmt: skip
+            operator,
+            k=1,
+            which="LA",
+            v0=start,
+            ncv=LANCZOS,
+            tol=tolerance,
+            maxiter=PRODUCTS // (LANCZOS // 2),
+            return_eigenvectors=False,
+        )
         return float(values[0]) / unit
     except (FloatingPointError, ArpackError):
         return float("nan")

@@ -61,8 +61,13 @@ def forecast(experiment: Experiment, dataset: Dataset) -> Forecast:
     found = sharpness(experiment, ready, sample(batches))
     with precision(experiment):
         metrics = rehearse(
-            static, ready.widths, ready.state, ready.hyper, first, ready.images,
+            static,
+            ready.widths,
+            ready.state,
+            ready.hyper,
+            first,
+            ready.images,
             ready.steps_per_epoch,
-        )  # fmt: skip
+        )
         metrics = jax.device_get(metrics)
     return judge(experiment, found, metrics, dataset.classes)

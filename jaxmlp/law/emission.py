@@ -223,10 +223,23 @@ def json_text(optimizer: str, settings: Group, scale: float, assumed: dict[str, 
     first, other = groups(optimizer, settings, scale)
     rule = rule_of(optimizer)
     return json.dumps(
-        {"optimizer": optimizer, "input_scale": scale, "first_weight": first._asdict(),
-         "everything_else": other._asdict(), "not_given": assumed, "powers_of_the_input_scale": {
-             "init_scale": -1, **{name: value and -value for name, value in rule._asdict().items()
-                                  if name != "decoupled"}}}, indent=2)  # fmt: skip
+        {
+            "optimizer": optimizer,
+            "input_scale": scale,
+            "first_weight": first._asdict(),
+            "everything_else": other._asdict(),
+            "not_given": assumed,
+            "powers_of_the_input_scale": {
+                "init_scale": -1,
+                **{
+                    name: value and -value
+                    for name, value in rule._asdict().items()
+                    if name != "decoupled"
+                },
+            },
+        },
+        indent=2,
+    )
 
 
 def as_flags(experiment: Experiment) -> list[str]:

@@ -141,8 +141,9 @@ def _first_steps(result: dict[str, Any], steps: dict[str, np.ndarray]) -> Figure
         norms.plot(count, np.where(norm > 0, norm, np.nan), color=colour, linewidth=1, label=name)
     _mark_zeros(norms, count, steps["grad_norm"])
     for i, name in enumerate(names[:-1]):
-        dead.plot(count, steps["dead"][:, i], color=COLOURS[i % len(COLOURS)], linewidth=1.3,
-                  label=name)  # fmt: skip
+        dead.plot(
+            count, steps["dead"][:, i], color=COLOURS[i % len(COLOURS)], linewidth=1.3, label=name
+        )
     dead.set_ylim(-0.03, 1.03)
     labels = ("loss of the batch", "gradient norm", "fraction of units dead in the batch")
     for axis, label in zip((loss, norms, dead), labels, strict=True):
@@ -163,8 +164,16 @@ def _mark_zeros(axis, count: np.ndarray, norms: Float[np.ndarray, "steps layers"
     zero = (norms == 0).any(axis=1)
     if zero.any():
         edge = axis.get_xaxis_transform()  # x in data, y in shares of the axis
-        axis.plot(count[zero], np.full(int(zero.sum()), 0.012), "|", color=GREY, markersize=5,
-                  transform=edge, clip_on=False, label="exactly 0")  # fmt: skip
+        axis.plot(
+            count[zero],
+            np.full(int(zero.sum()), 0.012),
+            "|",
+            color=GREY,
+            markersize=5,
+            transform=edge,
+            clip_on=False,
+            label="exactly 0",
+        )
 
 
 def _weights(result: dict[str, Any], params: dict[str, np.ndarray]) -> Figure:

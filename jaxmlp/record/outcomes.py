@@ -72,9 +72,11 @@ def in_words(result: dict[str, Any], steps: dict[str, np.ndarray]) -> str:
     match ended["outcome"]:
         case "nonfinite":
             step = ended["first_nonfinite_step"]
-            where = f"the loss is no longer finite from step {step} on" if step else (
-                "a parameter or the test loss is no longer finite"
-            )  # fmt: skip
+            where = (
+                f"the loss is no longer finite from step {step} on"
+                if step
+                else ("a parameter or the test loss is no longer finite")
+            )
             return f"Nonfinite: {where}; what follows is meaningless."
         case "dead":
             return _death(result, steps) + f" Test accuracy {accuracy:.1%}."

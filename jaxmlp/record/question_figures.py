@@ -48,15 +48,27 @@ def accuracy(runs: dict[str, Runs], data: str) -> bytes:
     for name, style in styles(runs).items():
         curves = np.array([run["test_accuracy"] for run in runs[name]])
         epochs = np.arange(1, curves.shape[1] + 1)
-        axis.fill_between(epochs, curves.min(axis=0), curves.max(axis=0), alpha=0.12,
-                          color=style["color"], linewidth=0)  # fmt: skip
+        axis.fill_between(
+            epochs,
+            curves.min(axis=0),
+            curves.max(axis=0),
+            alpha=0.12,
+            color=style["color"],
+            linewidth=0,
+        )
         marker = "o" if len(epochs) == 1 else None  # a line needs two
         axis.plot(epochs, curves.mean(axis=0), label=name, linewidth=1.6, marker=marker, **style)
         ends.append((curves.mean(axis=0)[-1], name))
     order = [name for _, name in sorted(ends, reverse=True)]
     handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
-    axis.legend([handles[name] for name in order], order, fontsize=9, frameon=False,
-                loc="center left", bbox_to_anchor=(1, 0.5))  # fmt: skip
+    axis.legend(
+        [handles[name] for name in order],
+        order,
+        fontsize=9,
+        frameon=False,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+    )
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set(xlabel="epoch", ylabel="test accuracy (line: mean, band: range)")
     return png(figure)
@@ -90,8 +102,15 @@ def of_rates(runs: list[tuple[Experiment, dict[str, Any]]], data: str) -> dict[s
         raw = [experiment.per_layer("learning_rate")[0] for experiment, _ in own]
         effective = [canonical(experiment).learning_rate for experiment, _ in own]
         for axis, rates in zip(axes, (raw, effective), strict=True):
-            axis.plot(rates, reached, color=colour, marker=marker, markersize=size, linewidth=1,
-                      label=f"inputs × {scale:g}")  # fmt: skip
+            axis.plot(
+                rates,
+                reached,
+                color=colour,
+                marker=marker,
+                markersize=size,
+                linewidth=1,
+                label=f"inputs × {scale:g}",
+            )
     axes[0].set(xlabel="learning rate, as it is set", ylabel="test accuracy")
     axes[1].set(xlabel="effective learning rate R")
     for axis in axes:
@@ -131,9 +150,14 @@ def of_plane(
         _label(axis, *place, labels, scales, critical)
     _dashes(axis, points)
     rates = [rate for _, rate in places]
-    axis.set(xscale="log", yscale="log", xlim=(scales[0], scales[-1]),
-             ylim=(min(rates) / 8, 10 * max(rates)), ylabel="effective learning rate R",
-             xlabel="effective initial scale, √(κ₁·κ₂)")  # fmt: skip
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlim=(scales[0], scales[-1]),
+        ylim=(min(rates) / 8, 10 * max(rates)),
+        ylabel="effective learning rate R",
+        xlabel="effective initial scale, √(κ₁·κ₂)",
+    )
     _legend(axis, seeds)
     return {"plane.png": png(figure)}
 
@@ -148,8 +172,15 @@ def _point(axis, x: float, y: float, form: Canonical, runs: Runs, ratio: float) 
     trained = sum(run["outcome"] == TRAINED for run in runs) / len(runs)
     colour = GREEN if trained == 1 else ORANGE if trained == 0 else GREY
     even = math.isclose(*form.init_scale, rel_tol=1e-6)
-    axis.plot(x, y, "o", color=colour, markersize=8 if even else 14,
-              fillstyle="full" if even else "none", markeredgewidth=2)  # fmt: skip
+    axis.plot(
+        x,
+        y,
+        "o",
+        color=colour,
+        markersize=8 if even else 14,
+        fillstyle="full" if even else "none",
+        markeredgewidth=2,
+    )
     if not even:
         axis.plot([x, x], [y, y / ratio], ":", color=GREY, linewidth=1)
 
@@ -170,8 +201,15 @@ def _dashes(axis, points: dict[str, tuple[Canonical, Runs]]) -> None:
             limits.setdefault(key, (x, limit, []))[2].append(name)
     for x, limit, names in limits.values():
         axis.plot([x / 1.12, x * 1.12], [limit, limit], color="black", linewidth=2)
-        axis.annotate("limit of\n" + ", ".join(names), (x * 1.15, limit), (4, 4), fontsize=7.5,
-                      color="0.3", textcoords="offset points", va="top")  # fmt: skip
+        axis.annotate(
+            "limit of\n" + ", ".join(names),
+            (x * 1.15, limit),
+            (4, 4),
+            fontsize=7.5,
+            color="0.3",
+            textcoords="offset points",
+            va="top",
+        )
 
 
 def _label(
@@ -183,18 +221,24 @@ def _label(
     beside = critical[(scales > x) & (scales <= 8 * x)]  # as wide as a name is long
     crossed = bool(((beside > below) & (beside < 1.5 * y)).any())
     axis.annotate(
-        text, (x, y), (-14 if crossed else 14, 4), textcoords="offset points", fontsize=9,
-        ha="right" if crossed else "left", va="top" if "\n" in text else "center",
-    )  # fmt: skip
+        text,
+        (x, y),
+        (-14 if crossed else 14, 4),
+        textcoords="offset points",
+        fontsize=9,
+        ha="right" if crossed else "left",
+        va="top" if "\n" in text else "center",
+    )
 
 
 def _legend(axis, seeds: int) -> None:
     axis.plot([], [], color="black", linewidth=1.2, label="S = limit, for κ₁ = κ₂")
     for colour, style, label in (
-        (GREEN, "full", "trained: every seed"), (GREY, "full", "trained: some seeds"),
+        (GREEN, "full", "trained: every seed"),
+        (GREY, "full", "trained: some seeds"),
         (ORANGE, "full", "trained: no seed"),
         ("black", "none", "ring: κ₁ and κ₂ differ, the line is not for it"),
-    ):  # fmt: skip
+    ):
         axis.plot([], [], "o", color=colour, fillstyle=style, markeredgewidth=2, label=label)
     axis.plot([], [], color="black", linewidth=2, label="dash: S = limit for that ring")
     which = "seed 0" if seeds == 1 else f"median of {seeds} seeds"

@@ -67,9 +67,7 @@ from jaxmlp.record.saved import SCHEMA, read
 from jaxmlp.torch_rng import init_bound
 
 PER_LAYER = (*PER_TENSOR, "schedule", "warmup_epochs", "gamma")
-STEERING = (
-    "XLA_FLAGS", "JAX_PLATFORMS", "OMP_NUM_THREADS", "PJRT_NPROC", "NVIDIA_TF32_OVERRIDE",
-)  # fmt: skip
+STEERING = ("XLA_FLAGS", "JAX_PLATFORMS", "OMP_NUM_THREADS", "PJRT_NPROC", "NVIDIA_TF32_OVERRIDE")
 NAME_BYTES = 100  # of a data set's name in a directory's, of which a file system takes 255
 
 

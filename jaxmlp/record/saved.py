@@ -112,17 +112,33 @@ SHAPE: dict[str, Any] = {
     "experiment": _section,
     "layers": [{"name": _text, "fan_in": _count, "fan_out": _count}],
     "data": {
-        "name": _text, "source": _text, "sha256": _text, "train_size": _count,
-        "test_size": _count, "shape": [_count], "classes": _count,
+        "name": _text,
+        "source": _text,
+        "sha256": _text,
+        "train_size": _count,
+        "test_size": _count,
+        "shape": [_count],
+        "classes": _count,
     },
     "environment": {"device": _text, "versions": _section},
-    "epochs": [{
-        "epoch": _count, "train_loss": _metric, "train_accuracy": _share, "test_loss": _metric,
-        "test_accuracy": _share, "dead": [_share], "silent": [_share],
-    }],
+    "epochs": [
+        {
+            "epoch": _count,
+            "train_loss": _metric,
+            "train_accuracy": _share,
+            "test_loss": _metric,
+            "test_accuracy": _share,
+            "dead": [_share],
+            "silent": [_share],
+        }
+    ],
     "outcome": {
-        "outcome": OUTCOMES.__contains__, "spike": _metric, "dead": [_share],
-        "worst_dead": [_share], "collapse_step": [_step], "all_dead_step": [_step],
+        "outcome": OUTCOMES.__contains__,
+        "spike": _metric,
+        "dead": [_share],
+        "worst_dead": [_share],
+        "collapse_step": [_step],
+        "all_dead_step": [_step],
         "first_nonfinite_step": _step,
     },
     "verdict": _text,
@@ -130,10 +146,13 @@ SHAPE: dict[str, Any] = {
     "explanation": _text,
     "forecast": _optional,
     "timings": {
-        "setup_seconds": _number, "compile_seconds": _number, "train_seconds": _number,
-        "epoch_seconds": [_number], "images_per_second": _number,
+        "setup_seconds": _number,
+        "compile_seconds": _number,
+        "train_seconds": _number,
+        "epoch_seconds": [_number],
+        "images_per_second": _number,
     },
-}  # fmt: skip
+}
 
 
 def _check_shape(value: Any, shape: Any, where: str) -> None:
@@ -197,8 +216,10 @@ def _check_arrays(result: dict[str, Any], steps: Arrays, params: Arrays) -> None
     layers, data = result["layers"], result["data"]
     count = len(result["epochs"]) * (data["train_size"] // result["experiment"]["batch_size"])
     shapes: dict[str, tuple[int, ...]] = {
-        "loss": (count,), "grad_norm": (count, len(layers)), "dead": (count, len(layers) - 1),
-    }  # fmt: skip
+        "loss": (count,),
+        "grad_norm": (count, len(layers)),
+        "dead": (count, len(layers) - 1),
+    }
     _check_shapes("steps.npz", steps, shapes)
     shapes = {f"{layer['name']}.kernel": (layer["fan_in"], layer["fan_out"]) for layer in layers}
     if result["experiment"]["bias"]:

@@ -95,10 +95,13 @@ class Sweep:
             side_by_side = jax.default_backend() != "cpu"
         scales = [experiment.input_scale for experiment in settings]
         self.program = Program(
-            self.experiment, dataset.widths(self.experiment.hidden),
-            self.experiment.steps_per_epoch(self.train_size), self.mesh, side_by_side,
+            self.experiment,
+            dataset.widths(self.experiment.hidden),
+            self.experiment.steps_per_epoch(self.train_size),
+            self.mesh,
+            side_by_side,
             one_scale_per_block(scales),
-        )  # fmt: skip
+        )
         with precision(self.experiment):
             everywhere = self.program.sharding()
             self.local_images = put_images(self.experiment, dataset)

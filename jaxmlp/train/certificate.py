@@ -168,9 +168,12 @@ def side_by_side(
         count = jnp.sum(jnp.array([jnp.sum(mask) for mask in jax.tree.leaves(lost)]))
         second = jax.tree.map(jnp.where, lost, expected, second)
         found = (
-            metrics.loss, ulps(metrics.loss[0], metrics.loss[1]), _largest(expected, second),
-            _relative(expected, second), count,
-        )  # fmt: skip
+            metrics.loss,
+            ulps(metrics.loss[0], metrics.loss[1]),
+            _largest(expected, second),
+            _relative(expected, second),
+            count,
+        )
         return pair, found
 
     states, found = jax.lax.scan(both, states, batch_indices)

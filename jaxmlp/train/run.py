@@ -114,9 +114,14 @@ class Run:
         began = time.perf_counter()
         with precision(experiment):
             self.compiled = compile_epoch(
-                experiment, self.start.widths, self.state, self.start.hyper, self.start.images,
-                self.start.steps_per_epoch, mesh,
-            )  # fmt: skip
+                experiment,
+                self.start.widths,
+                self.state,
+                self.start.hyper,
+                self.start.images,
+                self.start.steps_per_epoch,
+                mesh,
+            )
         self.compile_seconds = time.perf_counter() - began
 
     def resume(self, state: State, done: int) -> None:

@@ -95,8 +95,9 @@ def _spread(problem: problems.Problem, steps: int) -> Iterator[Comparison]:
         told = bound < MEANING
         last = steps if told.all() else int(np.argmin(told))
         check = f"{problem.name}, float32, {steps} steps"
-        yield _within(check, f"{name} ({last} steps)", distance[:last], bound[:last],
-                      "3 × torch's own spread")  # fmt: skip
+        yield _within(
+            check, f"{name} ({last} steps)", distance[:last], bound[:last], "3 × torch's own spread"
+        )
 
 
 def _within(check: str, name: str, distance, bound, tolerance: str) -> Comparison:
