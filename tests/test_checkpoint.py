@@ -1,10 +1,12 @@
 """Checkpoints: a run that was stopped goes on, and its record is that of one that was not."""
 
 import errno
+import logging
 import os
 import random
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +15,14 @@ import numpy as np
 import pytest
 from conftest import arrays
 
+from jaxmlp.errors import TerminatedError
+from jaxmlp.experiment import Experiment
 from jaxmlp.record import directory as run_directory
 from jaxmlp.record import metrics
 from jaxmlp.record import run_record as record
 from jaxmlp.record import saved as saved_record
 from jaxmlp.train import checkpoint_directory
+from jaxmlp.train.checkpoint import Checkpoints
 from jaxmlp.train.run import Run
 
 FAST = ("--hidden", "5", "6", "--batch-size", "8", "--epochs", "5", "--no-forecast")
@@ -138,6 +143,21 @@ def full_disk(*arguments):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "resumed")
 
 
+def test_a_run_stops_only_where_its_state_is_saved(tiny_dataset, tmp_path):
+    answers = iter([False, False, True, True, True])  # SIGTERM comes after an epoch is passed by
+    asked = Experiment(hidden=(5, 6), batch_size=8, epochs=5)
+    run, finished = Run(asked, tiny_dataset), []
+    with Checkpoints(str(tmp_path / "ck"), 3, {}, print, stop_asked=lambda: next(answers)) as kept:
+        assert kept.resume(run) == []
+        epochs = run.epochs()
+        finished.append(next(epochs))
+        kept.save(run, finished, last=False)
+        finished.append(next(epochs))
+        with pytest.raises(TerminatedError, match="after epoch 2 of 5"):
+            kept.save(run, finished, last=False)
+    assert names(tmp_path / "ck") == ["2"]
+
+
 def test_when_only_the_record_is_missing_it_is_written_without_training(
     command, tmp_path, monkeypatch
 ):
@@ -209,8 +229,11 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(command, stopped, tmp_
     assert stopped(*KEPT)[0] == 75
     DAMAGES[damage](tmp_path / "ck" / "3")
     shutil.copytree(tmp_path / "ck", tmp_path / "copy")
+    hook, filters = sys.unraisablehook, [*logging.getLogger("absl").filters]
     status, out, err = stopped(*KEPT)
     assert status == 75
+    assert sys.unraisablehook is hook  # others' complaints are hushed no longer than needed
+    assert logging.getLogger("absl").filters == filters
     assert err.count("\n") == 1
     assert "warning: the checkpoint ck/3 is damaged and not used" in out
     assert "resumed after epoch 2 of 5" in out
@@ -459,8 +482,6 @@ def test_a_checkpoint_that_cannot_be_saved_is_one_line(command, tmp_path, monkey
 def test_a_command_that_has_finished_says_so_and_leaves_no_checkpoint(
     command, tmp_path, monkeypatch
 ):
-    from jaxmlp.train.checkpoint import Checkpoints
-
     with monkeypatch.context() as patched:  # killed between the record and this
         patched.setattr(Checkpoints, "discard", lambda self: None)
         assert command(*KEPT)[0] == 0

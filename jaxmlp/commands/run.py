@@ -1,8 +1,10 @@
 """Trains one network and leaves a record: `python scripts/run_jax.py --input-scale 255`."""
 
 import argparse
+import contextlib
+import signal
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from typing import Any
 
 from jaxmlp.commands import flags
@@ -44,16 +46,24 @@ def forecast(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
     return forecast(experiment, dataset).to_json()
 
 
+@contextlib.contextmanager
 def checkpoints(
     values: argparse.Namespace, experiment: Experiment, dataset: Dataset, warn: job.Warn
-) -> AbstractContextManager[job.Checkpoints]:
+) -> Iterator[job.Checkpoints]:
+    """The checkpoints; meanwhile SIGTERM is only noted, and stops the run in a good place."""
     from jaxmlp.record import run_record as record
     from jaxmlp.train.checkpoint import Checkpoints, state_size
     from jaxmlp.train.checkpoint import provenance as identity
 
-    run = identity(experiment, dataset, record.environment(device(values), PACKAGES))
-    size = state_size(experiment, dataset)
-    return Checkpoints(values.checkpoint, values.checkpoint_every or 1, run, warn, size)
+    noted: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: noted.append(number))
+    try:
+        run = identity(experiment, dataset, record.environment(device(values), PACKAGES))
+        every, size = values.checkpoint_every or 1, state_size(experiment, dataset)
+        with Checkpoints(values.checkpoint, every, run, warn, size, lambda: bool(noted)) as kept:
+            yield kept
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 JAX = job.Framework("jax", PACKAGES, device, trainer, job.load, forecast, checkpoints, add_flags)
