@@ -152,7 +152,7 @@ def by_commands(drawn: Drawn, dataset: Dataset) -> Iterator[Comparison]:
         "record: experiment is what was asked",
         sides[0][0]["experiment"] == drawn.experiment.to_json(),
     )
-    kinds = [result["outcome"]["outcome"] for result, _, _ in sides]
+    kinds = [result["outcome"] for result, _, _ in sides]
     yield same(drawn, "record: outcome", *kinds)
     for which in (1, 2):
         mine, other = (side[which] for side in sides)

@@ -25,7 +25,7 @@ from jaxmlp.record import saved as saved_record
 from jaxmlp.record.files import KNOWN, SUMS
 
 FLIPS = 1000
-RESULT = {"schema": 2, "framework": "jax", "finished": True}
+RESULT = {"schema": 3, "framework": "jax", "finished": True}
 
 
 def files(mark: str, *, finished: bool = True, left_out: tuple[str, ...] = ()) -> dict[str, bytes]:
@@ -408,6 +408,16 @@ def test_an_edited_record_is_refused_with_a_line_or_compared(run):
     assert not any("\n" in line for line in lines)
 
 
+@pytest.mark.parametrize("schema", [1, 2, 4])
+def test_a_record_of_another_schema_is_refused_with_a_line(run, schema):
+    text = (run / "result.json").read_text()
+    (run / "result.json").write_text(edited(text, ("schema",), schema))
+    reseal(run)
+    told = f"^{run} is no record of a run: it has schema {schema}, this reads 3; give a run's"
+    with pytest.raises(ValueError, match=told):
+        saved_record.load(run)
+
+
 def swapped(old: str, new: str) -> Callable[[bytes], bytes]:
     return lambda text: text.replace(old.encode(), new.encode())
 
@@ -415,7 +425,7 @@ def swapped(old: str, new: str) -> Callable[[bytes], bytes]:
 WRONG: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "nesting": ("result.json", lambda _: 100_000 * b"["),
     "a section of null": ("result.json", swapped('"data": {', '"data": null, "x": {')),
-    "a section too few": ("result.json", swapped('"outcome": {', '"out": {')),
+    "a section too few": ("result.json", swapped('"diagnostics": {', '"out": {')),
     "a rate that is no number": (
         "result.json",
         swapped('"learning_rate": [\n      0.02\n    ]', '"learning_rate": "x"'),

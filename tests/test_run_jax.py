@@ -179,7 +179,7 @@ def test_numbers_that_are_not_finite_are_a_result(command, tmp_path):
     status, out, _ = command(*FAST, "--learning-rate", "1e30", "--out", "a")
     assert status == 0
     result = load_json(tmp_path / "a" / "result.json")
-    assert result["outcome"]["outcome"] == "nonfinite"
+    assert result["outcome"] == "nonfinite"
     assert "no longer finite from step" in out
 
 

@@ -150,7 +150,7 @@ def parameters(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> str:
 
 
 def outcomes(first: dict[str, Any], second: dict[str, Any]) -> str:
-    kinds = [result["outcome"]["outcome"] for result in (first, second)]
+    kinds = [result["outcome"] for result in (first, second)]
     accuracies = [f"{result['epochs'][-1]['test_accuracy']:.2%}" for result in (first, second)]
     same = f"the same, {kinds[0]}" if kinds[0] == kinds[1] else f"A {kinds[0]}, B {kinds[1]}"
     return f"outcome: {same}; test accuracy: A {accuracies[0]}, B {accuracies[1]}"

@@ -28,8 +28,7 @@ from jaxmlp.experiment import Experiment
 from jaxmlp.law import explanation
 from jaxmlp.law.canonical import canonical
 from jaxmlp.law.transport import transport
-from jaxmlp.record import atomic, question_figures, sealed
-from jaxmlp.record import outcomes as verdict
+from jaxmlp.record import atomic, outcomes, question_figures, sealed
 from jaxmlp.record import run_record as record
 
 FRAMEWORKS = job.FRAMEWORKS
@@ -100,9 +99,8 @@ def one(
     rows, steps = [run.row(i + 1, result) for i, result in enumerate(results)], run.steps(results)
     final = record.flatten(results[-1].params).values()
     finite = all(bool(np.isfinite(array).all()) for array in final)
-    ended = verdict.outcome(dataset.classes, steps, rows, finite)
     return {
-        "outcome": ended["outcome"],
+        "outcome": outcomes.outcome(dataset.classes, steps, rows, finite),
         "test_accuracy": [row["test_accuracy"] for row in rows],
         "train_loss": rows[-1]["train_loss"],
         "dead": max(rows[-1]["dead"], default=0.0),

@@ -61,7 +61,7 @@ def title(result: dict[str, Any]) -> str:
     experiment = result["experiment"]
     return (
         f"{result['case']}: inputs × {experiment['input_scale']:g}, seed {experiment['seed']}, "
-        f"{result['data']['name']} → {result['outcome']['outcome']}"
+        f"{result['data']['name']} → {result['outcome']}"
     )
 
 

@@ -6,11 +6,11 @@
     *.png         figures, made by report.py from the three above
     SHA256SUMS    digests of all these, which every reader checks, and `sha256sum -c` can
 
-result.json, schema 2 (step i of steps.npz, from 0, is step i + 1 of the text; a step's metrics are
+result.json, schema 3 (step i of steps.npz, from 0, is step i + 1 of the text; a step's metrics are
 those of its batch before the update; numbers that are not finite are the strings "NaN",
 "Infinity", "-Infinity"):
 
-    schema        2
+    schema        3
     framework     "jax" or "torch"
     case          name of the question's case, or "custom"
     finished      false if the run was interrupted: `epochs` holds what was finished
@@ -25,12 +25,12 @@ those of its batch before the update; numbers that are not finite are the string
                   while training), test_loss, test_accuracy, and per hidden layer dead (fraction of
                   units that no test image activates) and silent (fraction of test images that
                   activate no unit)
-    outcome       outcome (trained, stalled, dead, nonfinite), spike (largest step loss / first),
-                  dead and worst_dead per hidden layer, collapse_step per hidden layer (from which
-                  on at least 99 % of its units are dead in every batch, or null),
-                  all_dead_step per hidden layer (the same for all its units),
-                  first_nonfinite_step (or null)
-    verdict       the outcome in words
+    outcome       trained, stalled, dead or nonfinite (outcomes.py)
+    diagnostics   spike (largest step loss / first), per hidden layer dead (of the last epoch),
+                  worst_dead (of all epochs), collapse_step (from which on at least 99 % of its
+                  units are dead in every batch, or null) and all_dead_step (the same for all its
+                  units), and first_nonfinite_step (or null)
+    verdict       the outcome in a sentence or two
     canonical     which run it is, whatever its input scale (rescaling.canonical): learning_rate
                   (R), and per layer init_scale (κ), decay (δ), eps, with biases their own; null
                   with a learning rate of 0
@@ -62,7 +62,7 @@ from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import PER_TENSOR, Experiment
 from jaxmlp.law import explanation
 from jaxmlp.record import figures as report
-from jaxmlp.record import outcomes as verdict
+from jaxmlp.record import outcomes
 from jaxmlp.record.saved import SCHEMA, read
 from jaxmlp.torch_rng import init_bound
 
@@ -160,9 +160,10 @@ def build(
         "data": data_section(dataset),
         "environment": environment,
         "epochs": rows,
-        "outcome": verdict.outcome(dataset.classes, steps, rows, finite),
+        "outcome": outcomes.outcome(dataset.classes, steps, rows, finite),
+        "diagnostics": outcomes.diagnostics(steps, rows),
     }
-    result["verdict"] = verdict.in_words(result, steps)
+    result["verdict"] = outcomes.verdict(result, steps)
     result["canonical"] = explanation.canonical_section(experiment)
     result["explanation"] = explanation.which_run(experiment, explanation.baseline(experiment))
     result["forecast"] = forecast

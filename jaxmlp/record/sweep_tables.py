@@ -15,11 +15,12 @@ file to be written is an error before the first step.
 
 runs.parquet: run (from 0), experiment (sha256), seed, input_scale; init_scale_1, learning_rate_1,
 ... per layer, as asked; canonical_learning_rate (R), canonical_init_scale_1 (κ1), ...,
-canonical_decay_1 (δ1), ... (rescaling.py; null with a learning rate of 0); sharpness,
-sharpness_limit, foretold_diverges, foretold_fails (probabilities) and foretold_course (forecast.py;
-null without forecasts); outcome, spike, first_nonfinite_step (verdict.py); course (the one it took:
-stable, recovers, fails); train_loss, train_accuracy, test_loss, test_accuracy of the last epoch;
-best_test_accuracy and best_epoch (the first that reached it); dead_1, ... per hidden layer.
+canonical_decay_1 (δ1), ... (law/canonical.py; null with a learning rate of 0); sharpness,
+sharpness_limit, foretold_diverges, foretold_fails (probabilities) and foretold_course
+(forecast/models.py; null without forecasts); outcome, spike, first_nonfinite_step, and course, the
+one it took: stable, recovers, fails (outcomes.py); train_loss, train_accuracy, test_loss,
+test_accuracy of the last epoch; best_test_accuracy and best_epoch (the first that reached it);
+dead_1, ... per hidden layer.
 """
 
 import hashlib
@@ -33,7 +34,6 @@ from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import PER_TENSOR, Experiment
 from jaxmlp.law import explanation
 from jaxmlp.record import outcomes
-from jaxmlp.record import outcomes as verdict
 from jaxmlp.record.metrics import EpochResult, result_row, steps_arrays
 
 SCHEMA = 2
@@ -98,7 +98,7 @@ def run_row(
         for number, result in enumerate(epochs)
     ]
     steps = steps_arrays(experiment, [result.steps for result in epochs])
-    ended, last = verdict.outcome(dataset.classes, steps, rows, finite), rows[-1]
+    diagnostics, last = outcomes.diagnostics(steps, rows), rows[-1]
     went = outcomes.course(experiment, epochs, len(dataset.test_labels), dataset.classes)
     best = max(rows, key=lambda one: (one["test_accuracy"], -one["epoch"]))
     foretold = foretold or {}
@@ -111,7 +111,8 @@ def run_row(
         "sharpness": foretold.get("sharpness"),
         "sharpness_limit": foretold.get("limit"),
         **{f"foretold_{name}": foretold.get(name) for name in ("diverges", "fails", "course")},
-        **{name: ended[name] for name in ("outcome", "spike", "first_nonfinite_step")},
+        "outcome": outcomes.outcome(dataset.classes, steps, rows, finite),
+        **{name: diagnostics[name] for name in ("spike", "first_nonfinite_step")},
         "course": went["course"],
         **{name: last[name] for name in last if name not in ("epoch", "dead", "silent")},
         "best_test_accuracy": best["test_accuracy"],
