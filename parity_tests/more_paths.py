@@ -21,7 +21,7 @@ from jaxmlp.experiment import Experiment
 from jaxmlp.forecast.rehearsal import forecast
 from jaxmlp.law import emission
 from jaxmlp.law.transport import transport
-from jaxmlp.record import saved as saved_record
+from jaxmlp.record import saved_record
 from jaxmlp.sweep.sweep import Sweep
 from jaxmlp.train import certificate
 from jaxmlp.train.run import Run

@@ -16,7 +16,7 @@ import torchvision_format
 
 from jaxmlp.commands import compare, run_torch
 from jaxmlp.commands import run as run_jax
-from jaxmlp.record import saved as saved_record
+from jaxmlp.record import saved_record
 from parity_tests import command as parity
 
 FAST = ("--hidden", "5", "--batch-size", "8", "--epochs", "2", "--data", "tiny.npz")

@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from jaxmlp.record import figures as report
-from jaxmlp.record import outcomes
+from jaxmlp.record import outcomes, run_figures
 from jaxmlp.record import run_record as record
 
 STEPS, CLASSES, WIDTH = 12, 7, 5
@@ -118,7 +117,7 @@ def test_figures_can_be_drawn_of_anything_that_training_leaves(bad):
     made = steps(loss=bad)
     made["grad_norm"][:] = bad
     weights = {"layer1.kernel": np.full((60, WIDTH), bad, np.float32)}
-    drawn = report.figures(result(made, [row(loss=bad, test_loss=bad)]), made, weights)
+    drawn = run_figures.figures(result(made, [row(loss=bad, test_loss=bad)]), made, weights)
     assert all(png.startswith(b"\x89PNG") for png in drawn.values())
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-from jaxmlp import question
+from jaxmlp import atomic, question
 from jaxmlp.commands import exit_status, flags
 from jaxmlp.commands import run_job as job
 from jaxmlp.commands.progress import Steps, number
@@ -28,7 +28,7 @@ from jaxmlp.experiment import Experiment
 from jaxmlp.law import explanation
 from jaxmlp.law.canonical import canonical
 from jaxmlp.law.transport import transport
-from jaxmlp.record import atomic, outcomes, question_figures, sealed
+from jaxmlp.record import outcomes, question_figures, sealed, sums
 from jaxmlp.record import run_record as record
 
 FRAMEWORKS = job.FRAMEWORKS
@@ -299,7 +299,7 @@ def run(values: argparse.Namespace) -> None:
     frameworks = FRAMEWORKS[values.framework]
     dataset = job.load(values, lambda text: print(text, file=sys.stderr))
     atomic.make_directory(values.out)
-    files = sealed.Sums(values.out, NAMES, KEY)
+    files = sums.Sums(values.out, NAMES, KEY)
     files.check(WRITTEN)
     runs = Runs(dataset, values.out / "runs.jsonl", all_runs(values))
     compilation.use_compilation_cache()

@@ -17,7 +17,7 @@ from jaxmlp.commands import signals as stopping
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.errors import TerminatedError
 from jaxmlp.experiment import Experiment
-from jaxmlp.record import directory as run_directory
+from jaxmlp.record import run_directory
 
 # What a command's --framework takes, and whom it lets train.
 FRAMEWORKS = {"jax": ("jax",), "torch": ("torch",), "both": ("jax", "torch")}

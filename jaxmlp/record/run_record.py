@@ -3,7 +3,7 @@
     result.json   the record, schema below
     steps.npz     per step: loss (steps,), grad_norm (steps, layers), dead (steps, hidden layers)
     params.npz    final parameters: layer1.kernel (fan_in, fan_out), layer1.bias (fan_out,), ...
-    *.png         figures, made by report.py from the three above
+    *.png         figures, made by run_figures.py from the three above
     SHA256SUMS    digests of all these, which every reader checks, and `sha256sum -c` can
 
 result.json, schema 3 (step i of steps.npz, from 0, is step i + 1 of the text; a step's metrics are
@@ -61,9 +61,8 @@ import numpy as np
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import PER_TENSOR, Experiment
 from jaxmlp.law import explanation
-from jaxmlp.record import figures as report
-from jaxmlp.record import outcomes
-from jaxmlp.record.saved import SCHEMA, read
+from jaxmlp.record import outcomes, run_figures
+from jaxmlp.record.saved_record import SCHEMA, read
 from jaxmlp.torch_rng import init_bound
 
 PER_LAYER = (*PER_TENSOR, "schedule", "warmup_epochs", "gamma")
@@ -171,7 +170,7 @@ def build(
     return result, {
         "steps.npz": archive(steps),
         "params.npz": archive(arrays),
-        **report.figures(result, steps, arrays),
+        **run_figures.figures(result, steps, arrays),
         "result.json": encode(result).encode(),
     }
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxmlp.experiment import Experiment, parse_number
-from jaxmlp.record import files as record_files
+from jaxmlp.record import run_files
 from jaxmlp.record.outcomes import OUTCOMES
 
 SCHEMA = 3
@@ -50,9 +50,9 @@ def load(directory: Path) -> tuple[dict[str, Any], Arrays, Arrays]:
 def _checked(directory: Path, parse: Callable[[dict[str, bytes]], Any]) -> Any:
     out = directory.parent if directory.name == "result.json" else directory
     try:
-        if not record_files.is_sealed(out):
-            _check_schema(json.loads(record_files.content(out, "result.json")))
-        return parse(record_files.read(out))
+        if not run_files.is_sealed(out):
+            _check_schema(json.loads(run_files.content(out, "result.json")))
+        return parse(run_files.read(out))
     except Exception as error:  # what was edited, or never ours, makes the parsers raise anything
         told = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
