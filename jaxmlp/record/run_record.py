@@ -1,4 +1,4 @@
-"""What a run leaves behind: a directory whose files appear whole or not at all.
+"""The record of a run: what its directory holds, the schema of result.json, and how it is made.
 
     result.json   the record, schema below
     steps.npz     per step: loss (steps,), grad_norm (steps, layers), dead (steps, hidden layers)
@@ -61,32 +61,27 @@ import numpy as np
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import PER_TENSOR, Experiment
 from jaxmlp.law import explanation
-from jaxmlp.record import outcomes, run_figures
+from jaxmlp.record import outcomes
 from jaxmlp.record.saved_record import SCHEMA, read
 from jaxmlp.torch_rng import init_bound
 
 PER_LAYER = (*PER_TENSOR, "schedule", "warmup_epochs", "gamma")
 STEERING = ("XLA_FLAGS", "JAX_PLATFORMS", "OMP_NUM_THREADS", "PJRT_NPROC", "NVIDIA_TF32_OVERRIDE")
-NAME_BYTES = 100  # of a data set's name in a directory's, of which a file system takes 255
+MOST_NAME_BYTES = 100  # of a data set's name in a directory's, of which a file system takes 255
+FLOAT64_BYTES = 8
 
 
 def layers(experiment: Experiment, widths: tuple[int, ...]) -> list[dict[str, Any]]:
     """Each layer's name, shape and resolved settings."""
-    return [
-        {
-            "name": f"layer{i + 1}",
-            "fan_in": widths[i],
-            "fan_out": widths[i + 1],
-            "init_bound": init_bound(widths[i]),
-            **{
-                prefix + name: experiment.per_layer(prefix + name)[i]
-                for prefix, names in (("", PER_LAYER), ("bias_", PER_TENSOR * experiment.bias))
-                for name in names
-                if getattr(experiment, name) is not None
-            },
-        }
-        for i in range(experiment.layers)
-    ]
+    names = [name for name in PER_LAYER if getattr(experiment, name) is not None]
+    if experiment.bias:
+        names += [f"bias_{name}" for name in PER_TENSOR if getattr(experiment, name) is not None]
+    sections = []
+    for i, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
+        shape = {"name": f"layer{i + 1}", "fan_in": fan_in, "fan_out": fan_out}
+        settings = {name: experiment.per_layer(name)[i] for name in names}
+        sections.append({**shape, "init_bound": init_bound(fan_in), **settings})
+    return sections
 
 
 def environment(device: str, packages: tuple[str, ...]) -> dict[str, Any]:
@@ -138,8 +133,8 @@ def build(
     params: list[dict[str, Any]],
     forecast: dict[str, Any] | None,
     timings: dict[str, Any],
-) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The record, and every file of the run's directory with its content.
+) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The record, and the arrays of steps.npz and of params.npz: what a Result is made of.
 
     Args:
         rows: of the finished epochs, at least one.
@@ -167,19 +162,14 @@ def build(
     result["explanation"] = explanation.which_run(experiment, explanation.baseline(experiment))
     result["forecast"] = forecast
     result["timings"] = timings
-    return result, {
-        "steps.npz": archive(steps),
-        "params.npz": archive(arrays),
-        **run_figures.figures(result, steps, arrays),
-        "result.json": encode(result).encode(),
-    }
+    return result, steps, arrays
 
 
 def params_size(experiment: Experiment, dataset: Dataset) -> int:
     """Bytes of params.npz, at most."""
-    pairs = itertools.pairwise(dataset.widths(experiment.hidden))
-    weights = sum((width + 1) * after for width, after in pairs)
-    return 8 * weights
+    widths = dataset.widths(experiment.hidden)
+    params = sum((fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(widths))
+    return FLOAT64_BYTES * params
 
 
 def encode(result: dict[str, Any]) -> str:
@@ -218,7 +208,7 @@ def default_directory(
 ) -> Path:
     """runs/CASE-DATA-FRAMEWORK-HASH; the hash is of the experiment and the data together."""
     digest = hashlib.sha256((experiment.sha256 + sha256).encode()).hexdigest()
-    short = os.fsencode(dataset_name)[:NAME_BYTES].decode(errors="ignore")
+    short = os.fsencode(dataset_name)[:MOST_NAME_BYTES].decode(errors="ignore")
     return Path("runs") / f"{case}-{short}-{framework}-{digest[:10]}"
 
 
@@ -233,11 +223,12 @@ def differing(
     here, there = experiment.to_json(), result["experiment"]
     with contextlib.suppress(ValueError, TypeError):  # else it is compared as it stands
         there = Experiment.from_json(there).to_json()
-    return [
-        *["framework"] * (result["framework"] != framework),
-        *(name for name in here | there if here.get(name) != there.get(name)),
-        *["data"] * (sha256 not in (None, result["data"]["sha256"])),
-    ]
+    names = [name for name in here | there if here.get(name) != there.get(name)]
+    if result["framework"] != framework:
+        names.insert(0, "framework")
+    if sha256 not in (None, result["data"]["sha256"]):
+        names.append("data")
+    return names
 
 
 def finished(
