@@ -16,7 +16,7 @@ from jaxmlp.commands import run_job as job
 from jaxmlp.data.dataset import DataError, Dataset, first_images
 from jaxmlp.experiment import NETWORK, Experiment
 from jaxmlp.law import explanation
-from jaxmlp.record import saved as saved_record
+from jaxmlp.record import saved_record
 
 WIDTH = 100
 
