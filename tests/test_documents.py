@@ -63,7 +63,7 @@ SMALLER = {  # what follows the documented words of a script, and so wins over t
     "scaling": "--data tiny.npz --runs 2 --rounds 1 --train-size 500",
     "bench": "--data tiny.npz --rounds 1",
 }
-SLOW = ("bench", "calibrate", "parity", "reproduce", "scaling")
+SLOW = ("bench", "calibrate", "compile_tpu", "parity", "reproduce", "scaling")
 OWN_PROCESS = (
     "bench",  # its end ends the processes that it has started
     "compile_tpu",  # cannot read this process's cache of compiled programs
