@@ -62,37 +62,57 @@ class Experiment:
     """
 
     hidden: tuple[int, ...] = _setting(
-        (300,), "network", "widths of the hidden ReLU layers; no value: a linear model",
-        kind=int, rule=COUNT,
-    )  # fmt: skip
+        (300,),
+        "network",
+        "widths of the hidden ReLU layers; no value: a linear model",
+        kind=int,
+        rule=COUNT,
+    )
     bias: bool = _setting(False, "network", "give every layer a bias")
     init_scale: tuple[float, ...] = _setting(
-        (1.0,), "network", "factor on PyTorch's default initialisation", per_layer=True,
-        kind=float, rule=POSITIVE,
-    )  # fmt: skip
+        (1.0,),
+        "network",
+        "factor on PyTorch's default initialisation",
+        per_layer=True,
+        kind=float,
+        rule=POSITIVE,
+    )
     input_scale: float = _setting(
         1.0, "input", "factor on the preprocessed pixels", kind=float, rule=POSITIVE
     )
     preprocessing: str = _setting(
-        "unit", "input",
+        "unit",
+        "input",
         "pixels in [0, 1]; less the channel means; or less the means, over the deviations",
-        kind=str, choices=PREPROCESSING,
-    )  # fmt: skip
+        kind=str,
+        choices=PREPROCESSING,
+    )
     train_size: int | None = _setting(
         None, "input", "train on the first N images (default: all)", kind=int, rule=COUNT
     )
     optimizer: str = _setting(
-        "sgd", "optimizer", "with PyTorch's semantics; Lion's are its paper's",
-        kind=str, choices=tuple(OPTIMIZER_DEFAULTS),
-    )  # fmt: skip
+        "sgd",
+        "optimizer",
+        "with PyTorch's semantics; Lion's are its paper's",
+        kind=str,
+        choices=tuple(OPTIMIZER_DEFAULTS),
+    )
     learning_rate: tuple[float, ...] | None = _setting(
-        None, "optimizer", "(default: 0.02 for sgd, torch's own for the others)", per_layer=True,
-        kind=float, rule=NOT_NEGATIVE,
-    )  # fmt: skip
+        None,
+        "optimizer",
+        "(default: 0.02 for sgd, torch's own for the others)",
+        per_layer=True,
+        kind=float,
+        rule=NOT_NEGATIVE,
+    )
     weight_decay: tuple[float, ...] = _setting(
-        (1e-4,), "optimizer", "coupled to the gradient; decoupled for adamw and lion",
-        per_layer=True, kind=float, rule=NOT_NEGATIVE,
-    )  # fmt: skip
+        (1e-4,),
+        "optimizer",
+        "coupled to the gradient; decoupled for adamw and lion",
+        per_layer=True,
+        kind=float,
+        rule=NOT_NEGATIVE,
+    )
     momentum: float | None = _setting(
         None, "optimizer", "sgd, rmsprop (default: 0.9, 0)", kind=float, rule=FRACTION
     )
@@ -104,58 +124,102 @@ class Experiment:
         None, "optimizer", "adam, adamw, lion (default: 0.9)", kind=float, rule=FRACTION
     )
     beta2: float | None = _setting(
-        None, "optimizer", "adam, adamw, lion (default: 0.999, 0.999, 0.99)",
-        kind=float, rule=FRACTION,
-    )  # fmt: skip
+        None,
+        "optimizer",
+        "adam, adamw, lion (default: 0.999, 0.999, 0.99)",
+        kind=float,
+        rule=FRACTION,
+    )
     alpha: float | None = _setting(
         None, "optimizer", "rmsprop's averaging (default: 0.99)", kind=float, rule=FRACTION
     )
     eps: tuple[float, ...] | None = _setting(
-        None, "optimizer", "adam, adamw, rmsprop, adagrad; added outside the root as in PyTorch",
-        per_layer=True, kind=float, rule=POSITIVE,
-    )  # fmt: skip
+        None,
+        "optimizer",
+        "adam, adamw, rmsprop, adagrad; added outside the root as in PyTorch",
+        per_layer=True,
+        kind=float,
+        rule=POSITIVE,
+    )
     bias_init_scale: tuple[float, ...] | None = _setting(
-        None, "biases", "the biases' own init_scale (default: as the weights')", per_layer=True,
-        kind=float, rule=POSITIVE,
-    )  # fmt: skip
+        None,
+        "biases",
+        "the biases' own init_scale (default: as the weights')",
+        per_layer=True,
+        kind=float,
+        rule=POSITIVE,
+    )
     bias_learning_rate: tuple[float, ...] | None = _setting(
-        None, "biases", "the biases' own learning_rate (default: as the weights')",
-        per_layer=True, kind=float, rule=NOT_NEGATIVE,
-    )  # fmt: skip
+        None,
+        "biases",
+        "the biases' own learning_rate (default: as the weights')",
+        per_layer=True,
+        kind=float,
+        rule=NOT_NEGATIVE,
+    )
     bias_weight_decay: tuple[float, ...] | None = _setting(
-        None, "biases", "the biases' own weight_decay (default: as the weights')",
-        per_layer=True, kind=float, rule=NOT_NEGATIVE,
-    )  # fmt: skip
+        None,
+        "biases",
+        "the biases' own weight_decay (default: as the weights')",
+        per_layer=True,
+        kind=float,
+        rule=NOT_NEGATIVE,
+    )
     bias_eps: tuple[float, ...] | None = _setting(
-        None, "biases", "the biases' own eps (default: as the weights')", per_layer=True,
-        kind=float, rule=POSITIVE,
-    )  # fmt: skip
+        None,
+        "biases",
+        "the biases' own eps (default: as the weights')",
+        per_layer=True,
+        kind=float,
+        rule=POSITIVE,
+    )
     schedule: tuple[str, ...] = _setting(
-        ("constant",), "schedule", "what the rate does after its warm-up", per_layer=True,
-        kind=str, choices=SCHEDULES,
-    )  # fmt: skip
+        ("constant",),
+        "schedule",
+        "what the rate does after its warm-up",
+        per_layer=True,
+        kind=str,
+        choices=SCHEDULES,
+    )
     warmup_epochs: tuple[float, ...] = _setting(
-        (0.0,), "schedule", "epochs of linear warm-up", per_layer=True,
-        kind=float, rule=(lambda value: 0 <= value <= 1e6, "must lie in [0, 1e6]"),
-    )  # fmt: skip
+        (0.0,),
+        "schedule",
+        "epochs of linear warm-up",
+        per_layer=True,
+        kind=float,
+        rule=(lambda value: 0 <= value <= 1e6, "must lie in [0, 1e6]"),
+    )
     milestones: tuple[int, ...] = _setting(
-        (), "schedule", "schedule step: multiply the rate by gamma after each of these epochs",
-        kind=int, rule=COUNT,
-    )  # fmt: skip
+        (),
+        "schedule",
+        "schedule step: multiply the rate by gamma after each of these epochs",
+        kind=int,
+        rule=COUNT,
+    )
     gamma: tuple[float, ...] = _setting(
-        (0.1,), "schedule", "schedules step (each milestone) and exponential (each epoch)",
-        per_layer=True, kind=float, rule=POSITIVE,
-    )  # fmt: skip
+        (0.1,),
+        "schedule",
+        "schedules step (each milestone) and exponential (each epoch)",
+        per_layer=True,
+        kind=float,
+        rule=POSITIVE,
+    )
     batch_size: int = _setting(250, "run", "images per step", kind=int, rule=COUNT)
     epochs: int = _setting(20, "run", "passes over the training images", kind=int, rule=COUNT)
     seed: int = _setting(
-        0, "run", "as in torch.manual_seed: weights and batch order, bit for bit", kind=int,
+        0,
+        "run",
+        "as in torch.manual_seed: weights and batch order, bit for bit",
+        kind=int,
         rule=(lambda value: 0 <= value < 2**64, "must lie in [0, 2^64)"),
-    )  # fmt: skip
+    )
     precision: str = _setting(
-        "float32", "run", "tf32 and bfloat16 loosen the matrix products on GPU and TPU",
-        kind=str, choices=PRECISIONS,
-    )  # fmt: skip
+        "float32",
+        "run",
+        "tf32 and bfloat16 loosen the matrix products on GPU and TPU",
+        kind=str,
+        choices=PRECISIONS,
+    )
 
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
@@ -175,8 +239,9 @@ class Experiment:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, defaults.get(name))
             elif name not in defaults:
-                having = ", ".join(kind for kind, known in OPTIMIZER_DEFAULTS.items()
-                                   if name in known)  # fmt: skip
+                having = ", ".join(
+                    kind for kind, known in OPTIMIZER_DEFAULTS.items() if name in known
+                )
                 raise ValueError(
                     f"{name} does not apply to the optimizer {self.optimizer}; "
                     f"leave it out, or choose one that has it: {having}"

@@ -68,9 +68,7 @@ def _fused_multiply_add(x: np.ndarray, factor: float, addend: float) -> np.ndarr
 
     product = x * factor
     (x_high, x_low), (f_high, f_low) = halves(x), halves(np.float64(factor))
-    product_error = (
-        (x_high * f_high - product) + x_high * f_low + x_low * f_high
-    ) + x_low * f_low  # fmt: skip
+    product_error = ((x_high * f_high - product) + x_high * f_low + x_low * f_high) + x_low * f_low
     total = product + addend
     part = total - product
     return total + (((product - (total - part)) + (addend - part)) + product_error)

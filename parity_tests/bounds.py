@@ -49,9 +49,7 @@ class Bounded:
 
     def __add__(self, other) -> "Bounded":
         other = self._with(other)
-        return Bounded(
-            self.value + other.value, self.error + other.error, self.unit
-        )._rounded()  # fmt: skip
+        return Bounded(self.value + other.value, self.error + other.error, self.unit)._rounded()
 
     def __neg__(self) -> "Bounded":
         return Bounded(-self.value, self.error, self.unit)
@@ -93,9 +91,7 @@ class Bounded:
     def log(self) -> "Bounded":
         """Where the value is certainly positive."""
         value = np.log(self.value)
-        return Bounded(
-            value, -np.log1p(-self.error / self.value), self.unit
-        )._rounded(2 * LIBRARY)  # fmt: skip
+        return Bounded(value, -np.log1p(-self.error / self.value), self.unit)._rounded(2 * LIBRARY)
 
     def cos(self) -> "Bounded":
         """Where something of size 1 is added to it: in units of 1."""

@@ -9,16 +9,20 @@ import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxmlp.data import Dataset
+from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import OPTIMIZER_DEFAULTS, Experiment
 from parity_tests import problems
 
 STEPS = 330  # of a run at most, but for the edge that asks for more
 PER_EPOCH = (1, 2, 7, 13, 41, 49, 82, 98, 300)  # steps; count / 49 is the rounded one's trap
 RATES = {  # decades of the mild ones
-    "sgd": (-2.2, -1.0), "adam": (-3.5, -2.3), "adamw": (-3.5, -2.3), "rmsprop": (-3.7, -2.7),
-    "adagrad": (-2.5, -1.3), "lion": (-4.5, -3.3),
-}  # fmt: skip
+    "sgd": (-2.2, -1.0),
+    "adam": (-3.5, -2.3),
+    "adamw": (-3.5, -2.3),
+    "rmsprop": (-3.7, -2.7),
+    "adagrad": (-2.5, -1.3),
+    "lion": (-4.5, -3.3),
+}
 
 
 class Data(NamedTuple):
@@ -122,8 +126,9 @@ class Draft:
         if self.bias and self.own:
             made |= {f"bias_{name}": values for name, values in self.rates(0).items()}
         elif self.bias:  # a bias has no part in the inputs' scale, and so no setting to share
-            made |= {f"bias_{name}": values for name, values in self.rates(0).items()
-                     if self.scale != 1}  # fmt: skip
+            made |= {
+                f"bias_{name}": values for name, values in self.rates(0).items() if self.scale != 1
+            }
         kinds = self.schedules or ["constant", "cosine", "step", "exponential"]
         schedule = self.each(lambda: chance.choice(kinds))
         if "step" in schedule:
@@ -131,15 +136,25 @@ class Draft:
             last = max(self.epochs, count)
             made["milestones"] = tuple(sorted(chance.sample(range(1, last + 1), count)))
         warm = [chance.random() < 0.5 and chance.uniform(*self.warmup) for _ in range(self.layers)]
-        return Experiment(**{
-            "hidden": tuple(chance.randint(3, 9) for _ in range(self.layers - 1)),
-            "bias": self.bias, "optimizer": self.optimizer, "input_scale": self.scale,
-            "preprocessing": chance.choice(["unit", "center", "standardize"]),
-            "schedule": schedule, "warmup_epochs": tuple(map(short, warm)),
-            "gamma": self.each(lambda: decade(chance, *self.gamma)),
-            "batch_size": self.batch, "epochs": self.epochs, "seed": seed(chance),
-            "precision": "float64", **made, **options(chance, self.optimizer), **self.settings,
-        })  # fmt: skip
+        return Experiment(
+            **{
+                "hidden": tuple(chance.randint(3, 9) for _ in range(self.layers - 1)),
+                "bias": self.bias,
+                "optimizer": self.optimizer,
+                "input_scale": self.scale,
+                "preprocessing": chance.choice(["unit", "center", "standardize"]),
+                "schedule": schedule,
+                "warmup_epochs": tuple(map(short, warm)),
+                "gamma": self.each(lambda: decade(chance, *self.gamma)),
+                "batch_size": self.batch,
+                "epochs": self.epochs,
+                "seed": seed(chance),
+                "precision": "float64",
+                **made,
+                **options(chance, self.optimizer),
+                **self.settings,
+            }
+        )
 
 
 SETTINGS = ("init_scale", "learning_rate", "weight_decay", "eps")

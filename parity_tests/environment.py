@@ -40,10 +40,11 @@ def describe() -> dict[str, str]:
     import jax
     import torch
 
-    from jaxmlp import devices
+    from jaxmlp.device.mesh import describe_devices
+    from jaxmlp.device.precision import precision
     from jaxmlp.experiment import Experiment
 
-    with devices.precision(Experiment()):
+    with precision(Experiment()):
         products = jax.config.jax_default_matmul_precision
         assert products == "highest"
     cpus = os.cpu_count()
@@ -52,7 +53,7 @@ def describe() -> dict[str, str]:
         "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES),
         "machine": f"{platform.system()} {platform.machine()}, {allowed} of {cpus} CPUs",
         "jax": (
-            f"on {devices.describe()}, products {products}, "
+            f"on {describe_devices()}, products {products}, "
             f"{'jitted' if not jax.config.jax_disable_jit else 'not jitted'}, "
             f"x64 {'on' if jax.config.jax_enable_x64 else 'off, on where a check is in float64'}"
         ),

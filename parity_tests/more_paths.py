@@ -12,14 +12,19 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import run_jax
-import run_torch
 
-from jaxmlp import certificate, data, devices, flags, record, rescaling, train
-from jaxmlp.data import Dataset
+from jaxmlp.commands import run as run_jax
+from jaxmlp.commands import run_torch
+from jaxmlp.data.dataset import Dataset, first_images, load_data
+from jaxmlp.device import processes as devices
 from jaxmlp.experiment import Experiment
-from jaxmlp.forecast import forecast
-from jaxmlp.sweep import Sweep
+from jaxmlp.forecast.rehearsal import forecast
+from jaxmlp.law import emission
+from jaxmlp.law.transport import transport
+from jaxmlp.record import saved as saved_record
+from jaxmlp.sweep.sweep import Sweep
+from jaxmlp.train import certificate
+from jaxmlp.train.run import Run
 from parity_tests.comparison import Comparison, bitwise, compare
 from parity_tests.drawing import Drawn, decade
 
@@ -52,8 +57,11 @@ def loaded(drawn: Drawn) -> Iterator[Dataset]:
     if drawn.also in ("file", "tfds"):
         with tempfile.TemporaryDirectory() as name:
             write = write_npz if drawn.also == "file" else write_tfds
-            found = data.load(str(write(Path(name), drawn, made)), cache_dir=Path(name) / "cache",
-                              warn=lambda text: None)  # fmt: skip
+            found = load_data(
+                str(write(Path(name), drawn, made)),
+                cache_dir=Path(name) / "cache",
+                warn=lambda text: None,
+            )
             for key in KEYS:
                 if not np.array_equal(getattr(found, key), getattr(made, key)):
                     raise AssertionError(f"{key} of the {drawn.also} are not those written")
@@ -61,7 +69,7 @@ def loaded(drawn: Drawn) -> Iterator[Dataset]:
                 found, **{key: np.array(getattr(found, key)) for key in KEYS}
             )
     size = drawn.experiment.train_size
-    yield data.first(made, size) if size else made
+    yield first_images(made, size) if size else made
 
 
 def write_npz(folder: Path, drawn: Drawn, made: Dataset) -> Path:
@@ -127,7 +135,7 @@ def by_commands(drawn: Drawn, dataset: Dataset) -> Iterator[Comparison]:
     """Both commands from their flags on: their records are the same."""
     with tempfile.TemporaryDirectory() as name:
         path = write_npz(Path(name), drawn, drawn.dataset())
-        words = [*flags.as_flags(drawn.experiment), "--data", str(path), "--out"]
+        words = [*emission.as_flags(drawn.experiment), "--data", str(path), "--out"]
         with (
             contextlib.redirect_stdout(io.StringIO()),
             contextlib.redirect_stderr(io.StringIO()),
@@ -135,12 +143,15 @@ def by_commands(drawn: Drawn, dataset: Dataset) -> Iterator[Comparison]:
         ):
             run_jax.main([*words, f"{name}/jax", "--no-forecast"])
             run_torch.main([*words, f"{name}/torch"])
-        sides = [record.load(Path(name) / side) for side in ("jax", "torch")]
+        sides = [saved_record.load(Path(name) / side) for side in ("jax", "torch")]
     for part in ("experiment", "layers", "data", "canonical", "explanation", "finished"):
         mine, other = (str(result[part]) for result, _, _ in sides)
         yield same(drawn, f"record: {part}", mine, other)
-    yield told(drawn, "record: experiment is what was asked",
-               sides[0][0]["experiment"] == drawn.experiment.to_json())  # fmt: skip
+    yield told(
+        drawn,
+        "record: experiment is what was asked",
+        sides[0][0]["experiment"] == drawn.experiment.to_json(),
+    )
     kinds = [result["outcome"]["outcome"] for result, _, _ in sides]
     yield same(drawn, "record: outcome", *kinds)
     for which in (1, 2):
@@ -148,8 +159,9 @@ def by_commands(drawn: Drawn, dataset: Dataset) -> Iterator[Comparison]:
         yield same(drawn, "record: names of arrays", sorted(mine), sorted(other))
         for key in mine.keys() & other.keys():
             bound = 1e-9 * np.max(np.abs(other[key]), initial=0.0)
-            yield compare((LEVEL, drawn.name, f"record: {key}"), mine[key], other[key], bound,
-                          "relative 1e-9")  # fmt: skip
+            yield compare(
+                (LEVEL, drawn.name, f"record: {key}"), mine[key], other[key], bound, "relative 1e-9"
+            )
 
 
 def by_torchvision(drawn: Drawn, dataset: Dataset) -> Iterator[Comparison]:
@@ -187,8 +199,10 @@ def _settings(drawn: Drawn) -> list[Experiment]:
         rates = {"bias_learning_rate": (1e30,), "bias_weight_decay": (1e12,)}
         settings = [original, dataclasses.replace(original, **rates), other]
         return [dataclasses.replace(each, precision="float32") for each in settings]
-    rates = {name: tuple(3 * rate for rate in original.per_layer(name))
-             for name in ("learning_rate", "bias_learning_rate")}  # fmt: skip
+    rates = {
+        name: tuple(3 * rate for rate in original.per_layer(name))
+        for name in ("learning_rate", "bias_learning_rate")
+    }
     return [original, dataclasses.replace(original, **rates), other]
 
 
@@ -213,12 +227,16 @@ def _alone(
     drawn: Drawn, experiment: Experiment, dataset: Dataset, run: Any, foretold: Any
 ) -> Iterator[Comparison]:
     what = f"run {run.setting}, {run.seed} of the sweep"
-    single = train.Run(experiment, dataset)
+    single = Run(experiment, dataset)
     for epoch, (mine, result) in enumerate(zip(run.epochs, single.epochs(), strict=True), 1):
         for part in ("steps", "test"):
             for name, value in getattr(result, part)._asdict().items():
-                yield same(drawn, f"{what}: epoch {epoch} {name}",
-                           getattr(getattr(mine, part), name), value)  # fmt: skip
+                yield same(
+                    drawn,
+                    f"{what}: epoch {epoch} {name}",
+                    getattr(getattr(mine, part), name),
+                    value,
+                )
         params = [np.asarray(value) for layer in result.params for value in layer.values()]
         finite = all(np.isfinite(value).all() for value in params)
     yield same(drawn, f"{what}: finite", run.finite, finite)
@@ -227,8 +245,13 @@ def _alone(
         ("sharpness", foretold.sharpness.value, expected.sharpness.value),
         ("limit", foretold.sharpness.limit, expected.sharpness.limit),
     ):
-        yield compare((LEVEL, drawn.name, f"{what}: {name}"), np.array(mine), np.array(other),
-                      EIGENVALUE * abs(other), "relative 1e-3")  # fmt: skip
+        yield compare(
+            (LEVEL, drawn.name, f"{what}: {name}"),
+            np.array(mine),
+            np.array(other),
+            EIGENVALUE * abs(other),
+            "relative 1e-3",
+        )
     yield same(drawn, f"{what}: rehearsal", foretold.loss, expected.loss)
 
 
@@ -240,17 +263,25 @@ def by_certificate(drawn: Drawn, dataset: Dataset) -> Iterator[Comparison]:
     chance = random.Random(f"{drawn.family}/{drawn.index}/certificate")
     original = drawn.experiment
     factors = [2.0 ** chance.randint(-3, 3) for _ in range(original.layers)]
-    moved = rescaling.transport(original, factors=factors)
+    moved = transport(original, factors=factors)
     yield told(drawn, "certificate of a transported run", _certificate(original, moved, dataset))
-    one_step = {"batch_size": len(dataset.train_labels), "epochs": 1, "train_size": None,
-                "schedule": ("constant",), "milestones": ()}  # fmt: skip
+    one_step = {
+        "batch_size": len(dataset.train_labels),
+        "epochs": 1,
+        "train_size": None,
+        "schedule": ("constant",),
+        "milestones": (),
+    }
     original, moved = (dataclasses.replace(each, **one_step) for each in (original, moved))
     yield told(drawn, "certificate of one step", _certificate(original, moved, dataset))
     for name in ("bias_learning_rate", "learning_rate"):
         *others, last = moved.per_layer(name)
         off = dataclasses.replace(moved, **{name: (*others, 1.5 * last)})
-        yield told(drawn, f"certificate with another {name} of the last layer",
-                   not _certificate(original, off, dataset))  # fmt: skip
+        yield told(
+            drawn,
+            f"certificate with another {name} of the last layer",
+            not _certificate(original, off, dataset),
+        )
 
 
 def _certificate(original: Experiment, moved: Experiment, dataset: Dataset) -> bool:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxmlp import data, question
-from jaxmlp.data import Dataset
+from jaxmlp import question
+from jaxmlp.data.dataset import Dataset, load_data
 from jaxmlp.experiment import Experiment
 
 REAL = Path(
@@ -68,7 +68,7 @@ def small() -> Dataset:
 def real_shape() -> tuple[str, Dataset]:
     """CIFAR-10's first images where they are at hand, else made ones of their shape."""
     if REAL.is_dir():
-        dataset = data.load(str(REAL), warn=lambda text: None)
+        dataset = load_data(str(REAL), warn=lambda text: None)
         few = {
             name: getattr(dataset, name)[:500]
             for name in ("train_images", "train_labels", "test_images", "test_labels")
@@ -89,9 +89,14 @@ def networks(quick: bool) -> Iterator[Problem]:
         samples = 30 if precision == "float32" else 5
         for scale in (1.0, 255.0):
             experiment = Experiment(
-                hidden=hidden, bias=bias, input_scale=scale, batch_size=12, seed=3,
-                init_scale=tuple(1 + 0.5 * i for i in range(depth)), precision=precision,
-            )  # fmt: skip
+                hidden=hidden,
+                bias=bias,
+                input_scale=scale,
+                batch_size=12,
+                seed=3,
+                init_scale=tuple(1 + 0.5 * i for i in range(depth)),
+                precision=precision,
+            )
             biased = "bias" if bias else "no bias"
             name = f"60-{'-'.join(map(str, hidden))}-7".replace("--", "-")
             yield Problem(
@@ -111,9 +116,12 @@ def cases(precision: str, steps: int) -> Iterator[Problem]:
     """The question's cases on the small images, for whole trajectories."""
     for case in question.CASES:
         experiment = Experiment(
-            **question.settings(case), hidden=(50,), batch_size=50, epochs=steps // 20,
+            **question.settings(case),
+            hidden=(50,),
+            batch_size=50,
+            epochs=steps // 20,
             precision=precision,
-        )  # fmt: skip
+        )
         yield Problem(case, experiment, small())
 
 
@@ -128,12 +136,23 @@ def closed_loops(steps: int) -> Iterator[Problem]:
         "lion": {"learning_rate": (1e-4, 3e-4, 2e-4), "weight_decay": (0.1, 0.0, 0.01)},
     }.items():
         experiment = Experiment(
-            optimizer=optimizer, hidden=(20, 15), bias=True, batch_size=50, epochs=steps // 20,
-            preprocessing="standardize", input_scale=3.0, init_scale=(0.5, 2.0, 1.0), seed=6,
+            optimizer=optimizer,
+            hidden=(20, 15),
+            bias=True,
+            batch_size=50,
+            epochs=steps // 20,
+            preprocessing="standardize",
+            input_scale=3.0,
+            init_scale=(0.5, 2.0, 1.0),
+            seed=6,
             bias_init_scale=(1.5, 0.3, 0.7),
-            schedule=("cosine", "exponential", "step"), gamma=(0.1, 0.9, 0.5), milestones=(2, 5),
-            warmup_epochs=(1.0, 0.0, 0.5), precision="float64", **settings,
-        )  # fmt: skip
+            schedule=("cosine", "exponential", "step"),
+            gamma=(0.1, 0.9, 0.5),
+            milestones=(2, 5),
+            warmup_epochs=(1.0, 0.0, 0.5),
+            precision="float64",
+            **settings,
+        )
         yield Problem(optimizer, experiment, small())
 
 
@@ -147,29 +166,47 @@ def commands() -> Iterator[Problem]:
     """What only a command's own run puts together: settings far from the question's."""
     asked: dict[str, dict] = {
         "sgd, three layers, standardized": {
-            "hidden": (11, 6), "bias": True, "preprocessing": "standardize",
-            "schedule": ("cosine", "exponential", "step"), "milestones": (1,),
-            "warmup_epochs": (0.22, 1 / 17, 0.0), "gamma": (0.1, 0.7, 0.3),
-            "weight_decay": (0.0, 1e-3, 1e-2), "learning_rate": (0.05, 0.02, 0.01),
-            "init_scale": (1, 0.5, 2), "bias_init_scale": (0.25, 3, 1), "seed": 2**32 - 1,
-            "bias_learning_rate": (0.01, 0.04, 0.02), "bias_weight_decay": (0.05, 0.0, 1e-4),
+            "hidden": (11, 6),
+            "bias": True,
+            "preprocessing": "standardize",
+            "schedule": ("cosine", "exponential", "step"),
+            "milestones": (1,),
+            "warmup_epochs": (0.22, 1 / 17, 0.0),
+            "gamma": (0.1, 0.7, 0.3),
+            "weight_decay": (0.0, 1e-3, 1e-2),
+            "learning_rate": (0.05, 0.02, 0.01),
+            "init_scale": (1, 0.5, 2),
+            "bias_init_scale": (0.25, 3, 1),
+            "seed": 2**32 - 1,
+            "bias_learning_rate": (0.01, 0.04, 0.02),
+            "bias_weight_decay": (0.05, 0.0, 1e-4),
         },
         "adamw, centred, a rate of 0": {
-            "hidden": (9,), "preprocessing": "center", "optimizer": "adamw",
-            "learning_rate": (0.0, 1e-2), "weight_decay": (0.1,), "schedule": ("cosine",),
-            "warmup_epochs": (0.0, 4.0), "seed": 3,
+            "hidden": (9,),
+            "preprocessing": "center",
+            "optimizer": "adamw",
+            "learning_rate": (0.0, 1e-2),
+            "weight_decay": (0.1,),
+            "schedule": ("cosine",),
+            "warmup_epochs": (0.0, 4.0),
+            "seed": 3,
         },
         "sgd, six layers": {
-            "hidden": (8, 7, 6, 7, 8), "bias": True, "learning_rate": (0.03,), "seed": 5,
+            "hidden": (8, 7, 6, 7, 8),
+            "bias": True,
+            "learning_rate": (0.03,),
+            "seed": 5,
             "schedule": ("exponential",) * 3 + ("constant",) * 3,
             "gamma": (0.9, 0.8, 0.7, 0.6, 0.5, 0.4),
             "warmup_epochs": (0.0, 0.5, 1.0, 1.0, 0.5, 0.1),
         },
         "inputs × 1e-7": {"hidden": (9,), "input_scale": 1e-7, "seed": 2**40 + 7},
         "inputs × 1e8, gradients past 1e6": {
-            "hidden": (9,), "input_scale": 1e8, "learning_rate": (1e-18, 1e-16),
+            "hidden": (9,),
+            "input_scale": 1e8,
+            "learning_rate": (1e-18, 1e-16),
         },
-    }  # fmt: skip
+    }
     for name, settings in asked.items():
         experiment = Experiment(batch_size=120, epochs=3, precision="float64", **settings)
         yield Problem(name, experiment, wide())

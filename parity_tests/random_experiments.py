@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import run_torch
 import torch
 
-from jaxmlp import train, verdict
-from jaxmlp.data import Dataset
+from jaxmlp.commands import run_torch
+from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import Experiment
+from jaxmlp.record import outcomes as verdict
+from jaxmlp.train.run import Run
 from parity_tests import drawing, more_paths, sides
 from parity_tests.comparison import Comparison, bitwise, compare
 from parity_tests.drawing import Drawn
@@ -78,7 +79,7 @@ def one_thread() -> Iterator[None]:
 
 def courses(experiment: Experiment, dataset: Dataset) -> Iterator[Course]:
     """jaxmlp's run, torch's, and torch's from weights a unit in the last place away."""
-    yield course(train.Run(experiment, dataset), dataset)
+    yield course(Run(experiment, dataset), dataset)
     for nudge in (None, *range(TWINS)):
         run = run_torch.TorchRun(experiment, dataset, device=sides.torch_device)
         if nudge is not None:
@@ -123,8 +124,11 @@ def stable(reference: Course, twins: list[Course]) -> tuple[int, int]:
     per_epoch = len(good) // len(reference.epochs)
     epochs = 0
     for i, values in enumerate(reference.epochs[: steps // per_epoch]):
-        if not all(_close(name, twin.epochs[i][name], value).all()
-                   for twin in twins for name, value in values.items()):  # fmt: skip
+        if not all(
+            _close(name, twin.epochs[i][name], value).all()
+            for twin in twins
+            for name, value in values.items()
+        ):
             break
         epochs = i + 1
     return steps if epochs == steps // per_epoch else epochs * per_epoch, epochs
@@ -150,13 +154,19 @@ def compared(
     check: str, mine: Course, other: Course, steps: int, epochs: int
 ) -> Iterator[Comparison]:
     """Everything of these first steps and epochs, and that there is as much on both sides."""
-    for what, a, b in (("step", mine.steps, other.steps),
-                       ("epoch", mine.epochs[0], other.epochs[0])):  # fmt: skip
+    for what, a, b in (
+        ("step", mine.steps, other.steps),
+        ("epoch", mine.epochs[0], other.epochs[0]),
+    ):
         shapes = [np.array(str({n: v.shape for n, v in sorted(side.items())})) for side in (a, b)]
         yield bitwise((LEVEL, check, f"names and shapes of {what}s"), *shapes)
     for name in mine.steps.keys() & other.steps.keys():
-        yield _within((LEVEL, check, f"{name}, step "), name,
-                      mine.steps[name][:steps], other.steps[name][:steps])  # fmt: skip
+        yield _within(
+            (LEVEL, check, f"{name}, step "),
+            name,
+            mine.steps[name][:steps],
+            other.steps[name][:steps],
+        )
     for i in range(epochs):
         for name in mine.epochs[i].keys() & other.epochs[i].keys():
             where = (LEVEL, check, f"epoch {i + 1} {name}")
@@ -165,8 +175,9 @@ def compared(
     if epochs == len(other.epochs):
         yield from _outcomes(check, mine.outcome, other.outcome)
     enough = np.array(min(steps, ENOUGH, whole))
-    yield bitwise((LEVEL, check, "steps that can be compared"), enough,
-                  np.array(min(ENOUGH, whole)))  # fmt: skip
+    yield bitwise(
+        (LEVEL, check, "steps that can be compared"), enough, np.array(min(ENOUGH, whole))
+    )
 
 
 def _within(where: tuple[str, str, str], name: str, mine: Any, other: Any) -> Comparison:

@@ -12,15 +12,26 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-import run_torch
 import torch
 
 import torchref.data
 import torchref.model
 import torchref.train
-from jaxmlp import devices, model, optimizer, preprocessing, torch_rng, train
-from jaxmlp.data import Dataset
+from jaxmlp import torch_rng
+from jaxmlp.commands import run_torch
+from jaxmlp.data.dataset import Dataset
+from jaxmlp.device.precision import float_dtype, precision
 from jaxmlp.experiment import Experiment
+from jaxmlp.train import model, optimizer, preprocessing
+from jaxmlp.train.run import prepare
+from jaxmlp.train.step import (
+    batch_step,
+    hyperparameters,
+    initial_state,
+    layer_chains,
+    loss_function,
+    static_part,
+)
 
 Layers = list[dict[str, np.ndarray]]
 torch_device = "cpu"  # where the reference computes; scripts/parity.py can choose cuda
@@ -93,10 +104,10 @@ def torch_weights(
 
 
 def jax_scaled_weights(experiment: Experiment, weights: Layers) -> Layers:
-    with devices.precision(experiment):
-        hyper = train.hyperparameters(experiment)
-        start = jax.jit(train.initial_state, static_argnums=(0, 3))
-        return _host(start(train.program(experiment), weights, hyper, 1).params)
+    with precision(experiment):
+        hyper = hyperparameters(experiment)
+        start = jax.jit(initial_state, static_argnums=(0, 3))
+        return _host(start(static_part(experiment), weights, hyper, 1).params)
 
 
 def torch_model(experiment: Experiment, weights: Layers) -> torchref.model.MLP:
@@ -124,20 +135,24 @@ def jax_inputs(
     experiment: Experiment, dataset: Dataset, indices: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """A training batch as it enters the network, and its labels."""
-    with devices.precision(experiment):
+    with precision(experiment):
         images = preprocessing.put_images(experiment, dataset)
-        scale = train.hyperparameters(experiment).input_scale
+        scale = hyperparameters(experiment).input_scale
         chosen = images.train_images[indices]
-        inputs = _jax_preprocess()(train.program(experiment), chosen, images, scale)
+        inputs = _jax_preprocess()(static_part(experiment), chosen, images, scale)
         return _host((inputs, images.train_labels[indices]))
 
 
 def torch_images(experiment: Experiment, dataset: Dataset) -> torchref.data.ArrayImages:
     normalization = torchref.data.statistics(dataset.train_images, experiment.preprocessing)
     return torchref.data.ArrayImages(
-        dataset.train_images, dataset.train_labels, normalization, experiment.input_scale,
-        torch_dtype(experiment), torch_device,
-    )  # fmt: skip
+        dataset.train_images,
+        dataset.train_labels,
+        normalization,
+        experiment.input_scale,
+        torch_dtype(experiment),
+        torch_device,
+    )
 
 
 def torch_inputs(
@@ -152,14 +167,14 @@ def torch_inputs(
 
 @functools.cache
 def _jax_forward(shape: tuple[int, ...], bias: bool, precision: str) -> Callable:
-    return jax.jit(model.mlp(shape, bias, devices.dtype(Experiment(precision=precision))))
+    return jax.jit(model.mlp(shape, bias, float_dtype(Experiment(precision=precision))))
 
 
 def jax_forward(
     experiment: Experiment, weights: Layers, inputs: np.ndarray
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Hidden activations and logits."""
-    with devices.precision(experiment):
+    with precision(experiment):
         forward = _jax_forward(_shape(weights), experiment.bias, experiment.precision)
         logits, hidden = _host(forward(weights, inputs))
     return hidden, logits
@@ -185,8 +200,8 @@ def torch_squared_error(logits: torch.Tensor, targets: torch.Tensor) -> torch.Te
 
 @functools.cache
 def _jax_gradients(shape: tuple[int, ...], bias: bool, precision: str, squared: bool) -> Callable:
-    apply = model.mlp(shape, bias, devices.dtype(Experiment(precision=precision)))
-    loss = jax_squared_error if squared else train.loss_function
+    apply = model.mlp(shape, bias, float_dtype(Experiment(precision=precision)))
+    loss = jax_squared_error if squared else loss_function
     return jax.jit(functools.partial(jax.value_and_grad(loss, argnums=1, has_aux=True), apply))
 
 
@@ -195,10 +210,8 @@ def jax_gradients(
 ) -> Gradients:
     """Cross-entropy for integer labels, squared error for floating-point targets."""
     squared = labels.dtype.kind == "f"
-    with devices.precision(experiment):
-        gradients = _jax_gradients(
-            _shape(weights), experiment.bias, experiment.precision, squared
-        )  # fmt: skip
+    with precision(experiment):
+        gradients = _jax_gradients(_shape(weights), experiment.bias, experiment.precision, squared)
         (loss, (_, hidden)), grads = _host(gradients(weights, inputs, labels))
     return Gradients(loss, hidden, grads)
 
@@ -233,7 +246,7 @@ class Change(NamedTuple):
 @functools.cache
 def _jax_update(experiment: Experiment, per_epoch: int) -> Callable:
     def update(hyper, grads, state, params):
-        chains = train.layer_chains(experiment, hyper, per_epoch)
+        chains = layer_chains(experiment, hyper, per_epoch)
         updates, state = chains.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
@@ -244,15 +257,15 @@ def jax_optimizer(
     experiment: Experiment, weights: Layers, grads: list[Layers], per_epoch: int, change: Change
 ) -> Iterator[Stepped]:
     """The state after each of the given gradients."""
-    with devices.precision(experiment):
-        hyper = train.hyperparameters(experiment)
+    with precision(experiment):
+        hyper = hyperparameters(experiment)
         faster = {
             name: rates._replace(learning_rate=rates.learning_rate * change.factor)
             for name, rates in hyper.rates.items()
         }
         changed = hyper._replace(rates=faster)
-        state = train.layer_chains(experiment, hyper, per_epoch).init(weights)
-        params, compiled = weights, _jax_update(train.program(experiment), per_epoch)
+        state = layer_chains(experiment, hyper, per_epoch).init(weights)
+        params, compiled = weights, _jax_update(static_part(experiment), per_epoch)
         for step, layer_grads in enumerate(grads):
             now = hyper if step < change.step else changed
             params, state = compiled(now, layer_grads, state, params)
@@ -264,11 +277,13 @@ def jax_stepped(params: Any, opt_state: Any) -> Stepped:
     buffers, steps = [], []
     for layer in _host(opt_state):
         links = [(key, link) for key, chain in sorted(layer.items()) for link in _links(chain)]
-        buffers.append({
-            f"{key}.{name}": getattr(link, field)
-            for key, link in links
-            for field, name in BUFFERS.get(type(link).__name__, {}).items()
-        })  # fmt: skip
+        buffers.append(
+            {
+                f"{key}.{name}": getattr(link, field)
+                for key, link in links
+                for field, name in BUFFERS.get(type(link).__name__, {}).items()
+            }
+        )
         steps += [link.count for _, link in links if isinstance(link, optax.ScaleByScheduleState)]
     return Stepped(_host(params), buffers, steps)
 
@@ -314,12 +329,14 @@ def scale_rates(stepped: torch.optim.Optimizer, scheduler: Any, factor: float) -
 def torch_stepped(made: torchref.model.MLP, optimizers: list, schedulers: list) -> Stepped:
     buffers = []
     for layer, stepped in zip(made.layers, optimizers, strict=True):
-        buffers.append({
-            f"{key}.{name}": numpy_of(value).T.copy()
-            for key, parameter in torchref.model.named(layer)
-            for name, value in stepped.state[parameter].items()
-            if name != "step" and value is not None
-        })  # fmt: skip
+        buffers.append(
+            {
+                f"{key}.{name}": numpy_of(value).T.copy()
+                for key, parameter in torchref.model.named(layer)
+                for name, value in stepped.state[parameter].items()
+                if name != "step" and value is not None
+            }
+        )
     steps = [
         scheduler.last_epoch
         for layer, scheduler in zip(made.layers, schedulers, strict=True)
@@ -330,8 +347,8 @@ def torch_stepped(made: torchref.model.MLP, optimizers: list, schedulers: list) 
 
 def jax_rates(experiment: Experiment, per_epoch: int, steps: int) -> np.ndarray:
     """Learning rates (steps, layers), as each step multiplies them in."""
-    with devices.precision(experiment):
-        hyper = train.hyperparameters(experiment)
+    with precision(experiment):
+        hyper = hyperparameters(experiment)
         counts = jax.numpy.arange(steps, dtype=jax.numpy.int32)
         columns = [
             jax.lax.map(optimizer.scheduled_rate(experiment, layer, rate, per_epoch), counts)
@@ -374,7 +391,7 @@ def _jax_scan(experiment: Experiment, shape: tuple[int, ...], per_epoch: int) ->
     """An epoch that also hands out the whole state after each step."""
 
     def epoch(state, hyper, batch_indices, images):
-        step = train.batch_step(experiment, shape, hyper, images, per_epoch)
+        step = batch_step(experiment, shape, hyper, images, per_epoch)
 
         def body(state, indices):
             state, metrics = step(state, indices)
@@ -387,9 +404,9 @@ def _jax_scan(experiment: Experiment, shape: tuple[int, ...], per_epoch: int) ->
 
 def jax_trajectory(experiment: Experiment, dataset: Dataset, epochs: int) -> Iterator[Trace]:
     """A run from its seed on, an epoch at a time."""
-    with devices.precision(experiment):
-        run = train.start(experiment, dataset)
-        scan = _jax_scan(train.program(experiment), run.widths, run.steps_per_epoch)
+    with precision(experiment):
+        run = prepare(experiment, dataset)
+        scan = _jax_scan(static_part(experiment), run.widths, run.steps_per_epoch)
         state = run.state
         for _ in range(epochs):
             state, (states, metrics) = scan(state, run.hyper, next(run.order), run.images)
@@ -416,8 +433,12 @@ def torch_trajectory(
             metrics.append({name: numpy_of(value) for name, value in step._asdict().items()})
             tensors.append(_named(torch_stepped(run.model, run.optimizers, run.schedulers)))
         torchref.train.evaluate(run.model, run.loaders[1])  # it draws from the generator, too
-        yield Trace(*({key: np.stack([row[key] for row in rows]) for key in rows[0]}
-                      for rows in (metrics, tensors)))  # fmt: skip
+        yield Trace(
+            *(
+                {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+                for rows in (metrics, tensors)
+            )
+        )
 
 
 def nudge_weights(model: torchref.model.MLP, seed: int) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from jaxmlp import devices
+from jaxmlp.device.precision import precision
 from jaxmlp.experiment import Experiment
 from parity_tests.bounds import EXPM1, LIBRARY, SQRT, UNIT, Bounded, exact, gamma
 
@@ -88,7 +88,7 @@ def test_library_functions_are_within_the_assumed_units_in_the_last_place(name, 
     true, in_jax, in_torch, (low, high), limit = FUNCTIONS[name]
     x = np.linspace(low, high, 100_000, dtype=dtype)
     value = true(x.astype(np.longdouble))
-    with devices.precision(Experiment(precision=dtype)):
+    with precision(Experiment(precision=dtype)):
         sides = np.asarray(jax.jit(in_jax)(x)), in_torch(torch.from_numpy(x)).numpy()
     for computed in sides:
         assert computed.dtype == dtype

@@ -22,8 +22,11 @@ def test_the_levels_hold_in_a_process_set_up_otherwise(way):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--quick"]
     done = subprocess.run(
         [*command, "parity_tests/test_levels.py", *WAYS[way]],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     assert ("8 passed, 1 skipped" if way == "not jitted" else "9 passed") in done.stdout
 

@@ -10,8 +10,11 @@ from parity_tests.comparison import require
 @pytest.fixture(scope="module", autouse=True)
 def compilation_cache(tmp_path_factory):
     """Most programs are the same from fault to fault: compile each once."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs",
-             "jax_persistent_cache_min_entry_size_bytes")  # fmt: skip
+    names = (
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+        "jax_persistent_cache_min_entry_size_bytes",
+    )
     before = [getattr(jax.config, name) for name in names]
     for name, value in zip(names, (str(tmp_path_factory.mktemp("xla")), 0, -1), strict=True):
         jax.config.update(name, value)

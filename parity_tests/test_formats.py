@@ -5,12 +5,12 @@ import pickle
 
 import numpy as np
 import pytest
-import run_torch
 import torchvision_format
 from tfds_format import write_tfds
 
 import torchref.data
-from jaxmlp import data
+from jaxmlp.commands import run_torch
+from jaxmlp.data.dataset import DataError, first_images, load_data
 from jaxmlp.experiment import Experiment
 from jaxmlp.torch_rng import TorchGenerator, batch_order
 
@@ -35,7 +35,7 @@ def root(tmp_path, monkeypatch, content):
 
 def test_tfds_and_torchvision_give_the_same_arrays(root, content):
     write_tfds(root / "tfds", content)
-    by_tfds = data.load(str(root / "tfds"), warn=lambda text: None)
+    by_tfds = load_data(str(root / "tfds"), warn=lambda text: None)
     by_torchvision = run_torch.load(arguments(root), lambda text: None)
     for name, array in content.items():
         np.testing.assert_array_equal(getattr(by_tfds, name), array)
@@ -72,7 +72,7 @@ def test_the_first_images_of_torchvision_are_the_first_of_the_arrays(root, conte
 
     experiment = Experiment(batch_size=1, epochs=1, seed=4, train_size=3)
     whole = run_torch.load(arguments(root), lambda text: None)
-    dataset = data.first(whole, 3)
+    dataset = first_images(whole, 3)
     batches = [
         list(run_torch.TorchRun(experiment, dataset, place, device="cpu").loaders[0])
         for place in (root, None)
@@ -100,7 +100,7 @@ def test_torchvision_refuses_files_whose_checksum_is_not_the_known_one(root, mon
     batch = root / "cifar-10-batches-py" / "data_batch_2"
     batch.write_bytes(pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [1]}))
     assert hashlib.md5(batch.read_bytes())
-    with pytest.raises(data.DataError, match="no intact cifar-10-batches-py"):
+    with pytest.raises(DataError, match="no intact cifar-10-batches-py"):
         run_torch.load(arguments(root), lambda text: None)
 
 

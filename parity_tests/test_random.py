@@ -43,8 +43,11 @@ def test_as_many_experiments_as_there_are_edges_reach_every_kind_of_setting():
     assert {one.optimizer for one in few} == {"sgd", "adam", "adamw", "rmsprop", "adagrad", "lion"}
     assert {one.preprocessing for one in few} == {"unit", "center", "standardize"}
     assert {kind for one in few for kind in one.schedule} == {
-        "constant", "cosine", "step", "exponential",
-    }  # fmt: skip
+        "constant",
+        "cosine",
+        "step",
+        "exponential",
+    }
     assert {1, 2, 3, 4, 5, 6} <= {one.layers for one in few}
     assert {bool(one.bias_learning_rate) for one in few if one.bias} == {True, False}
     assert max(one.seed for one in few) > 2**33
@@ -76,9 +79,10 @@ def test_a_run_of_which_too_little_can_be_compared_is_a_failure():
 
 
 @pytest.mark.parametrize(
-    ("edge", "fault"), [row for row in ALL if row[1].name in PLANTED],
+    ("edge", "fault"),
+    [row for row in ALL if row[1].name in PLANTED],
     ids=lambda value: getattr(value, "name", ""),
-)  # fmt: skip
+)
 def test_a_planted_fault_is_noticed_at_its_edge(edge, fault):
     caught = random_faults.caught(edge, fault)
     assert caught.level, f"{fault.name}: not noticed"
@@ -94,7 +98,7 @@ def test_a_fault_can_still_be_planted(edge, fault):
 
 
 def parity_command(capsys, tmp_path, *words: str) -> tuple[int, str, str]:
-    import parity
+    from parity_tests import command as parity
 
     with pytest.raises(SystemExit) as exit_:
         parity.main([*words, "--out", str(tmp_path / "out")])

@@ -184,9 +184,15 @@ def _correction(beta: float, step: int, unit: float) -> Bounded:
 
 
 def rate_factor(
-    schedule: str, step: int, warmup: int, total: int, per_epoch: int,
-    milestones: Sequence[int], gamma: float, dtype: str,
-) -> Bounded:  # fmt: skip
+    schedule: str,
+    step: int,
+    warmup: int,
+    total: int,
+    per_epoch: int,
+    milestones: Sequence[int],
+    gamma: float,
+    dtype: str,
+) -> Bounded:
     """The factor on the learning rate at a step, counted from 0; see Experiment for the meaning.
 
     The formulas are optax's; jaxmlp's for warm-up (a quotient) and cosine (a squared sine) round

@@ -28,10 +28,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlp import data, devices, flags, grid, sweep
+from jaxmlp import grid
+from jaxmlp.commands import exit_status, flags
+from jaxmlp.commands.progress import Steps
+from jaxmlp.data.dataset import Dataset, load_data
+from jaxmlp.device.mesh import describe_devices
+from jaxmlp.device.precision import precision
 from jaxmlp.experiment import Experiment
-from jaxmlp.progress import Steps
-from jaxmlp.train import Run
+from jaxmlp.sweep import sweep
+from jaxmlp.sweep.program import bytes_per_device
+from jaxmlp.train.run import Run
 
 CALLS = 100  # products a round: about half a second on two cores
 Contender = Callable[[], float]  # runs once, returns its milliseconds per step
@@ -108,9 +114,11 @@ def torch_ways(arguments: list[str]) -> dict[str, Contender]:
         return {}
     script = Path(__file__).with_name("bench_torch.py")
     process = subprocess.Popen(
-        [sys.executable, str(script), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, str(script), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-    )  # fmt: skip
+    )
 
     def ask(way: str) -> float:
         assert process.stdin is not None
@@ -128,7 +136,7 @@ def whole_run(run: Run) -> Contender:
     return lambda: timed(lambda: next(results), run.start.steps_per_epoch)
 
 
-def sweep_of_64(run: Run, dataset: data.Dataset) -> tuple[sweep.Sweep, Contender]:
+def sweep_of_64(run: Run, dataset: Dataset) -> tuple[sweep.Sweep, Contender]:
     """A sweep and its contender: a chunk for one epoch, per training step of each of its runs."""
     rates = grid.axis("learning-rate", ["log:1e-4:0.1:64"])
     settings = grid.experiments(dataclasses.replace(run.experiment, epochs=1), [rates])
@@ -141,10 +149,9 @@ def sweep_of_64(run: Run, dataset: data.Dataset) -> tuple[sweep.Sweep, Contender
 def memory_by_block(many: sweep.Sweep) -> dict[int, float]:
     """Megabytes on a device by the number of runs side by side, as the compiler says."""
     program = many.program._replace(side_by_side=True)
-    with devices.precision(many.experiment):
+    with precision(many.experiment):
         return {
-            runs: sweep.bytes_per_device(program.compile(program.shapes(1, runs, many.images)))
-            / 1e6
+            runs: bytes_per_device(program.compile(program.shapes(1, runs, many.images))) / 1e6
             for runs in BLOCKS
         }
 
@@ -202,20 +209,24 @@ def say(text: str) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = flags.Parser(__doc__ or "")
     parser.add_argument("--rounds", type=int, default=9, metavar="N", help="(default: 9)")
-    parser.add_argument("--data", default="synthetic", metavar="NAME|PATH",
-                        help="as run_jax.py takes it (default: synthetic)")  # fmt: skip
+    parser.add_argument(
+        "--data",
+        default="synthetic",
+        metavar="NAME|PATH",
+        help="as run_jax.py takes it (default: synthetic)",
+    )
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where TFDS keeps its data")
     parser.add_argument("--json", action="store_true", help="all numbers, as JSON")
     values = parser.parse_args(arguments)
     if values.rounds < 1:
-        flags.fail(f"--rounds {values.rounds} must be at least 1", flags.INPUT)
-    with flags.one_line_errors("nothing is timed"):
+        exit_status.fail(f"--rounds {values.rounds} must be at least 1", exit_status.INPUT)
+    with exit_status.one_line_errors("nothing is timed"):
         run_all(values)
 
 
 def run_all(values: argparse.Namespace) -> None:
     say("loading the data and compiling")
-    dataset = data.load(values.data, values.data_dir)
+    dataset = load_data(values.data, values.data_dir)
     run = Run(Experiment(epochs=values.rounds + 1), dataset)
     makers = {
         OURS: whole_run,
@@ -243,37 +254,45 @@ def run_all(values: argparse.Namespace) -> None:
     seconds, memory = first_epoch(arguments)
     say("the device's rate for a large product, and the memory of blocks")
     result = {
-        "device": devices.describe(), "milliseconds_per_step": medians,
+        "device": describe_devices(),
+        "milliseconds_per_step": medians,
         "ratio_to_best_products": medians[OURS] / best,
         "times_faster_than": {
             name: medians[name] / medians[OURS] for name in TORCH if name in medians
         },
-        "seconds_to_first_epoch": seconds, "peak_gigabytes": memory,
+        "seconds_to_first_epoch": seconds,
+        "peak_gigabytes": memory,
         "sweep": {
             "cost_of_a_run": medians[SWEEP] / medians[OURS],
-            "seconds_for_1000_runs_of_20_epochs": medians[SWEEP] / 1000 * 1000 * 20
+            "seconds_for_1000_runs_of_20_epochs": medians[SWEEP]
+            / 1000
+            * 1000
+            * 20
             * run.start.steps_per_epoch,
             "share_of_matrix_rate": flop / (medians[SWEEP] / 1000) / matrix_rate(),
             "megabytes_by_runs": memory_by_block(many),
         },
-    }  # fmt: skip
+    }
     print(json.dumps(result, indent=2) if values.json else table(result, times))
 
 
 def table(result: dict, times: dict[str, list[float]]) -> str:
+    first_epoch = result["seconds_to_first_epoch"]
     lines = [f"{result['device']}; median of {len(next(iter(times.values())))} alternating rounds"]
     lines += [
         f"  {name:42} {median:6.2f} ms per step  ({min(times[name]):.2f} to {max(times[name]):.2f})"
         for name, median in result["milliseconds_per_step"].items()
     ]
-    return "\n".join([
-        *lines,
-        *faster(result["times_faster_than"]),
-        f"run / best bare products: {result['ratio_to_best_products']:.2f}",
-        f"command to first finished epoch, warm caches: {result['seconds_to_first_epoch']:.1f} s",
-        f"peak memory of a run: {result['peak_gigabytes']:.2f} GB",
-        *of_many(result["sweep"]),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            *lines,
+            *faster(result["times_faster_than"]),
+            f"run / best bare products: {result['ratio_to_best_products']:.2f}",
+            f"command to first finished epoch, warm caches: {first_epoch:.1f} s",
+            f"peak memory of a run: {result['peak_gigabytes']:.2f} GB",
+            *of_many(result["sweep"]),
+        ]
+    )
 
 
 def of_many(found: dict) -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from jaxmlp import data
+from jaxmlp.data.dataset import load_data
 from jaxmlp.experiment import Experiment
 from torchref.data import import_torchvision, transform
 from torchref.model import MLP
@@ -31,9 +31,12 @@ def sgd(model: MLP, **options) -> torch.optim.SGD:
     asked = Experiment()
     assert asked.momentum is not None
     return torch.optim.SGD(
-        model.parameters(), lr=asked.per_layer("learning_rate")[0], momentum=asked.momentum,
-        weight_decay=asked.per_layer("weight_decay")[0], **options,
-    )  # fmt: skip
+        model.parameters(),
+        lr=asked.per_layer("learning_rate")[0],
+        momentum=asked.momentum,
+        weight_decay=asked.per_layer("weight_decay")[0],
+        **options,
+    )
 
 
 def epoch(train: Batches, test: Batches, compiled: bool = False, **options) -> Contender:
@@ -103,7 +106,7 @@ def main() -> None:
     values = parser.parse_args()
     warnings.filterwarnings("ignore", "This DataLoader will create 4 worker processes")
     logging.getLogger("torch").setLevel(logging.ERROR)
-    dataset, batch = data.load(values.data, values.data_dir), Experiment().batch_size
+    dataset, batch = load_data(values.data, values.data_dir), Experiment().batch_size
     train = (dataset.train_images, dataset.train_labels, batch, True)
     test = (dataset.test_images, dataset.test_labels, 2 * batch, False)
     memory = in_memory(*train), in_memory(*test)

@@ -1,66 +1,6 @@
-"""Trains one network and leaves a record: `python scripts/run_jax.py --input-scale 255`."""
-
-import argparse
 import sys
-from contextlib import AbstractContextManager
-from typing import Any
 
-from jaxmlp import flags, job
-from jaxmlp.data import Dataset
-from jaxmlp.experiment import Experiment
-
-DESCRIPTION = (
-    "Train the question's MLP on CIFAR-10, as one compiled JAX program, and say what happened."
-)
-
-
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")  # whose versions the record holds
-
-
-def add_flags(parser: flags.Parser) -> None:
-    flags.add_forecast_flag(parser)
-    flags.add_checkpoint_flags(parser)
-    flags.add_data_parallel_flag(parser)
-
-
-def device(values: argparse.Namespace) -> str:
-    from jaxmlp import devices
-
-    devices.use_compilation_cache()
-    return devices.describe(values.data_parallel)
-
-
-def trainer(values: argparse.Namespace, experiment: Experiment, dataset: Dataset) -> job.Trainer:
-    from jaxmlp.train import Run
-
-    return Run(experiment, dataset, values.data_parallel)
-
-
-def forecast(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
-    from jaxmlp.forecast import forecast
-
-    return forecast(experiment, dataset).to_json()
-
-
-def checkpoints(
-    values: argparse.Namespace, experiment: Experiment, dataset: Dataset, warn: job.Warn
-) -> AbstractContextManager[job.Checkpoints]:
-    from jaxmlp import record
-    from jaxmlp.checkpoint import Checkpoints, identity, state_size
-
-    run = identity(experiment, dataset, record.environment(device(values), PACKAGES))
-    size = state_size(experiment, dataset)
-    return Checkpoints(values.checkpoint, values.checkpoint_every or 1, run, warn, size)
-
-
-JAX = job.Framework(
-    "jax", PACKAGES, device, trainer, job.load, forecast, checkpoints, add_flags
-)  # fmt: skip
-
-
-def main(arguments: list[str] | None = None) -> None:
-    job.main(DESCRIPTION, JAX, arguments)
-
+from jaxmlp.commands.run import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from jaxmlp import flags
+from jaxmlp.commands import exit_status, flags
 
 SPLITS = ((1, 1), (1, 2), (1, 4), (1, 8), (2, 1), (2, 2), (4, 1), (4, 2))  # processes, devices each
 THREADS = str(max(devices for _, devices in SPLITS))
@@ -36,13 +36,18 @@ def sweep(processes: int, devices: int, out: Path, arguments: list[str]) -> dict
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
     environment = {
-        **os.environ, "JAX_PLATFORMS": "cpu", "PJRT_NPROC": THREADS,
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "PJRT_NPROC": THREADS,
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-    }  # fmt: skip
+    }
     jobs = []
     for index in range(processes):
-        together = ["--coordinator", address, "--processes", str(processes),
-                    "--process-id", str(index)] if processes > 1 else []  # fmt: skip
+        together = (
+            ["--coordinator", address, "--processes", str(processes), "--process-id", str(index)]
+            if processes > 1
+            else []
+        )
         jobs.append(
             subprocess.Popen(
                 [sys.executable, str(script), "--out", str(out), *arguments, *together],
@@ -66,17 +71,27 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--train-size", type=int, default=2500, help="images (default: 2500)")
     parser.add_argument("--epochs", type=int, default=2, help="(default: 2)")
     values = parser.parse_args(arguments)
-    with flags.one_line_errors("nothing more is timed"):
+    with exit_status.one_line_errors("nothing more is timed"):
         run(values)
 
 
 def run(values: argparse.Namespace) -> None:
-    common = ["--data", values.data, "--train-size", str(values.train_size),
-              "--epochs", str(values.epochs), "--no-forecast"]  # fmt: skip
+    common = [
+        "--data",
+        values.data,
+        "--train-size",
+        str(values.train_size),
+        "--epochs",
+        str(values.epochs),
+        "--no-forecast",
+    ]
     if values.data_dir:
         common += ["--data-dir", str(values.data_dir)]
-    print("| processes | devices each | " + " | ".join(
-        f"{runs} runs: s per run | start, s" for runs in values.runs) + " |")  # fmt: skip
+    print(
+        "| processes | devices each | "
+        + " | ".join(f"{runs} runs: s per run | start, s" for runs in values.runs)
+        + " |"
+    )
     print("|---|---|" + "---|---|" * len(values.runs))
     times: dict[tuple[int, int, int], list[dict[str, float]]] = {}
     first: dict[int, Any] = {}
@@ -95,8 +110,10 @@ def run(values: argparse.Namespace) -> None:
         cells = []
         for runs in values.runs:
             own = times[processes, devices, runs]
-            cells += [f"{statistics.median(one['train_seconds'] for one in own) / runs:.3f}",
-                      f"{statistics.median(one['setup_seconds'] for one in own):.1f}"]  # fmt: skip
+            cells += [
+                f"{statistics.median(one['train_seconds'] for one in own) / runs:.3f}",
+                f"{statistics.median(one['setup_seconds'] for one in own):.1f}",
+            ]
         print(f"| {processes} | {devices} | " + " | ".join(cells) + " |")
     print("\nAll tables are equal.")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxmlp import data_files
+from jaxmlp.data import files as data_files
 
 
 def archive(leave_out: str = "", spoil: str = "") -> tuple[bytes, dict[str, np.ndarray]]:

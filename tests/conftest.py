@@ -47,9 +47,9 @@ def tiny_npz(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tiny_dataset(tiny_npz: Path):
-    from jaxmlp import data
+    from jaxmlp.data.dataset import load_data
 
-    return data.load(str(tiny_npz))
+    return load_data(str(tiny_npz))
 
 
 @pytest.fixture(scope="session")
@@ -86,8 +86,11 @@ def start(script, tmp_path, tiny_npz) -> Callable[..., subprocess.Popen]:
     def run(*arguments: str, epoch: int = 1) -> subprocess.Popen:
         process = subprocess.Popen(
             [sys.executable, "-u", script.__file__, "--data", "tiny.npz", *arguments],
-            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("epoch") and int(line.split()[1].split("/")[0]) >= epoch:

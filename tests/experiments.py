@@ -25,15 +25,20 @@ def experiments(draw: st.DrawFn, optimizers=tuple(OPTIMIZER_DEFAULTS)):
     if "eps" in default:
         settings["eps"] = per_layer(1e-6)
     if bias and draw(st.booleans()):
-        settings |= {f"bias_{name}": per_layer(values[0]) for name, values in settings.items()
-                     if values[0]}  # fmt: skip
+        settings |= {
+            f"bias_{name}": per_layer(values[0]) for name, values in settings.items() if values[0]
+        }
     momentum = draw(st.sampled_from([0.0, 0.9]))
     if "momentum" in default:
         settings["momentum"] = momentum
     return Experiment(
-        hidden=hidden, bias=bias, optimizer=optimizer, input_scale=10 ** draw(DECADE),
-        nesterov=optimizer == "sgd" and momentum > 0 and draw(st.booleans()), **settings,
-    )  # fmt: skip
+        hidden=hidden,
+        bias=bias,
+        optimizer=optimizer,
+        input_scale=10 ** draw(DECADE),
+        nesterov=optimizer == "sgd" and momentum > 0 and draw(st.booleans()),
+        **settings,
+    )
 
 
 def factors(experiment: Experiment, exponents: st.SearchStrategy[float]) -> st.SearchStrategy:

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from jaxmlp import array_cache
-from jaxmlp.array_cache import DamagedEntryError, discard, load, store
+from jaxmlp.data import array_cache
+from jaxmlp.data.array_cache import DamagedEntryError, discard, load, store
 
 REPOSITORY = Path(__file__).parents[1]
 NAME = f"x-v{array_cache.SCHEMA}-0123456789abcdef"

@@ -2,11 +2,11 @@
 
 import random
 
-import calibrate
 import pytest
 
-from jaxmlp import sealed
+from jaxmlp.commands import calibrate
 from jaxmlp.experiment import Experiment
+from jaxmlp.record import sealed
 
 MEASURED = {
     "features": {name: 1.5 for names in calibrate.MODELS.values() for name in names},

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import certify as command
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,9 +9,11 @@ from experiments import experiments, factors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaxmlp import certificate, rescaling
+from jaxmlp.commands import certify as command
 from jaxmlp.experiment import Experiment
-from jaxmlp.rescaling import Rule, transport
+from jaxmlp.law.rules import RULES, Rule
+from jaxmlp.law.transport import SCHEMES, transport
+from jaxmlp.train import certificate
 
 OPTIMIZERS: dict[str, dict] = {
     "sgd": {},
@@ -37,9 +38,17 @@ def experiment(name: str, hidden=(5, 6), bias=True, **more) -> Experiment:
     rate = rates.get(chosen.get("optimizer", "sgd"), 3e-3)
     eps = {} if chosen.get("optimizer", "sgd") in ("sgd", "lion") else {"eps": (1e-3,)}
     return Experiment(
-        hidden=hidden, bias=bias, batch_size=4, epochs=3, learning_rate=(rate,),
-        weight_decay=(0.1,), preprocessing="center", **eps, **chosen, **more,
-    )  # fmt: skip
+        hidden=hidden,
+        bias=bias,
+        batch_size=4,
+        epochs=3,
+        learning_rate=(rate,),
+        weight_decay=(0.1,),
+        preprocessing="center",
+        **eps,
+        **chosen,
+        **more,
+    )
 
 
 def certify(framework: str, one: Experiment, other: Experiment, dataset) -> certificate.Certificate:
@@ -51,7 +60,7 @@ def certify(framework: str, one: Experiment, other: Experiment, dataset) -> cert
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_at_a_power_of_two_both_schemes_give_every_bit(framework, name, precision, tiny_dataset):
     original = experiment(name, precision=precision)
-    for scheme in rescaling.SCHEMES:
+    for scheme in SCHEMES:
         moved = transport(original, 64.0, scheme=scheme)
         found = certify(framework, original, moved, tiny_dataset)
         assert found.identical, (scheme, found)
@@ -64,13 +73,14 @@ def test_at_a_power_of_two_both_schemes_give_every_bit(framework, name, precisio
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_at_any_depth_with_and_without_biases(framework, hidden, bias, tiny_dataset):
     original = experiment("sgd", hidden, bias)
-    for scheme in rescaling.SCHEMES:
+    for scheme in SCHEMES:
         moved = transport(original, 4.0 ** len(original.per_layer("gamma")), scheme=scheme)
         assert certify(framework, original, moved, tiny_dataset).identical
 
 
-@settings(max_examples=10, deadline=None,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_any_factors_and_optimizers(tiny_dataset, data):
     original = dataclasses.replace(data.draw(experiments()), batch_size=4, epochs=1)
@@ -103,7 +113,7 @@ WRONG = {  # each off by one power
 def test_a_wrong_power_is_noticed(name, tiny_dataset, monkeypatch):
     original = experiment(name)
     for wrong in WRONG[name]:
-        monkeypatch.setitem(rescaling.RULES, name, wrong)
+        monkeypatch.setitem(RULES, name, wrong)
         for framework in FRAMEWORKS:
             moved = transport(original, 64.0, scheme="first-layer")
             found = certify(framework, original, moved, tiny_dataset)
@@ -114,7 +124,7 @@ def test_a_wrong_power_is_noticed(name, tiny_dataset, monkeypatch):
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_at_255_they_part_by_rounding(framework, tiny_dataset):
     original = experiment("sgd", precision="float64")
-    for scheme in rescaling.SCHEMES:
+    for scheme in SCHEMES:
         found = certify(
             framework, original, transport(original, 255.0, scheme=scheme), tiny_dataset
         )
@@ -142,8 +152,8 @@ def test_an_overflow_ends_the_identity_and_is_reported(tiny_dataset):
 
 
 FADING = Experiment(  # halves a weight without gradient at every step
-    hidden=(5,), batch_size=4, momentum=0.0, learning_rate=(0.5,), weight_decay=(1.0,), epochs=40,
-)  # fmt: skip
+    hidden=(5,), batch_size=4, momentum=0.0, learning_rate=(0.5,), weight_decay=(1.0,), epochs=40
+)
 
 
 def with_a_black_pixel(dataset):
@@ -186,9 +196,15 @@ def test_underflow_hides_no_fault_in_a_weight_of_normal_size(tiny_dataset):
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_fault_among_tiny_weights_is_noticed_by_the_losses(framework, tiny_dataset):
     tiny = Experiment(
-        hidden=(), optimizer="lion", batch_size=4, epochs=1, input_scale=1e34, init_scale=(1e-34,),
-        learning_rate=(1e-35,), weight_decay=(1e34,),
-    )  # fmt: skip
+        hidden=(),
+        optimizer="lion",
+        batch_size=4,
+        epochs=1,
+        input_scale=1e34,
+        init_scale=(1e-34,),
+        learning_rate=(1e-35,),
+        weight_decay=(1e34,),
+    )
     wrong = dataclasses.replace(tiny, weight_decay=(2e34,))
     found = certify(framework, tiny, wrong, tiny_dataset)
     assert found.weight_step is None

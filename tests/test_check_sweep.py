@@ -1,10 +1,10 @@
 """scripts/check_sweep.py: a sweep's runs beside themselves alone."""
 
-import check_sweep
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import sweep
+
+from jaxmlp.commands import check_sweep, sweep
 
 FLAGS = [
     "--hidden",
@@ -44,7 +44,7 @@ def test_the_tables_of_a_finished_sweep(tiny_npz, tmp_path, capsys, monkeypatch)
     assert "1 of 1 run: every epoch" in capsys.readouterr().out
     assert before == {path.name: path.read_bytes() for path in out.iterdir()}
     # A table that was written with another accuracy, checksums and all:
-    from jaxmlp import sealed, sweep_files
+    from jaxmlp.record import sealed, sweep_files
 
     curves = pq.read_table(out / "curves.parquet")
     better = curves.set_column(

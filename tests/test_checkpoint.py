@@ -13,7 +13,12 @@ import numpy as np
 import pytest
 from conftest import arrays
 
-from jaxmlp import checkpoint_directory, record, run_directory, train
+from jaxmlp.record import directory as run_directory
+from jaxmlp.record import metrics
+from jaxmlp.record import run_record as record
+from jaxmlp.record import saved as saved_record
+from jaxmlp.train import checkpoint_directory
+from jaxmlp.train.run import Run
 
 FAST = ("--hidden", "5", "6", "--batch-size", "8", "--epochs", "5", "--no-forecast")
 KEPT = (*FAST, "--out", "resumed", "--checkpoint", "ck")
@@ -30,7 +35,7 @@ KINDS = {  # flags, --checkpoint-every: 2 does not divide the third epoch, after
 
 def assert_same(whole: Path, resumed: Path) -> None:
     """The records are one but for times."""
-    (first, *_), (second, *_) = record.load(whole), record.load(resumed)
+    (first, *_), (second, *_) = saved_record.load(whole), saved_record.load(resumed)
     assert first.pop("timings").keys() == second.pop("timings").keys()
     assert first == second
     for name in ("steps.npz", "params.npz"):
@@ -42,15 +47,15 @@ def stopped(command, monkeypatch) -> Callable:
     """Runs the command, which gets a signal after its third epoch."""
 
     def run(*arguments: str, number: int = signal.SIGTERM):
-        row = train.Run.row
+        row = Run.row
 
-        def signalling(trainer: train.Run, epoch: int, result: train.EpochResult):
+        def signalling(trainer: Run, epoch: int, result: metrics.EpochResult):
             if epoch == 3:
                 os.kill(os.getpid(), number)
             return row(trainer, epoch, result)
 
         with monkeypatch.context() as patched:
-            patched.setattr(train.Run, "row", signalling)
+            patched.setattr(Run, "row", signalling)
             return command(*arguments)
 
     return run
@@ -74,8 +79,9 @@ def test_a_resumed_run_leaves_the_record_of_an_uninterrupted_one(command, stoppe
     assert (status, err) == (0, "")
     assert "resumed after epoch 3 of 5" in out
     assert [line[:9] for line in out.splitlines() if line.startswith("epoch")] == [
-        "epoch 4/5", "epoch 5/5",
-    ]  # fmt: skip
+        "epoch 4/5",
+        "epoch 5/5",
+    ]
     assert_same(tmp_path / "whole", tmp_path / "resumed")
     assert names(tmp_path) == ["resumed", "tiny.npz", "whole"]
 
@@ -86,7 +92,7 @@ def test_ctrl_c_leaves_a_record_and_the_same_command_finishes_it(command, stoppe
     status, out, err = stopped(*resumable, number=signal.SIGINT)
     assert (status, err) == (130, "")
     assert "checkpoint: ck; the same command goes on" in out
-    assert not record.load(tmp_path / "resumed")[0]["finished"]
+    assert not saved_record.load(tmp_path / "resumed")[0]["finished"]
     assert names(tmp_path / "ck") == ["3"]
     assert command(*resumable)[0] == 0
     assert_same(tmp_path / "whole", tmp_path / "resumed")
@@ -157,12 +163,16 @@ def test_another_runs_checkpoint_is_refused_with_what_differs(
         return {**made, "device": "abacus", "versions": {**made["versions"], "optax": "99"}}
 
     for flags, data, versions, words in (
-        (("--seed", "1", "--learning-rate", "1", "2", "3"), "tiny.npz", environment,
-         "learning_rate 0.02 there and 1.0 2.0 3.0 here, seed 0 there and 1 here"),
+        (
+            ("--seed", "1", "--learning-rate", "1", "2", "3"),
+            "tiny.npz",
+            environment,
+            "learning_rate 0.02 there and 1.0 2.0 3.0 here, seed 0 there and 1 here",
+        ),
         (("--bias",), "tiny.npz", environment, "bias False there and True here"),
         ((), "other.npz", environment, "data tiny "),
         ((), "tiny.npz", newer, "device cpu there and abacus here, optax"),
-    ):  # fmt: skip
+    ):
         monkeypatch.setattr(record, "environment", versions)
         status, _, err = command(*KEPT, *flags, data=data)
         assert (status, err.count("\n")) == (2, 1)
@@ -238,11 +248,21 @@ def test_a_checkpoint_under_another_epochs_name_is_damaged(command, stopped, tmp
     )
 
 
-@pytest.mark.parametrize("foreign", ["probe", "2024/photo.jpg", "2024/", "3/notes.txt",
-                                     "3/state/notes.txt", "7", "4.txt",
-                                     "6.orbax-checkpoint-tmp-mine/notes.txt",
-                                     "6.orbax-checkpoint-tmp/notes.txt",
-                                     "6.orbax-checkpoint-tmp-mine/"])  # fmt: skip
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        "probe",
+        "2024/photo.jpg",
+        "2024/",
+        "3/notes.txt",
+        "3/state/notes.txt",
+        "7",
+        "4.txt",
+        "6.orbax-checkpoint-tmp-mine/notes.txt",
+        "6.orbax-checkpoint-tmp/notes.txt",
+        "6.orbax-checkpoint-tmp-mine/",
+    ],
+)
 def test_what_is_not_ours_in_a_checkpoints_directory_is_refused_and_stays(
     command, stopped, tmp_path, foreign
 ):
@@ -265,14 +285,14 @@ def test_what_is_not_ours_in_a_checkpoints_directory_is_refused_and_stays(
 def test_a_folder_in_the_checkpoints_directory_stays_even_if_it_comes_while_training(
     command, tmp_path, monkeypatch
 ):
-    row = train.Run.row
+    row = Run.row
 
-    def storing(trainer: train.Run, epoch: int, result: train.EpochResult):
+    def storing(trainer: Run, epoch: int, result: metrics.EpochResult):
         (tmp_path / "ck" / "2024").mkdir(exist_ok=True)
         (tmp_path / "ck" / "2024" / "photo.jpg").write_text("precious")
         return row(trainer, epoch, result)
 
-    monkeypatch.setattr(train.Run, "row", storing)
+    monkeypatch.setattr(Run, "row", storing)
     command(*KEPT)
     assert (tmp_path / "ck" / "2024" / "photo.jpg").read_text() == "precious"
 
@@ -439,7 +459,7 @@ def test_a_checkpoint_that_cannot_be_saved_is_one_line(command, tmp_path, monkey
 def test_a_command_that_has_finished_says_so_and_leaves_no_checkpoint(
     command, tmp_path, monkeypatch
 ):
-    from jaxmlp.checkpoint import Checkpoints
+    from jaxmlp.train.checkpoint import Checkpoints
 
     with monkeypatch.context() as patched:  # killed between the record and this
         patched.setattr(Checkpoints, "discard", lambda self: None)
@@ -464,7 +484,7 @@ def test_the_record_that_is_there_is_printed_where_it_was_asked_for(command, tmp
 
 def test_another_frameworks_record_is_not_this_runs(command, stopped, tmp_path):
     pytest.importorskip("torch")
-    import run_torch
+    from jaxmlp.commands import run_torch
 
     run_torch.main([*FAST[:-1], "--data", "tiny.npz", "--out", "resumed"])
     assert stopped(*KEPT[:-3], "other", *KEPT[-2:])[0] == 75

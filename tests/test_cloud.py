@@ -86,8 +86,10 @@ def test_the_setup_installs_extras_that_there_are(name, device):
 
 def test_the_processes_of_a_slice_find_each_other_and_nowhere_else_are_there_any():
     assert {name: "--distributed" in command(read(name)) for name in TASKS} == {
-        "gpu": False, "tpu": False, "tpu_pod": True,
-    }  # fmt: skip
+        "gpu": False,
+        "tpu": False,
+        "tpu_pod": True,
+    }
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -107,9 +109,11 @@ def test_sweep_understands_no_other_command():
 def test_skypilot_takes_the_task(name, kind, tmp_path):
     path = ROOT / "cloud" / f"{name}.yaml"
     said = subprocess.run(
-        [sys.executable, "-c", SKYPILOT, str(path)], env={**os.environ, "HOME": str(tmp_path)},
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", SKYPILOT, str(path)],
+        env={**os.environ, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
     assert said.returncode == 0, said.stderr
     assert said.stdout.splitlines()[-2:] == [
         f"{read(name)['name']} 1 True {{'{kind}': 1}}",

@@ -2,14 +2,13 @@
 
 import importlib.util
 import json
-import os
 import re
 import subprocess
 import sys
 
-import compile_tpu
 import pytest
 
+from jaxmlp.commands import compile_tpu
 from jaxmlp.experiment import Experiment
 
 needs_libtpu = pytest.mark.skipif(
@@ -114,25 +113,24 @@ def test_a_topology_that_is_none_is_one_line():
 def test_pixels_keep_both_products_on_tpu():
     """ToTensor's division: the compiler must not fold pixel·high + pixel·low into one product."""
     code = """
-import compile_tpu
+from jaxmlp.commands import compile_tpu
 from jaxmlp.experiment import Experiment
 _, there = compile_tpu.topology("v5e:2x2")
 shape = compile_tpu.Shape(train=1000, test=1000)
 experiment = Experiment(hidden=(16,), precision="bfloat16")
 print(compile_tpu.compiled("run", experiment, shape, there, 1, 1).as_text())
 """
-    said = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(compile_tpu.__file__).rpartition("/")[0]},
-    )  # fmt: skip
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert said.returncode == 0, said.stderr
     pixels = [
-        body for body in re.split(r"\n\}", said.stdout)
+        body
+        for body in re.split(r"\n\}", said.stdout)
         if re.search(r"= f32\[(?:1,)?(?:250|500),3072\]\S* convert\(", body)
-    ]  # fmt: skip
+    ]
     assert len(pixels) >= 2  # training and evaluation
     for body in pixels:
-        kinds = re.findall(r"= f32\[(?:1,)?(?:250|500),3072\]\S* (multiply|add|reduce-precision)\(",
-                           body)  # fmt: skip
+        kinds = re.findall(
+            r"= f32\[(?:1,)?(?:250|500),3072\]\S* (multiply|add|reduce-precision)\(", body
+        )
         assert kinds.count("multiply") >= 2
         assert kinds.count("add") >= 1

@@ -9,11 +9,22 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from jaxmlp import curvature, devices, rescaling, train
+from jaxmlp.device.precision import precision
 from jaxmlp.experiment import Experiment
+from jaxmlp.forecast import curvature
+from jaxmlp.forecast.models import Sharpness
+from jaxmlp.law.transport import transport
+from jaxmlp.train.run import prepare
+from jaxmlp.train.step import static_part
 
-SMALL = Experiment(hidden=(5, 6), batch_size=4, preprocessing="center", precision="float64",
-                   input_scale=3.0, learning_rate=(0.1, 0.02, 0.3))  # fmt: skip
+SMALL = Experiment(
+    hidden=(5, 6),
+    batch_size=4,
+    preprocessing="center",
+    precision="float64",
+    input_scale=3.0,
+    learning_rate=(0.1, 0.02, 0.3),
+)
 OPTIMIZERS: dict[str, dict] = {
     "sgd": {"learning_rate": (0.1, 0.02, 0.3)},
     "adam": {"optimizer": "adam", "eps": (1e-3,)},
@@ -23,31 +34,37 @@ OPTIMIZERS: dict[str, dict] = {
 }
 
 
-def of(experiment: Experiment, dataset, tolerance: float = 1e-12) -> curvature.Sharpness:
-    ready = train.start(experiment, dataset)
+def of(experiment: Experiment, dataset, tolerance: float = 1e-12) -> Sharpness:
+    ready = prepare(experiment, dataset)
     return curvature.sharpness(experiment, ready, next(ready.order), tolerance)
 
 
 def dense(experiment: Experiment, dataset) -> float:
     """λmax(D^½ H D^½) by writing everything down: H of the mean loss, D from its definition."""
-    ready = train.start(experiment, dataset)
+    ready = prepare(experiment, dataset)
     batches = next(ready.order)
-    with devices.precision(experiment):
+    with precision(experiment):
         flat, unravel = ravel_pytree(ready.state.params)
-        loss = curvature._loss(train.program(experiment), ready.widths, ready.hyper, ready.images)
+        loss = curvature._loss(static_part(experiment), ready.widths, ready.hyper, ready.images)
         hessian = jax.hessian(lambda v: loss(unravel(v), batches.ravel()))(flat)
         grads = np.stack(
             [ravel_pytree(jax.grad(loss)(ready.state.params, batch))[0] for batch in batches]
         )
         rms = np.sqrt((grads**2).mean(axis=0))
         rates, eps = (
-            np.asarray(ravel_pytree([
-                {name: jnp.full_like(w, getattr(ready.hyper.rates[name], what)[i])
-                 for name, w in layer.items()}
-                for i, layer in enumerate(ready.state.params)
-            ])[0])
+            np.asarray(
+                ravel_pytree(
+                    [
+                        {
+                            name: jnp.full_like(w, getattr(ready.hyper.rates[name], what)[i])
+                            for name, w in layer.items()
+                        }
+                        for i, layer in enumerate(ready.state.params)
+                    ]
+                )[0]
+            )
             for what in ("learning_rate", "eps")
-        )  # fmt: skip
+        )
     with np.errstate(divide="ignore"):
         factor = {
             "sgd": np.ones_like(rms),
@@ -64,8 +81,9 @@ def dense(experiment: Experiment, dataset) -> float:
 @pytest.mark.parametrize("bias", [False, True])
 def test_it_is_the_largest_eigenvalue_of_the_dense_matrix(name, bias, tiny_dataset):
     experiment = Experiment(**{**_plain(SMALL), **OPTIMIZERS[name], "bias": bias})
-    assert of(experiment, tiny_dataset).value == pytest.approx(dense(experiment, tiny_dataset),
-                                                               rel=1e-6)  # fmt: skip
+    assert of(experiment, tiny_dataset).value == pytest.approx(
+        dense(experiment, tiny_dataset), rel=1e-6
+    )
 
 
 def _plain(experiment: Experiment) -> dict:
@@ -77,9 +95,9 @@ def _plain(experiment: Experiment) -> dict:
 def test_it_belongs_to_the_run_whatever_the_input_scale(name, tiny_dataset):
     experiment = Experiment(**{**_plain(SMALL), **OPTIMIZERS[name], "bias": True})
     for moved in (
-        rescaling.transport(experiment, 255.0),
-        rescaling.transport(experiment, 0.1, scheme="first-layer"),
-        rescaling.transport(experiment, factors=[2.0, 0.3, 5.0]),
+        transport(experiment, 255.0),
+        transport(experiment, 0.1, scheme="first-layer"),
+        transport(experiment, factors=[2.0, 0.3, 5.0]),
     ):
         assert of(moved, tiny_dataset).value == pytest.approx(
             of(experiment, tiny_dataset).value, rel=1e-9
@@ -93,9 +111,12 @@ def test_it_is_proportional_to_the_rate_however_small_that_is(optimizer, tiny_da
     pixels = np.random.default_rng(0).integers(0, 256, (2, 48, 6, 5, 3), dtype=np.uint8)
     labels = np.arange(48, dtype=np.int32) % 7
     larger = dataclasses.replace(
-        tiny_dataset, train_images=pixels[0], train_labels=labels,
-        test_images=pixels[1], test_labels=labels,
-    )  # fmt: skip
+        tiny_dataset,
+        train_images=pixels[0],
+        train_labels=labels,
+        test_images=pixels[1],
+        test_labels=labels,
+    )
     asked = Experiment(optimizer=optimizer, batch_size=8)
     ratios = []
     for rate in (0.1, 1e-30, 1e-20, 1e-12, 1e-6, 1e-5, 10.0, 1e10):
@@ -126,11 +147,11 @@ def test_the_products_are_pytorchs(tiny_dataset):
 
     from torchref import model as reference
 
-    ready = train.start(SMALL, tiny_dataset)
+    ready = prepare(SMALL, tiny_dataset)
     batches = next(ready.order)
-    with devices.precision(SMALL):
+    with precision(SMALL):
         params = ready.state.params
-        static = train.program(SMALL)
+        static = static_part(SMALL)
         arguments = (static, ready.widths, params)
         root = curvature.root_rates(*arguments, ready.hyper, batches, ready.images)
         flat, unravel = ravel_pytree(params)
@@ -140,9 +161,13 @@ def test_the_products_are_pytorchs(tiny_dataset):
         )
         layers = jax.tree.map(np.asarray, (params, unravel(jnp.asarray(vector)), unravel(ours)))
         inputs = np.array(
-            curvature.preprocess(static, ready.images.train_images[batches.ravel()], ready.images,
-                                 ready.hyper.input_scale)
-        )  # fmt: skip
+            curvature.preprocess(
+                static,
+                ready.images.train_images[batches.ravel()],
+                ready.images,
+                ready.hyper.input_scale,
+            )
+        )
     net = reference.MLP(ready.widths, False, torch.float64)
     reference.set_weights(net, layers[0])
     labels = torch.from_numpy(np.array(tiny_dataset.train_labels)[batches.ravel()]).long()
@@ -207,11 +232,17 @@ def iterate(experiment: Experiment, curved: float) -> float:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"nesterov": True}, {"dampening": 0.3}, {"optimizer": "adam"}, {"optimizer": "lion"},
-     {"optimizer": "lion", "beta1": 0.5, "beta2": 0.7},
-     {"optimizer": "lion", "beta1": 0.9, "beta2": 0.5},
-     {"optimizer": "lion", "beta1": 0.9, "beta2": 0.8}],
-)  # fmt: skip
+    [
+        {},
+        {"nesterov": True},
+        {"dampening": 0.3},
+        {"optimizer": "adam"},
+        {"optimizer": "lion"},
+        {"optimizer": "lion", "beta1": 0.5, "beta2": 0.7},
+        {"optimizer": "lion", "beta1": 0.9, "beta2": 0.5},
+        {"optimizer": "lion", "beta1": 0.9, "beta2": 0.8},
+    ],
+)
 def test_below_the_limit_the_iteration_shrinks_above_it_grows(settings):
     experiment = Experiment(**settings)
     limit = curvature.stability_limit(experiment)
@@ -233,8 +264,9 @@ def test_where_nothing_learns_there_is_no_sharpness(tiny_dataset):
 def test_a_network_of_a_few_parameters_is_done_densely(tiny_dataset):
     first = {
         f"{split}_{kind}": getattr(tiny_dataset, f"{split}_{kind}")
-        for split in ("train", "test") for kind in ("images", "labels")
-    }  # fmt: skip
+        for split in ("train", "test")
+        for kind in ("images", "labels")
+    }
     first |= {name: array[:, :1, :1, :1] for name, array in first.items() if "images" in name}
     little = dataclasses.replace(tiny_dataset, **first)
     experiment = dataclasses.replace(SMALL, hidden=(), learning_rate=(0.1,))

@@ -21,8 +21,12 @@ import pytest
 from archive_format import write_archive
 from tfds_format import tfds_example, write_tfds
 
-from jaxmlp import array_cache, data_files, download, synthetic, tfds_cifar10
-from jaxmlp.data import STAND_IN, DataError, Dataset, first, load
+from jaxmlp.data import array_cache, download, synthetic
+from jaxmlp.data import files as data_files
+from jaxmlp.data import tfds as tfds_cifar10
+from jaxmlp.data.dataset import STAND_IN, DataError, Dataset
+from jaxmlp.data.dataset import first_images as first
+from jaxmlp.data.dataset import load_data as load
 
 HEIGHT, WIDTH = 4, 5
 REPOSITORY = Path(__file__).parents[1]
@@ -111,7 +115,7 @@ def npz(**changes) -> dict[str, Any]:
 
 def test_importing_it_loads_neither_jax_nor_tfds():
     code = (
-        "import sys, jaxmlp.data; "
+        "import sys, jaxmlp.data.dataset; "
         "print({'jax', 'tensorflow_datasets', 'tensorflow', 'PIL', 'torch'} & set(sys.modules))"
     )
     result = subprocess.run(
@@ -134,13 +138,16 @@ def test_tfds_examples_come_out_in_the_order_of_their_ids(tmp_path, warned):
 def test_reading_tfds_says_nothing_of_its_own_and_warns_of_nothing(tmp_path):
     write_tfds(tmp_path, arrays(1))
     code = (
-        "import sys, pathlib; from jaxmlp.data import load; "
+        "import sys, pathlib; from jaxmlp.data.dataset import load; "
         "load('cifar10', pathlib.Path(sys.argv[1]), warn=lambda message: None)"
     )
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, str(tmp_path)],
-        capture_output=True, text=True, check=True, cwd=REPOSITORY,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
+    )
     assert result.stdout + result.stderr == ""
 
 
@@ -705,8 +712,11 @@ def test_tfrecord_is_read_with_tensorflow(tmp_path, monkeypatch, warned):
     content = arrays(1)
     version = write_tfds(tmp_path, content)
     writer = REAL_TENSORFLOW().io.TFRecordWriter
-    splits = {"train-00000-of-00002": (3, 0), "train-00001-of-00002": (4, 1, 2),
-              "test-00000-of-00001": (2, 0, 1)}  # fmt: skip
+    splits = {
+        "train-00000-of-00002": (3, 0),
+        "train-00001-of-00002": (4, 1, 2),
+        "test-00000-of-00001": (2, 0, 1),
+    }
     for name, indices in splits.items():
         split, place = name.split("-", 1)
         with writer(str(version / f"cifar10-{split}.tfrecord-{place}")) as file:

@@ -14,9 +14,10 @@ import pytest
 from archive_format import archive
 from web_host import answers, dribbles, floods, hosting, serves
 
-from jaxmlp import data_files, download, exchange, synthetic
-from jaxmlp.data import load
-from jaxmlp.data_files import DataError
+from jaxmlp.data import download, exchange, synthetic
+from jaxmlp.data import files as data_files
+from jaxmlp.data.dataset import load_data as load
+from jaxmlp.errors import DataError
 
 REPOSITORY = Path(__file__).parents[1]
 CONTENT = np.random.default_rng(5).bytes(300_007)
@@ -339,10 +340,25 @@ def test_a_host_without_a_certificate_is_not_trusted(cache, monkeypatch, tmp_pat
     import ssl
 
     made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", tmp_path / "key",
-         "-out", tmp_path / "certificate", "-days", "2", "-subj", "/CN=127.0.0.1"],
-        capture_output=True, check=False,
-    )  # fmt: skip
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-keyout",
+            tmp_path / "key",
+            "-out",
+            tmp_path / "certificate",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=127.0.0.1",
+        ],
+        capture_output=True,
+        check=False,
+    )
     if made.returncode:
         pytest.skip("openssl makes no certificate here")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -133,9 +133,13 @@ def test_a_number_too_small_for_a_float_is_not_0():
 def test_json_gives_the_same_experiment_back(optimizer, hidden, input_scale, seed, bias, data):
     rates = st.tuples(*[st.floats(1e-30, 1)] * (len(hidden) + 1))
     asked = Experiment(
-        optimizer=optimizer, hidden=hidden, input_scale=input_scale, seed=seed, bias=bias,
+        optimizer=optimizer,
+        hidden=hidden,
+        input_scale=input_scale,
+        seed=seed,
+        bias=bias,
         learning_rate=data.draw(rates),
-    )  # fmt: skip
+    )
     again = Experiment.from_json(json.loads(json.dumps(asked.to_json())))
     assert again == asked
     assert again.sha256 == asked.sha256
@@ -182,7 +186,7 @@ def test_an_unknown_case_is_refused_with_the_known_ones():
 
 def test_importing_the_light_modules_loads_neither_jax_nor_tfds():
     code = (
-        "import sys, jaxmlp.experiment, jaxmlp.question, jaxmlp.torch_rng, jaxmlp.data;"
+        "import sys, jaxmlp.experiment, jaxmlp.question, jaxmlp.torch_rng, jaxmlp.data.dataset;"
         "print([m for m in ('jax', 'tensorflow_datasets', 'torch', 'flax') if m in sys.modules])"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -6,15 +6,20 @@ import shlex
 import subprocess
 import sys
 
-import calibrate
-import explain
 import numpy as np
 import pytest
-import run_jax
-import run_torch
 
-from jaxmlp import explanation, forecast, question, rescaling, train
+from jaxmlp import question
+from jaxmlp.commands import calibrate, explain, run_torch
+from jaxmlp.commands import run as run_jax
 from jaxmlp.experiment import Experiment
+from jaxmlp.forecast import rehearsal as forecast
+from jaxmlp.forecast.models import DIVERGES, FAILS, features
+from jaxmlp.law import explanation
+from jaxmlp.law.difference import difference, in_words
+from jaxmlp.law.transport import transport
+from jaxmlp.record import metrics, outcomes
+from jaxmlp.train.run import Run
 
 TINY = {"hidden": (5,), "batch_size": 4, "epochs": 6, "preprocessing": "center"}
 
@@ -22,7 +27,7 @@ TINY = {"hidden": (5,), "batch_size": 4, "epochs": 6, "preprocessing": "center"}
 def test_the_rehearsal_is_the_runs_own_beginning(tiny_dataset):
     experiment = Experiment(**TINY, learning_rate=(0.1,))
     found = forecast.forecast(experiment, tiny_dataset)
-    run = train.Run(experiment, tiny_dataset)
+    run = Run(experiment, tiny_dataset)
     steps = run.steps(list(run.epochs()))
     np.testing.assert_array_equal(found.loss.astype(np.float32), steps["loss"])
     np.testing.assert_array_equal(found.dead, steps["dead"])
@@ -41,7 +46,7 @@ def test_what_blows_up_is_foretold_and_what_trains_too(tiny_dataset):
 def test_the_verdict_belongs_to_the_run_whatever_the_input_scale(tiny_dataset):
     experiment = Experiment(**TINY, learning_rate=(0.3,), bias=True)
     one = forecast.forecast(experiment, tiny_dataset).to_json()
-    other = forecast.forecast(rescaling.transport(experiment, 256.0), tiny_dataset).to_json()
+    other = forecast.forecast(transport(experiment, 256.0), tiny_dataset).to_json()
     assert one.pop("course") == other.pop("course")
     assert one == pytest.approx(other, rel=1e-3)  # Lanczos starts in another direction
 
@@ -53,33 +58,31 @@ def test_a_run_without_finite_numbers_has_a_forecast(tiny_dataset):
 
 
 def known(**changes: float) -> dict[str, float]:
-    calm = forecast.features(
-        0.1, np.linspace(2.3, 1.9, 100), np.full((100, 1), 0.1), np.full(100, 0.3), 10
-    )
+    calm = features(0.1, np.linspace(2.3, 1.9, 100), np.full((100, 1), 0.1), np.full(100, 0.3), 10)
     return {**calm, **changes}
 
 
 def test_more_trouble_seen_means_more_trouble_foretold():
-    base = forecast.DIVERGES.probability(known())
+    base = DIVERGES.probability(known())
     for more in ({"sharpness": 3.0}, {"margin": 1.0, "passed": 1.0}, {"end": 2.0}):
-        assert forecast.DIVERGES.probability(known(**more)) > base
-    base = forecast.FAILS.probability(known())
+        assert DIVERGES.probability(known(**more)) > base
+    base = FAILS.probability(known())
     for more in ({"alive": -3.0}, {"accuracy": 0.0}, {"late": 2.0, "end": 3.0}):
-        assert forecast.FAILS.probability(known(**more)) > base
+        assert FAILS.probability(known(**more)) > base
 
 
 def test_a_layer_without_active_units_counts_as_diverged_though_the_loss_falls():
     falls = np.geomspace(50, 2.31, 100)
     alive, dead = (
-        forecast.features(9.0, falls, np.full((100, 1), share), np.full(100, 0.1), 10)
+        features(9.0, falls, np.full((100, 1), share), np.full(100, 0.1), 10)
         for share in (0.5, 1.0)
     )
-    assert forecast.DIVERGES.probability(dead) > 0.5 > forecast.DIVERGES.probability(alive)
+    assert DIVERGES.probability(dead) > 0.5 > DIVERGES.probability(alive)
 
 
 def test_features_stay_within_the_range_that_was_seen():
     loss = np.array([2.3, 1e20, np.inf, np.nan] * 25)
-    found = forecast.features(math.nan, loss, np.ones((100, 2)), np.zeros(100), 10)
+    found = features(math.nan, loss, np.ones((100, 2)), np.zeros(100), 10)
     assert all(math.isfinite(value) and abs(value) <= 6 for value in found.values())
     assert found["sharpness"] == 6
 
@@ -113,17 +116,18 @@ def test_the_fit_finds_the_probabilities_that_made_the_data():
 
 
 def test_confusions_are_counted():
-    text = calibrate.confusion("it", np.array([0.9, 0.9, 0.1, 0.1, 0.1]),
-                               np.array([True, False, True, False, False]))  # fmt: skip
+    text = calibrate.confusion(
+        "it", np.array([0.9, 0.9, 0.1, 0.1, 0.1]), np.array([True, False, True, False, False])
+    )
     assert "1 foretold and true, 1 missed, 1 false alarms, 2 rightly not" in text
     assert "balanced accuracy 58.3%" in text
 
 
-def ended(loss: list[float], correct: int, silent: int = 0) -> train.EpochResult:
+def ended(loss: list[float], correct: int, silent: int = 0) -> metrics.EpochResult:
     """An epoch; of 10 test images."""
-    steps = train.StepMetrics(np.array(loss, np.float32), *np.zeros((3, len(loss), 1)))
-    test = train.Evaluation(np.float32(loss[-1]), np.array(correct), *np.array([[0], [silent]]))
-    return train.EpochResult(steps, test, [], 0.0)
+    steps = metrics.StepMetrics(np.array(loss, np.float32), *np.zeros((3, len(loss), 1)))
+    test = metrics.Evaluation(np.float32(loss[-1]), np.array(correct), *np.array([[0], [silent]]))
+    return metrics.EpochResult(steps, test, [], 0.0)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +143,7 @@ def ended(loss: list[float], correct: int, silent: int = 0) -> train.EpochResult
     ],
 )
 def test_how_a_run_went(loss, counts, diverges, fails):
-    found = forecast.course(Experiment(hidden=(5,)), [ended(loss, **counts)], 10, 7)
+    found = outcomes.course(Experiment(hidden=(5,)), [ended(loss, **counts)], 10, 7)
     assert (found["diverges"], found["fails"]) == (diverges, fails)
 
 
@@ -149,8 +153,16 @@ def test_measurements_are_kept_and_not_repeated(tiny_npz, tmp_path, monkeypatch,
         return Experiment(hidden=(5,), batch_size=4, learning_rate=(rate,), epochs=2, seed=index)
 
     monkeypatch.setattr(calibrate, "random_experiment", tiny)
-    command = ["--family", "3", "--experiments", "10", "--data", str(tiny_npz),
-               "--out", str(tmp_path)]  # fmt: skip
+    command = [
+        "--family",
+        "3",
+        "--experiments",
+        "10",
+        "--data",
+        str(tiny_npz),
+        "--out",
+        str(tmp_path),
+    ]
     calibrate.main(command)
     first = capsys.readouterr().out
     assert "10 experiments of family 3" in first
@@ -164,7 +176,7 @@ def test_measurements_are_kept_and_not_repeated(tiny_npz, tmp_path, monkeypatch,
 
 
 def test_a_loss_that_reaches_0_has_features():
-    found = forecast.features(0.1, np.zeros(100), np.zeros((100, 1)), np.ones(100), 2)
+    found = features(0.1, np.zeros(100), np.zeros((100, 1)), np.ones(100), 2)
     assert all(math.isfinite(value) for value in found.values())
 
 
@@ -201,14 +213,14 @@ def test_explain_says_of_every_case_what_it_is(case, capsys):
         assert "What turns it" not in shown
         return
     experiment = Experiment(**question.settings(case))
-    words = rescaling.in_words(rescaling.difference(experiment, Experiment()), 2)
+    words = in_words(difference(experiment, Experiment()), 2)
     assert words in shown
     alone = {
         name: f"{name} alone impossible" in shown for name in ("learning rates", "initial scales")
     }
     assert alone["learning rates"]
     assert alone["initial scales"]
-    assert all(tried.reason[1:30] in shown for tried in explanation.ATTEMPTS.values())
+    assert all(tried.reason[1:30] in shown for tried in question.ATTEMPTS.values())
     assert "Why both layers seemed to need it" in shown
 
 
@@ -235,15 +247,16 @@ def test_what_is_missing_for_a_repair_is_told_in_words(capsys):
 
 def test_every_attempt_of_the_question_is_explained():
     cases = {case for case in question.CASES if not case.startswith(("baseline", "repair"))}
-    assert set(explanation.ATTEMPTS) == cases
+    assert set(question.ATTEMPTS) == cases
 
 
 def test_explain_needs_neither_jax_nor_data_without_a_forecast():
     code = (
-        "import sys, explain; explain.main(['--input-scale', '9', '--no-forecast']); "
+        "import sys; from jaxmlp.commands import explain\n"
+        "explain.main(['--input-scale', '9', '--no-forecast']); "
         "assert not {'jax', 'tensorflow_datasets', 'torch'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd="scripts", capture_output=True)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_a_record_is_explained_and_compared(tiny_npz, tmp_path, capsys):
@@ -251,11 +264,19 @@ def test_a_record_is_explained_and_compared(tiny_npz, tmp_path, capsys):
     run_jax.main([*flags, "--out", str(tmp_path / "plain")])
     run_torch.main([*flags, "--input-scale", "9", "--out", str(tmp_path / "scaled")])
     capsys.readouterr()
-    explain.main([str(tmp_path / "scaled"), "--data", str(tiny_npz), "--json",
-                  "--against", str(tmp_path / "plain")])  # fmt: skip
+    explain.main(
+        [
+            str(tmp_path / "scaled"),
+            "--data",
+            str(tiny_npz),
+            "--json",
+            "--against",
+            str(tmp_path / "plain"),
+        ]
+    )
     found = json.loads(capsys.readouterr().out)
     assert "effective learning rate 9 times too large" in found["identity"]
-    assert found["forecast"]["course"] in forecast.COURSES
+    assert found["forecast"]["course"] in outcomes.COURSES
     plain, scaled = (
         json.loads((tmp_path / name / "result.json").read_text()) for name in ("plain", "scaled")
     )
@@ -307,8 +328,21 @@ def test_other_runs_are_explained_too(flags, words, capsys):
 
 
 def test_networks_that_differ_are_not_compared(tiny_npz, tmp_path, capsys):
-    run_jax.main(["--data", str(tiny_npz), "--hidden", "5", "--batch-size", "4", "--epochs", "1",
-                  "--no-forecast", "--out", str(tmp_path / "five")])  # fmt: skip
+    run_jax.main(
+        [
+            "--data",
+            str(tiny_npz),
+            "--hidden",
+            "5",
+            "--batch-size",
+            "4",
+            "--epochs",
+            "1",
+            "--no-forecast",
+            "--out",
+            str(tmp_path / "five"),
+        ]
+    )
     capsys.readouterr()
     explain.main(["--no-forecast", "--against", str(tmp_path / "five"), "--hidden", "6"])
     shown = " ".join(capsys.readouterr().out.split())

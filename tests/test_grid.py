@@ -39,8 +39,10 @@ def test_one_layer_has_an_axis_of_its_own_whatever_the_order():
 
 def test_biases_stay_where_they_were_put():
     base = Experiment(bias=True)
-    for words in (["bias-learning-rate", "learning-rate.1"],
-                  ["learning-rate.1", "bias-learning-rate"]):  # fmt: skip
+    for words in (
+        ["bias-learning-rate", "learning-rate.1"],
+        ["learning-rate.1", "bias-learning-rate"],
+    ):
         values = {"bias-learning-rate": ["0.02"], "learning-rate.1": ["0.5"]}
         (found,) = grid.experiments(base, [axis(name, values[name]) for name in words])
         assert found.per_layer("learning_rate") == (0.5, 0.02)
@@ -48,12 +50,16 @@ def test_biases_stay_where_they_were_put():
 
 
 def test_zip_puts_values_side_by_side():
-    axes = [axis("input-scale", ["1", "255"]), axis("learning-rate", ["0.1", "0.2"]),
-            axis("weight-decay", ["0"])]  # fmt: skip
+    axes = [
+        axis("input-scale", ["1", "255"]),
+        axis("learning-rate", ["0.1", "0.2"]),
+        axis("weight-decay", ["0"]),
+    ]
     found = grid.experiments(BASE, axes, way="zip")
     assert [(e.input_scale, *e.learning_rate, *e.weight_decay) for e in found] == [
-        (1.0, 0.1, 0.0), (255.0, 0.2, 0.0),
-    ]  # fmt: skip
+        (1.0, 0.1, 0.0),
+        (255.0, 0.2, 0.0),
+    ]
 
 
 def test_nothing_swept_is_one_run():
@@ -97,13 +103,20 @@ BAD = [
     (lambda: grid.seeds(["0.5"]), "--seed 0.5: this is no value; give whole numbers"),
     (lambda: grid.seeds(["1..99999999999"]), "99,999,999,998 runs are more than"),
     (lambda: grid.seeds(["log:1:9:3"]), "--seed log:1:9:3: this is no value"),
-    (lambda: grid.experiments(BASE, [axis("learning-rate.3", ["1"])]),
-     "--learning-rate.3: the network has layers 1 to 2"),
+    (
+        lambda: grid.experiments(BASE, [axis("learning-rate.3", ["1"])]),
+        "--learning-rate.3: the network has layers 1 to 2",
+    ),
     (lambda: grid.experiments(BASE, [axis("eps.1", ["1"])]), "--eps.1 does not apply to"),
-    (lambda: grid.experiments(BASE, [axis("init-scale", ["1", "2"]),
-                                     axis("learning-rate", ["1", "2", "3"])], way="zip"),
-     "--init-scale has 2 values beside 3 of another"),
-]  # fmt: skip
+    (
+        lambda: grid.experiments(
+            BASE,
+            [axis("init-scale", ["1", "2"]), axis("learning-rate", ["1", "2", "3"])],
+            way="zip",
+        ),
+        "--init-scale has 2 values beside 3 of another",
+    ),
+]
 
 
 @pytest.mark.parametrize(("ask", "words"), BAD)
@@ -120,19 +133,33 @@ TWICE = [
     (lambda: rates(["1", "log:0.01:1:3"]), "--learning-rate 1 comes twice"),
     (lambda: rates(["0.1", "0.1"], way="zip"), "--learning-rate 0.1 comes twice"),
     (lambda: rates(["0.1", ".1"], way="random", count=1), "--learning-rate 0.1 comes twice"),
-    (lambda: grid.experiments(BASE, [axis("learning-rate", ["1", "1"]),
-                                     axis("init-scale", ["2", "2.0"])], way="zip"),
-     "--learning-rate 1 --init-scale 2 comes twice; give every setting once"),
-    (lambda: grid.experiments(BASE, [axis("learning-rate", ["1", "2"]),
-                                     axis("learning-rate.1", ["3"]),
-                                     axis("learning-rate.2", ["4"])]),
-     "--learning-rate 2 --learning-rate.1 3 --learning-rate.2 4 comes twice"),
-    (lambda: grid.experiments(Experiment(bias=True), [axis("bias-learning-rate", ["1", "1,1"])]),
-     "--bias-learning-rate 1 comes twice"),
+    (
+        lambda: grid.experiments(
+            BASE, [axis("learning-rate", ["1", "1"]), axis("init-scale", ["2", "2.0"])], way="zip"
+        ),
+        "--learning-rate 1 --init-scale 2 comes twice; give every setting once",
+    ),
+    (
+        lambda: grid.experiments(
+            BASE,
+            [
+                axis("learning-rate", ["1", "2"]),
+                axis("learning-rate.1", ["3"]),
+                axis("learning-rate.2", ["4"]),
+            ],
+        ),
+        "--learning-rate 2 --learning-rate.1 3 --learning-rate.2 4 comes twice",
+    ),
+    (
+        lambda: grid.experiments(Experiment(bias=True), [axis("bias-learning-rate", ["1", "1,1"])]),
+        "--bias-learning-rate 1 comes twice",
+    ),
     (lambda: grid.seeds(["1", "01"]), "--seed 1 comes twice; give every value once"),
-    (lambda: rates(["1", "2"], way="random", count=3),
-     "--random 3: only 2 different settings are found; draw fewer, or give wider ranges"),
-]  # fmt: skip
+    (
+        lambda: rates(["1", "2"], way="random", count=3),
+        "--random 3: only 2 different settings are found; draw fewer, or give wider ranges",
+    ),
+]
 
 
 @pytest.mark.parametrize(("ask", "words"), TWICE)

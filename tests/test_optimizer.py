@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmlp import devices
+from jaxmlp.device.precision import float_dtype, precision
 from jaxmlp.experiment import Experiment
-from jaxmlp.optimizer import LayerRates, optimizer, scheduled_rate
+from jaxmlp.train.optimizer import LayerRates, optimizer, scheduled_rate
 
 RATES, DECAYS = (0.05, 0.2), (0.3, 0.01)
 STEPS = 5
@@ -113,8 +113,8 @@ def factors(steps_per_epoch: int = 4, layer: int = 0, **settings) -> np.ndarray:
 
 def scheduled(experiment: Experiment, layer: int, steps_per_epoch: int, steps: int) -> np.ndarray:
     """The layer's rates at a base rate of 1, compiled as a run compiles them."""
-    with devices.precision(experiment):
-        one = jnp.ones((), devices.dtype(experiment))
+    with precision(experiment):
+        one = jnp.ones((), float_dtype(experiment))
         rate = scheduled_rate(experiment, layer, one, steps_per_epoch)
         counts = jnp.arange(steps, dtype=jnp.int32)
         return np.asarray(jax.jit(lambda counts: jax.lax.map(rate, counts))(counts))
@@ -179,9 +179,12 @@ def test_a_rate_falls_at_the_first_step_of_an_epoch(steps, precision):
 @pytest.mark.parametrize("steps", STEPS_PER_EPOCH)
 def test_a_warm_up_ends_at_the_whole_rate_and_then_the_clock_starts(steps, precision):
     warm = Experiment(
-        hidden=(), warmup_epochs=(1.0,), schedule=("exponential",), gamma=(0.5,),
+        hidden=(),
+        warmup_epochs=(1.0,),
+        schedule=("exponential",),
+        gamma=(0.5,),
         precision=precision,
-    )  # fmt: skip
+    )
     rising = np.arange(1, steps + 1).astype(precision) / np.array(steps, precision)
     expected = [*rising, *np.repeat([1, 0.5], steps)]
     np.testing.assert_array_equal(scheduled(warm, 0, steps, 3 * steps), expected)
@@ -193,8 +196,8 @@ def test_a_count_is_a_whole_number_beyond_the_floats_that_hold_one(precision):
     steps = 2**24 + 1  # twice as many less one is no float32
     for schedule, milestones in (("step", (2,)), ("exponential", ())):
         experiment = Experiment(schedule=(schedule,), milestones=milestones, **settings)
-        with devices.precision(experiment):
-            one = jnp.ones((), devices.dtype(experiment))
+        with precision(experiment):
+            one = jnp.ones((), float_dtype(experiment))
             rate = jax.jit(scheduled_rate(experiment, 0, one, steps))
             before, after = (float(rate(jnp.int32(2 * steps - i))) for i in (1, 0))
         assert after == before / 2
@@ -210,7 +213,10 @@ def test_cosine_is_as_exact_near_zero_as_elsewhere():
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "step", "exponential"])
 def test_a_schedule_longer_than_any_count_can_be_compiled(schedule):
     experiment = Experiment(
-        hidden=(), schedule=(schedule,), epochs=2**31 - 1, warmup_epochs=(1e6,),
+        hidden=(),
+        schedule=(schedule,),
+        epochs=2**31 - 1,
+        warmup_epochs=(1e6,),
         milestones=(2**31 - 1,) if schedule == "step" else (),
-    )  # fmt: skip
+    )
     assert (scheduled(experiment, 0, 50_000, 3) > 0).all()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxmlp import output
+from jaxmlp.commands import output
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 FULL = Path("/dev/full")
@@ -15,8 +15,12 @@ FULL = Path("/dev/full")
 def run(stdout, *words: str, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, str(SCRIPTS / words[0]), *words[1:]],
-        cwd=cwd, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120,
-    )  # fmt: skip
+        cwd=cwd,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+    )
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
@@ -34,8 +38,22 @@ def test_what_a_full_disk_loses_is_an_error_of_one_line(words, tmp_path):
 @pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
 def test_a_run_whose_output_is_lost_leaves_its_record(tiny_npz, tmp_path):
     with FULL.open("w") as full:
-        ended = run(full, "run_jax.py", "--data", "tiny.npz", "--hidden", "5", "--batch-size", "4",
-                    "--epochs", "1", "--no-forecast", "--out", "r", cwd=tmp_path)  # fmt: skip
+        ended = run(
+            full,
+            "run_jax.py",
+            "--data",
+            "tiny.npz",
+            "--hidden",
+            "5",
+            "--batch-size",
+            "4",
+            "--epochs",
+            "1",
+            "--no-forecast",
+            "--out",
+            "r",
+            cwd=tmp_path,
+        )
     assert ended.returncode == 1
     assert "No space left on device" in ended.stderr.splitlines()[-1]
     assert (tmp_path / "r" / "SHA256SUMS").is_file()

@@ -4,10 +4,12 @@ import random
 
 import numpy as np
 import pytest
-import reproduce
 
-from jaxmlp import question, rescaling, sealed
+from jaxmlp import question
+from jaxmlp.commands import reproduce
 from jaxmlp.experiment import Experiment
+from jaxmlp.law.canonical import canonical
+from jaxmlp.record import sealed
 
 
 @pytest.fixture
@@ -28,8 +30,9 @@ def small(monkeypatch):
         monkeypatch.setattr(reproduce, name, shrunk(getattr(reproduce, name)))
 
 
-def test_it_leaves_tables_and_figures_and_repeats_nothing(small, tiny_npz, tmp_path, monkeypatch,
-                                                          capsys):  # fmt: skip
+def test_it_leaves_tables_and_figures_and_repeats_nothing(
+    small, tiny_npz, tmp_path, monkeypatch, capsys
+):
     command = ["--data", str(tiny_npz), "--seeds", "2", "--epochs", "1", "--out", str(tmp_path)]
     line = np.array([0.1, 1.0, 10.0]), np.array([1.0, 0.1, 0.01])
     monkeypatch.setattr(reproduce, "plane", lambda dataset: line)
@@ -53,8 +56,21 @@ def test_it_leaves_tables_and_figures_and_repeats_nothing(small, tiny_npz, tmp_p
 
 
 def test_both_frameworks_are_compared(small, tiny_npz, tmp_path, capsys):
-    reproduce.main(["--data", str(tiny_npz), "--seeds", "2", "--epochs", "1", "--framework", "both",
-                    "--cases-only", "--out", str(tmp_path)])  # fmt: skip
+    reproduce.main(
+        [
+            "--data",
+            str(tiny_npz),
+            "--seeds",
+            "2",
+            "--epochs",
+            "1",
+            "--framework",
+            "both",
+            "--cases-only",
+            "--out",
+            str(tmp_path),
+        ]
+    )
     printed = capsys.readouterr().out
     assert "JAX − PyTorch, 95 % interval" in printed
     assert printed.count("2 of 2") == len(question.CASES)
@@ -63,8 +79,8 @@ def test_both_frameworks_are_compared(small, tiny_npz, tmp_path, capsys):
 def test_the_rates_of_the_collapse_have_one_start_and_the_same_effective_rates():
     found = list(reproduce.collapse().values())
     for experiment in found:
-        assert rescaling.canonical(experiment).init_scale == pytest.approx((1.0, 1.0))
-    effective = [rescaling.canonical(experiment).learning_rate for experiment in found]
+        assert canonical(experiment).init_scale == pytest.approx((1.0, 1.0))
+    effective = [canonical(experiment).learning_rate for experiment in found]
     rates = len(reproduce.RATES)
     assert effective[:rates] == pytest.approx(list(reproduce.RATES))
     assert effective[rates : 2 * rates] == pytest.approx(effective[:rates])
@@ -85,7 +101,7 @@ def test_the_plane_is_where_the_sharpness_reaches_its_limit(tiny_dataset, monkey
     )
     (scale,), (critical,) = reproduce.plane(tiny_dataset)
     assert scale == 1
-    from jaxmlp import forecast
+    from jaxmlp.forecast import rehearsal as forecast
 
     at_limit = Experiment(hidden=(5,), batch_size=4, learning_rate=(critical,), epochs=1)
     assert forecast.forecast(at_limit, tiny_dataset).sharpness.ratio == pytest.approx(1, rel=1e-3)
@@ -100,8 +116,13 @@ def test_bad_input_is_one_line(flags, capsys):
 
 
 def run_of(seed: int) -> dict:
-    return {"outcome": "trained", "test_accuracy": [0.25, seed / 10], "train_loss": float("nan"),
-            "dead": 0.5, "loss": [1.5, float("inf")]}  # fmt: skip
+    return {
+        "outcome": "trained",
+        "test_accuracy": [0.25, seed / 10],
+        "train_loss": float("nan"),
+        "dead": 0.5,
+        "loss": [1.5, float("inf")],
+    }
 
 
 def test_of_1000_flipped_bits_in_kept_runs_none_is_believed(tmp_path, tiny_dataset, capsys):
@@ -134,8 +155,9 @@ def test_a_line_that_was_cut_off_costs_one_run(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["runs.jsonl", "tables.md", "plane.png", "SHA256SUMS"])
-def test_files_of_somebody_else_are_refused_before_the_first_run(name, tiny_npz, tmp_path, capsys,
-                                                                 monkeypatch):  # fmt: skip
+def test_files_of_somebody_else_are_refused_before_the_first_run(
+    name, tiny_npz, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(reproduce, "one", None)
     (tmp_path / "o").mkdir()
     for content in (b"", b"mine", b"{}", b"[" * 100_000):

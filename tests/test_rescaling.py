@@ -12,10 +12,13 @@ from experiments import experiments, factors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmlp import question, rescaling
+from jaxmlp import question
 from jaxmlp.experiment import OPTIMIZER_DEFAULTS, PER_TENSOR, Experiment
-from jaxmlp.repair import knobs, repair
-from jaxmlp.rescaling import canonical, difference, in_words, transport
+from jaxmlp.law.canonical import canonical
+from jaxmlp.law.difference import difference, in_words, times
+from jaxmlp.law.repair import knobs, repair
+from jaxmlp.law.rules import RULES, power, rule_of
+from jaxmlp.law.transport import SCHEMES, surd, transport
 
 BASELINE, SCALED = Experiment(), Experiment(input_scale=255.0)
 MANY = settings(max_examples=500, deadline=None)
@@ -65,14 +68,14 @@ def test_transports_compose_and_invert(pair, data):
     experiment, first = pair
     second = data.draw(factors(experiment, st.floats(-4, 4)))
     twice = transport(transport(experiment, factors=first), factors=second)
-    exact = [rescaling.surd(a) * b for a, b in zip(first, second, strict=True)]
+    exact = [surd(a) * b for a, b in zip(first, second, strict=True)]
     assert_close(twice, transport(experiment, factors=exact))
     back = transport(twice, factors=[c**-1 for c in exact])
     assert_close(back, experiment)
 
 
 @MANY
-@given(experiments(), st.floats(-2, 2), st.sampled_from(rescaling.SCHEMES))
+@given(experiments(), st.floats(-2, 2), st.sampled_from(SCHEMES))
 def test_a_scheme_arrives_at_the_input_scale_and_is_the_same_run(experiment, decade, scheme):
     there = transport(experiment, 10**decade, scheme=scheme)
     assert there.input_scale == 10**decade
@@ -84,7 +87,7 @@ def test_a_scheme_arrives_at_the_input_scale_and_is_the_same_run(experiment, dec
 def test_the_canonical_numbers_are_those_of_the_run_with_unscaled_inputs_and_one_rate(experiment):
     """transport by the factors of the definition leads to an experiment that has them literally."""
     form = canonical(experiment)
-    degree = rescaling.power(experiment.optimizer, "learning_rate")
+    degree = power(experiment.optimizer, "learning_rate")
     rates = experiment.per_layer("learning_rate")
     literal = transport(
         experiment, factors=[(form.learning_rate / rate) ** (1 / degree) for rate in rates]
@@ -142,7 +145,7 @@ def test_the_questions_cases_have_the_canonical_forms_worked_out_by_hand(case):
 
 
 def test_the_questions_repairs_are_transports_of_the_baseline():
-    for scheme in rescaling.SCHEMES:
+    for scheme in SCHEMES:
         asked = Experiment(**question.settings(f"repair-{scheme}"))
         assert_close(transport(BASELINE, 255.0, scheme=scheme), asked)
 
@@ -177,8 +180,8 @@ BAD = [
     (lambda: transport(BASELINE, 2.0, scheme="best"), "choose from first-layer, uniform"),
     (lambda: transport(BASELINE, 1e30, scheme="first-layer"), "learning_rate .* float32"),
     (lambda: transport(BASELINE, factors=[1e-200, 1e200]), "too large for a float"),
-    (lambda: rescaling.rule("adadelta"), "eps stands beside the squared gradients"),
-    (lambda: rescaling.rule("sdg"), "not known; choose from sgd"),
+    (lambda: rule_of("adadelta"), "eps stands beside the squared gradients"),
+    (lambda: rule_of("sdg"), "not known; choose from sgd"),
     (lambda: canonical(Experiment(learning_rate=(0.1, 0.0))), "layer 2 has learning rate 0"),
     (lambda: repair(SCALED, BASELINE, ["lr"]), "knob 'lr' is not known"),
     (lambda: repair(SCALED, Experiment(seed=1), ["learning_rate"]), "seed is 0 and should be 1"),
@@ -243,8 +246,8 @@ def test_a_decay_that_only_one_has_is_said():
 
 def test_global_knobs_rate_over_255_inits_over_its_root_decay_times_255():
     found = repair(SCALED, BASELINE, ["learning_rate", "init_scale", "weight_decay"])
-    assert found.factors["init_scale"] ** 2 == rescaling.surd(1) / 255
-    assert found.factors["learning_rate"] == rescaling.surd(1) / 255
+    assert found.factors["init_scale"] ** 2 == surd(1) / 255
+    assert found.factors["learning_rate"] == surd(1) / 255
     assert found.factors["weight_decay"] == 255
     assert found.experiment
     assert difference(found.experiment, BASELINE).same
@@ -252,8 +255,8 @@ def test_global_knobs_rate_over_255_inits_over_its_root_decay_times_255():
 
 def test_first_layer_knobs_init_over_255_rate_over_its_square_decay_times_its_square():
     found = repair(SCALED, BASELINE, ["init_scale:1", "learning_rate:1", "weight_decay:1"])
-    assert found.factors["init_scale:1"] == rescaling.surd(1) / 255
-    assert found.factors["learning_rate:1"] == rescaling.surd(1) / 255**2
+    assert found.factors["init_scale:1"] == surd(1) / 255
+    assert found.factors["learning_rate:1"] == surd(1) / 255**2
     assert found.factors["weight_decay:1"] == 255**2
     assert_close(found.experiment, transport(BASELINE, 255.0, scheme="first-layer"))
 
@@ -293,8 +296,12 @@ def test_no_factor_leads_from_a_decay_of_0_to_another():
 
 def test_deep_networks_with_biases_take_no_long_time():
     """Eight layers, Adam, biases: 57 canonical numbers."""
-    deep = Experiment(hidden=(4,) * 7, bias=True, optimizer="adam", learning_rate=tuple(
-        1e-3 * (1 + i) for i in range(8)))  # fmt: skip
+    deep = Experiment(
+        hidden=(4,) * 7,
+        bias=True,
+        optimizer="adam",
+        learning_rate=tuple(1e-3 * (1 + i) for i in range(8)),
+    )
     scaled = dataclasses.replace(deep, input_scale=255.0)
     stuck = repair(scaled, deep, ["learning_rate"])
     assert stuck.experiment is None
@@ -330,22 +337,26 @@ def test_a_repair_touches_nothing_but_the_allowed_knobs(experiment, data):
         setting = name.split()[-1]
         for layer, (a, b) in enumerate(zip(before, after, strict=True)):
             if a != b:
-                touching = {setting, f"{setting}:{layer + 1}", f"bias_{setting}",
-                            f"bias_{setting}:{layer + 1}"}  # fmt: skip
+                touching = {
+                    setting,
+                    f"{setting}:{layer + 1}",
+                    f"bias_{setting}",
+                    f"bias_{setting}:{layer + 1}",
+                }
                 assert touching & set(found.factors), name
 
 
 def test_every_optimizer_of_an_experiment_has_a_rule():
-    assert set(OPTIMIZER_DEFAULTS) <= set(rescaling.RULES)
+    assert set(OPTIMIZER_DEFAULTS) <= set(RULES)
     for name, options in OPTIMIZER_DEFAULTS.items():
-        assert ("eps" in options) == (rescaling.rule(name).eps is not None)
+        assert ("eps" in options) == (rule_of(name).eps is not None)
 
 
 def test_the_law_needs_no_jax():
-    code = "import sys, jaxmlp.rescaling; assert not {'jax', 'flax', 'torch'} & set(sys.modules)"
+    code = "import sys, jaxmlp.law.repair; assert not {'jax', 'flax', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_ratios_are_said_in_words():
-    assert rescaling.times(255.0) == "255 times too large"
-    assert rescaling.times(1 / math.sqrt(255)) == "16 times too small"
+    assert times(255.0) == "255 times too large"
+    assert times(1 / math.sqrt(255)) == "16 times too small"

@@ -13,12 +13,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import compare
 import numpy as np
 import pytest
 
-from jaxmlp import flags, question_figures, record_files, report, run_directory, saved_record
-from jaxmlp.record_files import KNOWN, SUMS
+from jaxmlp.commands import compare
+from jaxmlp.record import atomic, question_figures
+from jaxmlp.record import directory as run_directory
+from jaxmlp.record import figures as report
+from jaxmlp.record import files as record_files
+from jaxmlp.record import saved as saved_record
+from jaxmlp.record.files import KNOWN, SUMS
 
 FLIPS = 1000
 RESULT = {"schema": 2, "framework": "jax", "finished": True}
@@ -192,8 +196,9 @@ def test_a_process_that_is_killed_at_any_moment_leaves_a_whole_record(tmp_path):
     for _ in range(8):
         process = subprocess.Popen(
             [sys.executable, "-c", code, str(out), str(Path(__file__).parent)],
-            stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
         assert process.stdout
         assert process.stdout.readline() == b"ready\n"
         time.sleep(draw.uniform(0.01, 0.1))
@@ -308,7 +313,7 @@ def test_a_single_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     path.write_text("old")
     for count in range(100):
         with killed_after(count, monkeypatch), contextlib.suppress(Killed):
-            run_directory.replace(path, b"new")
+            atomic.replace(path, b"new")
         if path.read_text() == "new":
             break
         for partial in tmp_path.glob(".jaxmlp-*"):
@@ -321,7 +326,7 @@ def test_a_single_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_a_link_that_leads_nowhere_is_no_place_for_results(tmp_path, target):
     (tmp_path / "loop").symlink_to(tmp_path / target)
     with pytest.raises(ValueError, match="loop is a link that leads nowhere; --out needs"):
-        flags.make_directory(tmp_path / "loop")
+        atomic.make_directory(tmp_path / "loop")
 
 
 # ---- what is believed
@@ -426,7 +431,7 @@ WRONG: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
 
 
 def archive(**arrays: np.ndarray) -> bytes:
-    from jaxmlp import record
+    from jaxmlp.record import run_record as record
 
     return record.archive(arrays)
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from conftest import arrays
 
-from jaxmlp import flags as command_line
-from jaxmlp import record
+from jaxmlp.commands import flags as command_line
+from jaxmlp.record import run_record as record
+from jaxmlp.record import saved as saved_record
 
 FAST = ("--hidden", "5", "--batch-size", "8", "--epochs", "2")
 
@@ -29,11 +30,16 @@ def test_a_run_leaves_its_record_and_figures_and_says_where(command, tmp_path):
     (directory,) = (tmp_path / "runs").iterdir()
     assert directory.name.startswith("custom-tiny-")
     assert {p.name for p in directory.iterdir()} == {
-        "result.json", "steps.npz", "params.npz", "curves.png", "first_steps.png", "weights.png",
+        "result.json",
+        "steps.npz",
+        "params.npz",
+        "curves.png",
+        "first_steps.png",
+        "weights.png",
         "SHA256SUMS",
-    }  # fmt: skip
+    }
     assert f"record: runs/{directory.name}" in out
-    result, steps, params = record.load(directory)
+    result, steps, params = saved_record.load(directory)
     assert result["finished"]
     assert [row["epoch"] for row in result["epochs"]] == [1, 2]
     assert steps["grad_norm"].shape == (6, 2)
@@ -63,7 +69,7 @@ def test_devices_that_share_each_batch_give_the_same_run_to_rounding(
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     (one, steps, params), (four, steps_of_4, params_of_4) = (
-        record.load(tmp_path / name) for name in ("one", "four")
+        saved_record.load(tmp_path / name) for name in ("one", "four")
     )
     assert (one["environment"]["device"], four["environment"]["device"]) == ("cpu", "4 × cpu")
     np.testing.assert_allclose(steps_of_4["loss"], steps["loss"], rtol=1e-5)
@@ -72,7 +78,8 @@ def test_devices_that_share_each_batch_give_the_same_run_to_rounding(
     for name, expected in params.items():
         np.testing.assert_allclose(params_of_4[name], expected, rtol=1e-3, atol=1e-5)
     code = (
-        "from jaxmlp import data, train; from jaxmlp.experiment import Experiment\n"
+        "from jaxmlp.data import dataset as data\nfrom jaxmlp.train import step as train\n"
+        "from jaxmlp.experiment import Experiment\n"
         "run = train.Run(Experiment(hidden=(5,), batch_size=8), data.load('tiny.npz'), 4)\n"
         "print(run.compiled.input_shardings[0][2].shard_shape((3, 8)))\n"
         "print('all-reduce' in run.compiled.as_text())"
@@ -104,14 +111,14 @@ def test_a_finished_run_is_not_overwritten_unless_asked(command, tmp_path):
 
 
 def test_an_unfinished_run_gives_way_to_itself_alone(command, tmp_path, monkeypatch):
-    from jaxmlp import train
+    from jaxmlp.train.run import Run
 
-    def interrupted(run, epoch, result, row=train.Run.row):
+    def interrupted(run, epoch, result, row=Run.row):
         os.kill(os.getpid(), signal.SIGINT)
         return row(run, epoch, result)
 
     with monkeypatch.context() as patched:
-        patched.setattr(train.Run, "row", interrupted)
+        patched.setattr(Run, "row", interrupted)
         assert command(*FAST, "--out", "a")[0] == 130
     np.savez(tmp_path / "other.npz", **arrays(seed=1))
     before = (tmp_path / "a" / "result.json").read_bytes()
@@ -125,7 +132,7 @@ def test_an_unfinished_run_gives_way_to_itself_alone(command, tmp_path, monkeypa
         assert "epoch" not in out
         assert (tmp_path / "a" / "result.json").read_bytes() == before
     assert command(*FAST, "--out", "a")[0] == 0
-    assert record.load(tmp_path / "a")[0]["finished"]
+    assert saved_record.load(tmp_path / "a")[0]["finished"]
 
 
 def test_a_flag_overrides_its_case(command, tmp_path):
@@ -159,8 +166,10 @@ def test_a_record_names_no_case_that_it_is_not(flags, name):
 def test_a_platform_that_is_not_there_is_one_line(platform, tiny_npz, script):
     ended = subprocess.run(
         [sys.executable, script.__file__, "--data", str(tiny_npz), *FAST],
-        env={**os.environ, "JAX_PLATFORMS": platform}, capture_output=True, text=True,
-    )  # fmt: skip
+        env={**os.environ, "JAX_PLATFORMS": platform},
+        capture_output=True,
+        text=True,
+    )
     assert ended.returncode == 2
     assert ended.stderr.startswith(f"error: JAX_PLATFORMS={platform}: JAX finds no such device")
     assert ended.stderr.count("\n") == 1
@@ -365,7 +374,7 @@ def test_a_symbolic_link_stays_and_its_target_gets_the_run(command, tmp_path):
     for name in ("link", "dangling"):
         assert command(*FAST, "--out", name)[0] == 0
         assert (tmp_path / name).is_symlink()
-        assert record.load(tmp_path / name)[0]["finished"]
+        assert saved_record.load(tmp_path / name)[0]["finished"]
     names = ["dangling", "link", "made", "target", "tiny.npz"]
     assert sorted(p.name for p in tmp_path.iterdir()) == names
 
@@ -373,8 +382,12 @@ def test_a_symbolic_link_stays_and_its_target_gets_the_run(command, tmp_path):
 def script_process(script, tmp_path: Path, *arguments: str, **options) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-u", script.__file__, "--data", "tiny.npz", *arguments],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
-    )  # fmt: skip
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
 
 
 def test_a_reader_that_goes_away_costs_no_record(script, tmp_path, tiny_npz):
@@ -386,15 +399,22 @@ def test_a_reader_that_goes_away_costs_no_record(script, tmp_path, tiny_npz):
     assert process.stderr.read() == ""
     assert process.wait() == 0
     process.stderr.close()
-    assert record.load(tmp_path / "a")[0]["finished"]
+    assert saved_record.load(tmp_path / "a")[0]["finished"]
 
 
 @pytest.mark.parametrize(("encoding", "words"), [("ascii", "inputs x 1"), ("latin-1", "s × 1")])
 def test_output_that_lacks_letters_has_readable_ones(script, tmp_path, tiny_npz, encoding, words):
     process = script_process(
-        script, tmp_path, *FAST, "--input-scale", "16", "--out", "a",
-        env={**os.environ, "PYTHONIOENCODING": encoding}, encoding=encoding,
-    )  # fmt: skip
+        script,
+        tmp_path,
+        *FAST,
+        "--input-scale",
+        "16",
+        "--out",
+        "a",
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        encoding=encoding,
+    )
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
     assert "record: a" in out
@@ -424,7 +444,7 @@ def test_no_name_of_the_data_costs_the_record(script, tmp_path, tiny_npz, what):
     _, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
     (directory,) = (tmp_path / "runs").iterdir()
-    assert record.load(directory)[0]["data"]["name"] == name
+    assert saved_record.load(directory)[0]["data"]["name"] == name
 
 
 FOREIGN = {  # contents of a directory that --out names, and whether a record may go there
@@ -466,7 +486,7 @@ def test_overwriting_touches_nothing_that_is_not_the_records(command, tmp_path, 
     assert (tmp_path / "a" / "thesis.txt").read_text() == "precious"
     assert (tmp_path / "a" / "data" / "steps.npz").read_text() == "precious"
     assert (tmp_path / "a" / "link").readlink() == Path("../tiny.npz")
-    assert record.load(tmp_path / "a")[0]["experiment"]["seed"] == 1
+    assert saved_record.load(tmp_path / "a")[0]["experiment"]["seed"] == 1
 
 
 def test_a_second_run_into_the_same_directory_ends_before_it_trains(command, start, tmp_path):
@@ -477,14 +497,14 @@ def test_a_second_run_into_the_same_directory_ends_before_it_trains(command, sta
     assert (status, err.count("\n")) == (2, 1)
     assert "another run is at work in long" in err
     assert "epoch" not in out
-    assert not record.load(tmp_path / "long")[0]["finished"]
+    assert not saved_record.load(tmp_path / "long")[0]["finished"]
 
 
 def test_sigterm_keeps_what_was_finished_and_ends_with_75(start, tmp_path):
     process = start(*LONG)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
-    epochs = len(record.load(tmp_path / "long")[0]["epochs"])
+    epochs = len(saved_record.load(tmp_path / "long")[0]["epochs"])
     line = f"error: terminated after epoch {epochs} of 100000; long keeps them\n"
     assert (process.returncode, err) == (75, line)
 
@@ -493,16 +513,16 @@ def test_sigterm_keeps_what_was_finished_and_ends_with_75(start, tmp_path):
 def test_a_signal_before_the_first_epoch_ends_it_with_a_line(
     command, tmp_path, monkeypatch, number
 ):
-    from jaxmlp import train
+    from jaxmlp.train import run as train_run
 
-    compile_epoch = train.compile_epoch
+    compile_epoch = train_run.compile_epoch
 
     def signalled(*arguments, **options):
         compiled = compile_epoch(*arguments, **options)
         os.kill(os.getpid(), number)
         return compiled
 
-    monkeypatch.setattr(train, "compile_epoch", signalled)
+    monkeypatch.setattr(train_run, "compile_epoch", signalled)
     status, out, err = command(*FAST, "--no-forecast", "--out", "a")
     assert (status, err.count("\n")) == (75 if number == signal.SIGTERM else 130, 1)
     assert "no record was written" in err
@@ -511,33 +531,33 @@ def test_a_signal_before_the_first_epoch_ends_it_with_a_line(
 
 
 def test_a_signal_that_a_callback_swallows_ends_it_all_the_same(command, tmp_path, monkeypatch):
-    from jaxmlp import train
+    from jaxmlp.train import run as train_run
 
     class Swallowing:
         def __del__(self) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0)
 
-    compile_epoch = train.compile_epoch
+    compile_epoch = train_run.compile_epoch
 
     def signalled(*arguments, **options):
         Swallowing()
         return compile_epoch(*arguments, **options)
 
-    monkeypatch.setattr(train, "compile_epoch", signalled)
+    monkeypatch.setattr(train_run, "compile_epoch", signalled)
     status, out, err = command(*FAST, "--no-forecast", "--out", "a")
     assert (status, err) == (75, "error: terminated; no record was written\n")
     assert "epoch" not in out
 
 
 def test_a_second_signal_ends_the_work_at_once(command, tmp_path, monkeypatch):
-    from jaxmlp import train
+    from jaxmlp.train.run import Run
 
     def signalled(run, epoch, result):
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(train.Run, "row", signalled)
+    monkeypatch.setattr(Run, "row", signalled)
     status, _, err = command(*FAST, "--out", "a")
     assert (status, err) == (75, "error: terminated; no record was written\n")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.npz"]
@@ -552,7 +572,7 @@ def test_a_signal_while_the_record_is_written_costs_nothing(command, tmp_path, m
 
     monkeypatch.setattr(record, "build", signalled)
     assert command(*FAST, "--out", "a")[0] == 0
-    assert record.load(tmp_path / "a")[0]["finished"]
+    assert saved_record.load(tmp_path / "a")[0]["finished"]
 
 
 @pytest.mark.parametrize("checkpoint", [(), ("--checkpoint", "ck")])
@@ -560,7 +580,7 @@ def test_a_signal_while_the_record_is_written_costs_nothing(command, tmp_path, m
 def test_after_the_record_is_written_a_signal_says_where_it_is(
     command, tmp_path, monkeypatch, number, checkpoint
 ):
-    from jaxmlp import terminal
+    from jaxmlp.commands import terminal
 
     def signalled(*arguments):
         os.kill(os.getpid(), number)
@@ -570,14 +590,14 @@ def test_after_the_record_is_written_a_signal_says_where_it_is(
     status, _, err = command(*FAST, "--out", "a", *checkpoint)
     word, expected = ("terminated", 75) if number == signal.SIGTERM else ("interrupted", 130)
     assert (status, err) == (expected, f"error: {word}; the record is in a\n")
-    assert record.load(tmp_path / "a")[0]["finished"]
+    assert saved_record.load(tmp_path / "a")[0]["finished"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_no_number_of_signals_stops_the_writing_of_the_record(
     command, tmp_path, monkeypatch, number
 ):
-    from jaxmlp import run_directory
+    from jaxmlp.record import directory as run_directory
 
     move_ready = run_directory.move_ready
 
@@ -589,7 +609,7 @@ def test_no_number_of_signals_stops_the_writing_of_the_record(
 
     monkeypatch.setattr(run_directory, "move_ready", signalled)
     assert command(*FAST, "--out", "a")[0] == 0
-    assert record.load(tmp_path / "a")[0]["finished"]
+    assert saved_record.load(tmp_path / "a")[0]["finished"]
 
 
 def test_a_damaged_record_is_replaced_only_when_asked(command, tmp_path):
@@ -599,7 +619,7 @@ def test_a_damaged_record_is_replaced_only_when_asked(command, tmp_path):
     assert (status, err.count("\n")) == (2, 1)
     assert "a holds a damaged run (params.npz is not what SHA256SUMS says); --overwrite" in err
     assert command(*FAST, "--out", "a", "--overwrite")[0] == 0
-    assert record.load(tmp_path / "a")[0]["finished"]
+    assert saved_record.load(tmp_path / "a")[0]["finished"]
 
 
 @pytest.mark.parametrize("length", [200, 250])

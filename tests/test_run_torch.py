@@ -12,13 +12,12 @@ import pytest
 
 pytest.importorskip("torch")
 
-import compare
-import parity
-import run_jax
-import run_torch
 import torchvision_format
 
-from jaxmlp import record
+from jaxmlp.commands import compare, run_torch
+from jaxmlp.commands import run as run_jax
+from jaxmlp.record import saved as saved_record
+from parity_tests import command as parity
 
 FAST = ("--hidden", "5", "--batch-size", "8", "--epochs", "2", "--data", "tiny.npz")
 
@@ -49,12 +48,18 @@ def keys(value) -> object:
     return type(value)
 
 
-@pytest.mark.parametrize("options", [(), ("--optimizer", "adam", "--schedule", "cosine"),
-                                     ("--preprocessing", "standardize", "--bias")])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--optimizer", "adam", "--schedule", "cosine"),
+        ("--preprocessing", "standardize", "--bias"),
+    ],
+)
 def test_both_commands_leave_the_same_record_of_the_same_run(command, options):
     for script, out in ((run_jax, "a"), (run_torch, "b")):
         assert command(script, *FAST, *options, "--precision", "float64", "--out", out)[0] == 0
-    (first, steps, params), (second, others, other_params) = map(record.load, map(Path, "ab"))
+    (first, steps, params), (second, others, other_params) = map(saved_record.load, map(Path, "ab"))
     assert [first["framework"], second["framework"]] == ["jax", "torch"]
     for section in ("experiment", "layers", "data", "outcome"):
         assert keys(first[section]) == keys(second[section])
@@ -69,9 +74,9 @@ def test_both_commands_leave_the_same_record_of_the_same_run(command, options):
 
 
 def test_sigterm_keeps_the_finished_epochs_of_either(command, monkeypatch):
-    from jaxmlp import train
+    from jaxmlp.train.run import Run
 
-    for script, trainer in ((run_jax, train.Run), (run_torch, run_torch.TorchRun)):
+    for script, trainer in ((run_jax, Run), (run_torch, run_torch.TorchRun)):
         row = trainer.row
 
         def signalled(run, epoch, result, row=row):
@@ -83,7 +88,7 @@ def test_sigterm_keeps_the_finished_epochs_of_either(command, monkeypatch):
         status, out, err = command(script, *FAST[:-3], "4", *FAST[-2:], "--out", "a", "--overwrite")
         assert (status, err) == (75, "error: terminated after epoch 2 of 4; a keeps them\n")
         assert "Interrupted after 2 of 4 epochs; these are kept." in out
-        assert len(record.load(Path("a"))[0]["epochs"]) == 2
+        assert len(saved_record.load(Path("a"))[0]["epochs"]) == 2
 
 
 def test_an_unfinished_run_of_the_other_framework_stays(command, monkeypatch):
@@ -96,7 +101,7 @@ def test_an_unfinished_run_of_the_other_framework_stays(command, monkeypatch):
     status, _, err = command(run_jax, *FAST, "--out", "a")
     assert (status, err.count("\n")) == (2, 1)
     assert "a holds an unfinished run with another framework; --overwrite replaces it" in err
-    assert record.load(Path("a"))[0]["framework"] == "torch"
+    assert saved_record.load(Path("a"))[0]["framework"] == "torch"
 
 
 def test_the_default_directories_of_the_two_are_their_own(command, tmp_path):
@@ -160,31 +165,35 @@ def test_a_run_on_torchvision_data_is_the_run_on_its_arrays(command, tmp_path, m
     write_torchvision(tmp_path, monkeypatch)
     flags = ("--data", "torchvision", "--batch-size", "1", "--epochs", "2", "--train-size", "4")
     assert command(run_torch, *flags, "--out", "a")[0] == 0
-    result, steps, _ = record.load(Path("a"))
+    result, steps, _ = saved_record.load(Path("a"))
     assert result["data"]["source"] == "CIFAR-10 by torchvision"
     assert result["data"]["train_size"] == 4
     dataset = run_torch.load(
         argparse.Namespace(data="torchvision", data_dir=tmp_path / "data", precision=None), print
     )
     np.savez(
-        "same.npz", train_images=np.moveaxis(dataset.train_images, 1, 3),
-        train_labels=dataset.train_labels, test_images=np.moveaxis(dataset.test_images, 1, 3),
+        "same.npz",
+        train_images=np.moveaxis(dataset.train_images, 1, 3),
+        train_labels=dataset.train_labels,
+        test_images=np.moveaxis(dataset.test_images, 1, 3),
         test_labels=dataset.test_labels,
-    )  # fmt: skip
+    )
     assert command(run_torch, "--data", "same.npz", *flags[2:], "--out", "b")[0] == 0
-    np.testing.assert_array_equal(record.load(Path("b"))[1]["loss"], steps["loss"])
+    np.testing.assert_array_equal(saved_record.load(Path("b"))[1]["loss"], steps["loss"])
 
 
 BAD = {
     "no such root": (("--data", "torchvision", "--data-dir", "nowhere"), 1, "cifar-10-batches-py"),
     "default root": (("--data", "torchvision"), 1, "data holds no intact"),
     "float64 by torchvision": (
-        ("--data", "torchvision", "--precision", "float64"), 2, "torchvision gives float32",
+        ("--data", "torchvision", "--precision", "float64"),
+        2,
+        "torchvision gives float32",
     ),
     "tf32 without a GPU": ((*FAST, "--precision", "tf32"), 2, "precision tf32 does not exist"),
     "batch size": ((*FAST, "--batch-size", "7"), 2, "batch size 7 does not divide 24"),
     "optimizer": ((*FAST, "--optimizer", "sdg"), 2, "optimizer 'sdg' is not known"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -225,7 +234,7 @@ def test_a_torchvision_that_does_not_load_is_one_line_with_the_remedy(command, m
 def test_a_precision_means_the_same_products_on_both_sides(monkeypatch):
     import torch
 
-    from jaxmlp import devices
+    from jaxmlp.device.precision import MATMUL
     from jaxmlp.experiment import Experiment
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -235,10 +244,12 @@ def test_a_precision_means_the_same_products_on_both_sides(monkeypatch):
         assert torch.get_float32_matmul_precision() == products
         assert dtype == (torch.float64 if kind == "float64" else torch.float32)
     torch.set_float32_matmul_precision("highest")
-    assert devices.MATMUL == {
-        "float32": "highest", "float64": "highest", "tf32": "tensorfloat32",
+    assert MATMUL == {
+        "float32": "highest",
+        "float64": "highest",
+        "tf32": "tensorfloat32",
         "bfloat16": "bfloat16",
-    }  # fmt: skip
+    }
 
 
 def test_a_constant_channel_cannot_be_standardised(command, tmp_path, tiny_npz):
@@ -300,7 +311,7 @@ def test_parity_plants_faults_and_tells_who_noticed(command, monkeypatch):
     status, out, _ = command(parity, "--faults", "--out", "p")
     assert status == 0
     assert "1 of 1 faults caught" in out
-    assert "| sum for mean | jaxmlp.train | forward |" in Path("p/parity.md").read_text()
+    assert "| sum for mean | jaxmlp.train.step | forward |" in Path("p/parity.md").read_text()
     harmless = chosen[0]._replace(new=chosen[0].old)
     monkeypatch.setattr(faults, "FAULTS", {"forward": [harmless]})
     status, out, _ = command(parity, "--faults", "--out", "p")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxmlp.surd import Surd, surd
+from jaxmlp.law.surd import Surd, surd
 
 POSITIVE = st.fractions(min_value=Fraction(1, 10**9), max_value=10**9)
 EXPONENTS = st.fractions(-3, 3, max_denominator=4).filter(bool)

@@ -13,13 +13,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import sweep as command
-import sweep_figures
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxmlp import forecast, grid, sweep, train
+from jaxmlp import grid
+from jaxmlp.commands import sweep as command
+from jaxmlp.commands import sweep_figures
 from jaxmlp.experiment import Experiment
+from jaxmlp.forecast import rehearsal as forecast
+from jaxmlp.record import metrics
+from jaxmlp.sweep import sweep
+from jaxmlp.sweep.blocks import blocks, one_scale_per_block
+from jaxmlp.train.run import Run
 
 TINY = {"hidden": (5,), "batch_size": 4, "epochs": 2}
 FLAGS = ["--hidden", "5", "--batch-size", "4", "--epochs", "2"]
@@ -36,8 +41,8 @@ def spanned(**changes) -> list[Experiment]:
     return grid.experiments(Experiment(**{**TINY, **changes}), axes)
 
 
-def alone(many: sweep.Sweep, run: sweep.Finished) -> list[train.EpochResult]:
-    return list(train.Run(many.experiment_of(run), many.dataset).epochs())
+def alone(many: sweep.Sweep, run: sweep.Finished) -> list[metrics.EpochResult]:
+    return list(Run(many.experiment_of(run), many.dataset).epochs())
 
 
 # ---- the same runs
@@ -54,9 +59,11 @@ def alone(many: sweep.Sweep, run: sweep.Finished) -> list[train.EpochResult]:
     ids=["sgd", "adam with biases", "float64", "linear"],
 )
 def test_one_after_the_other_each_run_is_bit_for_bit_what_it_is_alone(changes, tiny_dataset):
-    settings = spanned(**changes) if changes.get("hidden", (5,)) else [
-        Experiment(**{**TINY, **changes, "learning_rate": (rate,)}) for rate in (1e-3, 1e-2)
-    ]  # fmt: skip
+    settings = (
+        spanned(**changes)
+        if changes.get("hidden", (5,))
+        else [Experiment(**{**TINY, **changes, "learning_rate": (rate,)}) for rate in (1e-3, 1e-2)]
+    )
     many = sweep.Sweep(settings, [3, 0], tiny_dataset, size=5, side_by_side=False)
     finished = [run for chunk in many.chunks() for run in many.train(chunk)]
     assert sorted((run.setting, run.seed) for run in finished) == sorted(
@@ -109,12 +116,12 @@ def test_a_run_that_blows_up_does_not_disturb_the_others(side_by_side, tiny_data
     st.integers(1, 50),
 )
 def test_blocks_hold_every_run_in_equal_rectangles(scales, seeds, size):
-    found = sweep.blocks(scales, seeds, size)
+    found = blocks(scales, seeds, size)
     runs = {(i, j) for block in found for i in block.settings for j in block.seeds}
     assert runs == {(i, j) for i in range(len(scales)) for j in range(seeds)}
     assert len({(len(block.seeds), len(block.settings)) for block in found}) == 1
     assert len(found[0].seeds) * len(found[0].settings) <= size
-    if sweep.one_scale_per_block(scales):
+    if one_scale_per_block(scales):
         assert all(len({scales[i] for i in block.settings}) == 1 for block in found)
 
 
@@ -128,7 +135,7 @@ def test_the_block_is_chosen_from_the_compilers_own_account(tiny_dataset, monkey
     monkeypatch.setattr(sweep, "MOST", {})
 
     def size(free: int) -> int:
-        monkeypatch.setattr(sweep.devices, "free_memory", lambda: free)
+        monkeypatch.setattr(sweep, "free_memory", lambda: free)
         settings = grid.experiments(
             Experiment(**TINY), [grid.axis("learning-rate", ["log:1e-3:1:40"])]
         )
@@ -179,10 +186,21 @@ def tables(out):
 def start(tiny_npz, out, *more: str, devices: int = 1, flags=(*FLAGS, *AXES)) -> subprocess.Popen:
     environment = dict(os.environ, XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}")
     return subprocess.Popen(
-        [sys.executable, command.__file__, "--data", str(tiny_npz), *flags, "--out", str(out),
-         *more],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            command.__file__,
+            "--data",
+            str(tiny_npz),
+            *flags,
+            "--out",
+            str(out),
+            *more,
+        ],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def sweep_in_process(tiny_npz, out, *more: str, flags=(*FLAGS, *AXES)) -> None:
@@ -198,7 +216,7 @@ def test_the_table_says_of_each_run_what_its_record_says(tiny_npz, tiny_dataset,
     assert (row["input_scale"], row["seed"]) == (255.0, 2)
     experiment = Experiment(**TINY, input_scale=255.0, learning_rate=(0.01,), seed=2)
     assert row["experiment"] == experiment.sha256
-    run = train.Run(experiment, tiny_dataset)
+    run = Run(experiment, tiny_dataset)
     epochs = [run.row(i + 1, result) for i, result in enumerate(run.epochs())]
     own = [one for one in curves.to_pylist() if one.pop("run") == 17]
     assert own == epochs
@@ -236,10 +254,20 @@ def free_port() -> int:
 def job_of(count: int, tiny_npz, out, devices: int, **options) -> list[subprocess.Popen]:
     address = f"127.0.0.1:{free_port()}"
     return [
-        start(tiny_npz, out, "--coordinator", address, "--processes", str(count),
-              "--process-id", str(index), devices=devices, **options)
+        start(
+            tiny_npz,
+            out,
+            "--coordinator",
+            address,
+            "--processes",
+            str(count),
+            "--process-id",
+            str(index),
+            devices=devices,
+            **options,
+        )
         for index in range(count)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize(("count", "devices", "precision"), [(2, 2, "float64"), (4, 1, "float32")])
@@ -259,10 +287,19 @@ def test_any_number_of_processes_gives_the_same_table(
 def test_processes_with_different_flags_are_refused(tiny_npz, tmp_path):
     address = f"127.0.0.1:{free_port()}"
     processes = [
-        start(tiny_npz, tmp_path / "s", "--coordinator", address, "--processes", "2",
-              "--process-id", str(index), flags=[*FLAGS, "--learning-rate", rate])
+        start(
+            tiny_npz,
+            tmp_path / "s",
+            "--coordinator",
+            address,
+            "--processes",
+            "2",
+            "--process-id",
+            str(index),
+            flags=[*FLAGS, "--learning-rate", rate],
+        )
         for index, rate in enumerate(("0.1", "0.2"))
-    ]  # fmt: skip
+    ]
     for process in processes:
         said, _ = process.communicate(timeout=120)
         assert process.returncode == 2
@@ -271,7 +308,7 @@ def test_processes_with_different_flags_are_refused(tiny_npz, tmp_path):
 
 
 def test_processes_take_the_smallest_of_their_blocks(tiny_dataset, monkeypatch):
-    monkeypatch.setattr(sweep.devices, "gather", lambda array: np.array([array, 3]))
+    monkeypatch.setattr(sweep.processes, "gather", lambda array: np.array([array, 3]))
     assert sweep.Sweep(spanned(), [0], tiny_dataset).size == 3
 
 
@@ -298,13 +335,14 @@ def test_a_process_that_is_killed_ends_the_others_in_a_line(victim, tiny_npz, tm
 
 
 def test_processes_that_do_not_come_are_named(monkeypatch):
-    from jaxmlp import devices
+    from jaxmlp.device import processes as devices
+    from jaxmlp.errors import JobError
 
     monkeypatch.setattr(devices, "PATIENCE", 1)
     address = f"127.0.0.1:{free_port()}"
-    with pytest.raises(devices.JobError, match=r"process 1 did not come .* start all 3"):
+    with pytest.raises(JobError, match=r"process 1 did not come .* start all 3"):
         devices.distribute(address, 3, 0, False)
-    with pytest.raises(devices.JobError, match="does not answer within 1 s"):
+    with pytest.raises(JobError, match="does not answer within 1 s"):
         devices.distribute(address, 3, 1, False)
     for arguments in ((address, None, 0), (address, 2, 2), ("nowhere", 2, 0), (None, 2, 0)):
         with pytest.raises(ValueError, match="--"):
@@ -332,8 +370,17 @@ def test_devices_that_share_a_batch_give_the_same_to_rounding(tiny_npz, tmp_path
 
 
 def test_a_sweep_that_is_killed_again_and_again_ends_as_if_it_was_not(tiny_npz, tmp_path):
-    flags = (*FLAGS[:-1], "40", "--learning-rate", "log:1e-3:1:8", "--seed", "0..3",
-             "--runs-per-device", "2", "--no-forecast")  # fmt: skip
+    flags = (
+        *FLAGS[:-1],
+        "40",
+        "--learning-rate",
+        "log:1e-3:1:8",
+        "--seed",
+        "0..3",
+        "--runs-per-device",
+        "2",
+        "--no-forecast",
+    )
     sweep_in_process(tiny_npz, tmp_path / "whole", flags=flags)
     draw, out = random.Random(0), tmp_path / "killed"
     foreign = ("notes.txt", "sweep.json.partial", "parts/00000000-00000015.parquet")
@@ -439,10 +486,19 @@ def test_square_brackets_are_no_markup(tiny_npz, tmp_path, capsys, monkeypatch):
 
 def test_what_was_foretold_is_counted_by_course():
     def runs(*courses):
-        return pa.Table.from_pylist([
-            {"run": 0, "seed": 0, "outcome": "trained", "test_accuracy": 0.5, "course": course,
-             "foretold_course": said} for said, course in courses
-        ])  # fmt: skip
+        return pa.Table.from_pylist(
+            [
+                {
+                    "run": 0,
+                    "seed": 0,
+                    "outcome": "trained",
+                    "test_accuracy": 0.5,
+                    "course": course,
+                    "foretold_course": said,
+                }
+                for said, course in courses
+            ]
+        )
 
     always = runs(*[("stable", "stable")] * 3)
     assert command.summary(always, []).endswith("foretold correctly: stable 3 of 3")
@@ -451,9 +507,10 @@ def test_what_was_foretold_is_counted_by_course():
     assert "foretold" not in command.summary(runs((None, "stable")), [])
 
 
-@pytest.mark.parametrize(("number", "status", "word"), [
-    (signal.SIGTERM, 75, "terminated"), (signal.SIGINT, 130, "interrupted"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("number", "status", "word"),
+    [(signal.SIGTERM, 75, "terminated"), (signal.SIGINT, 130, "interrupted")],
+)
 @pytest.mark.parametrize("swallowed", [False, True])
 def test_signals_end_a_sweep_with_their_own_status(
     number, status, word, swallowed, tiny_npz, tmp_path, monkeypatch, capsys
@@ -619,15 +676,19 @@ def test_a_case_is_swept_with_its_own_settings(tiny_npz, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "names"),
     [
-        (["--random", "9", "--learning-rate", "log:1e-3:1", "--init-scale", "log:0.1:10"],
-         {"heat.png", "plane.png", "foretold.png"}),
-        (["--weight-decay", "0", "1e-4", "1e-3", "--learning-rate", "0.1", "1e30"],
-         {"heat.png", "plane.png"}),
+        (
+            ["--random", "9", "--learning-rate", "log:1e-3:1", "--init-scale", "log:0.1:10"],
+            {"heat.png", "plane.png", "foretold.png"},
+        ),
+        (
+            ["--weight-decay", "0", "1e-4", "1e-3", "--learning-rate", "0.1", "1e30"],
+            {"heat.png", "plane.png"},
+        ),
         (["--zip"], {"plane.png"}),
         (["--learning-rate.2", "0", "0.1"], set()),  # frozen: no canonical form, S of 0
         (["--learning-rate", "0.1"], {"plane.png"}),
     ],
-)  # fmt: skip
+)
 def test_figures_are_those_that_the_runs_allow(flags, names, tiny_npz, tmp_path):
     sweep_in_process(tiny_npz, tmp_path / "s", flags=[*FLAGS, *flags])
     drawn = {path.name for path in (tmp_path / "s").glob("*.png")}
@@ -639,8 +700,18 @@ def test_columns_that_only_go_together_are_one_axis(tiny_npz, tmp_path, capsys):
     sweep_in_process(tiny_npz, tmp_path / "s")
     runs = tables(tmp_path / "s")[0]
     assert sweep_figures.swept(runs) == ["input_scale", "learning_rate_1"]
-    sweep_figures.main([str(tmp_path / "s"), "--axes", "learning_rate_2", "seed", "--value",
-                        "spike", "--out", str(tmp_path / "f")])  # fmt: skip
+    sweep_figures.main(
+        [
+            str(tmp_path / "s"),
+            "--axes",
+            "learning_rate_2",
+            "seed",
+            "--value",
+            "spike",
+            "--out",
+            str(tmp_path / "f"),
+        ]
+    )
     assert (tmp_path / "f" / "heat.png").stat().st_size > 5000
     capsys.readouterr()
     for arguments, words in (

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import sweep as command
-import sweep_figures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmlp import sealed, sweep_directory, sweep_files
+from jaxmlp.commands import sweep as command
+from jaxmlp.commands import sweep_figures
 from jaxmlp.experiment import Experiment
-from jaxmlp.sweep_directory import Directory
+from jaxmlp.record import sealed, sweep_directory, sweep_files
+from jaxmlp.record.sweep_directory import Directory
 
 ASKED = Experiment(hidden=(5,), batch_size=4, epochs=2)
 IDENTITY = "0123456789abcdef" * 4
@@ -42,7 +42,7 @@ def plan(identity: str = IDENTITY) -> dict:
 
 
 def row(run: int) -> dict:
-    from jaxmlp import sweep_record
+    from jaxmlp.record import sweep_tables as sweep_record
 
     numbers = dict.fromkeys(sweep_record.columns(ASKED).names, run + 0.5)
     epochs = [

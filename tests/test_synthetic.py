@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from jaxmlp import synthetic
+from jaxmlp.data import synthetic
 
 # CIFAR-10's training set, pixels in [0, 1]: means and deviations as published; the eigenvalues'
 # shares measured there on the first 10 000 images, the spectrum on the first 5000.

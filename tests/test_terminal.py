@@ -5,8 +5,8 @@ import shlex
 
 import pytest
 
-from jaxmlp import explanation
 from jaxmlp.experiment import Experiment
+from jaxmlp.law import explanation
 
 FAST = ("--hidden", "5", "--batch-size", "4", "--no-forecast")
 DEADLY = ("--input-scale", "255", "--learning-rate", "0.5")
@@ -43,8 +43,19 @@ def test_what_it_says_to_run_is_the_baseline(command, tmp_path):
 
 
 def test_a_run_that_is_the_baseline_gets_no_advice(command):
-    _, out, _ = command("--hidden", "5", "--batch-size", "4", "--epochs", "9", "--no-forecast",
-                        "--learning-rate", "0.02", "--out", "a")  # fmt: skip
+    _, out, _ = command(
+        "--hidden",
+        "5",
+        "--batch-size",
+        "4",
+        "--epochs",
+        "9",
+        "--no-forecast",
+        "--learning-rate",
+        "0.02",
+        "--out",
+        "a",
+    )
     assert f"It is {explanation.BASELINE}." in " ".join(out.split())
     assert "python scripts/run_jax.py" not in out
 

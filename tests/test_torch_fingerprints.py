@@ -3,7 +3,8 @@
 import json
 
 import pytest
-import torch_fingerprints as command
+
+from parity_tests import fingerprints as command
 
 
 def test_help_writes_nothing(tmp_path, monkeypatch, capsys):

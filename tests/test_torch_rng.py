@@ -52,14 +52,8 @@ def test_batch_order_of_20_seeds_has_torch_bits():
 
 def test_stored_fingerprints_are_those_of_live_torch():
     pytest.importorskip("torch")
-    import importlib.util
+    from parity_tests import fingerprints as live
 
-    path = Path(__file__).parent.parent / "scripts" / "torch_fingerprints.py"
-    spec = importlib.util.spec_from_file_location("torch_fingerprints", path)
-    assert spec
-    assert spec.loader
-    live = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(live)
     for seed in (0, 3, 2**40 + 7):
         for shape in SHAPES:
             assert live.weights_sha256(seed, shape) == STORED["weights"][shape][str(seed)]

@@ -8,26 +8,31 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmlp import data, devices, preprocessing, train
+from jaxmlp.data.dataset import Dataset
+from jaxmlp.device.precision import precision
 from jaxmlp.experiment import Experiment
-from jaxmlp.model import mlp
 from jaxmlp.torch_rng import TorchGenerator, batch_order, initial_weights
+from jaxmlp.train import preprocessing
+from jaxmlp.train import step as train
+from jaxmlp.train.model import mlp
+from jaxmlp.train.run import Run
+from jaxmlp.train.step import static_part
 
 SMALL = Experiment(hidden=(11, 6), batch_size=8, epochs=3, seed=2)
 
 
 def trained(experiment, dataset):
-    run = train.Run(experiment, dataset)
+    run = Run(experiment, dataset)
     results = list(run.epochs())
     return run, results, run.steps(results)
 
 
-def all_pixels() -> data.Dataset:
+def all_pixels() -> Dataset:
     """Every pixel value once in each of two channels."""
     images = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16).repeat(2, axis=1)
     images = np.concatenate([images, images[:, ::-1, ::-1]])
     labels = np.array([0, 1], np.int32)
-    return data.Dataset("pixels", "every value", images, labels, images, labels, "", 2)
+    return Dataset("pixels", "every value", images, labels, images, labels, "", 2)
 
 
 @pytest.mark.parametrize("scale", [1.0, 255.0, 0.0625, 3.7])
@@ -101,13 +106,17 @@ def test_metrics_are_those_of_the_batch_before_the_step(tiny_dataset):
 
 
 def test_one_compilation_serves_every_case(tiny_dataset):
-    first = train.program(SMALL)
+    first = static_part(SMALL)
     other = dataclasses.replace(
-        SMALL, input_scale=255.0, init_scale=(1.0, 2.0, 3.0), learning_rate=(0.1, 0.2, 0.3),
-        weight_decay=(0.0,), seed=9,
-    )  # fmt: skip
-    assert train.program(other) == first
-    assert train.program(dataclasses.replace(SMALL, momentum=0.5)) != first
+        SMALL,
+        input_scale=255.0,
+        init_scale=(1.0, 2.0, 3.0),
+        learning_rate=(0.1, 0.2, 0.3),
+        weight_decay=(0.0,),
+        seed=9,
+    )
+    assert static_part(other) == first
+    assert static_part(dataclasses.replace(SMALL, momentum=0.5)) != first
 
 
 def test_two_runs_have_the_same_bits(tiny_dataset):
@@ -123,9 +132,12 @@ def test_at_a_power_of_two_the_repaired_run_has_the_bits_of_the_baseline(tiny_da
     s = 256.0
     base = dataclasses.replace(SMALL, hidden=(11,), precision=precision)
     repaired = dataclasses.replace(
-        base, input_scale=s, init_scale=(1 / s, 1.0), learning_rate=(0.02 / s**2, 0.02),
+        base,
+        input_scale=s,
+        init_scale=(1 / s, 1.0),
+        learning_rate=(0.02 / s**2, 0.02),
         weight_decay=(1e-4 * s**2, 1e-4),
-    )  # fmt: skip
+    )
     broken = dataclasses.replace(repaired, learning_rate=(0.02 / s,))
     losses = [trained(e, tiny_dataset)[2]["loss"] for e in (base, repaired, broken)]
     assert losses[0].dtype == precision
@@ -151,9 +163,15 @@ def test_the_test_set_is_counted_whole_though_no_batch_divides_it(tiny_dataset, 
 @pytest.mark.parametrize("bias", [False, True])
 def test_any_depth_with_and_without_bias_learns(tiny_dataset, hidden, bias):
     experiment = Experiment(
-        hidden=hidden, bias=bias, batch_size=24, epochs=60, optimizer="adam", learning_rate=(0.01,),
-        weight_decay=(0.0,), preprocessing="standardize",
-    )  # fmt: skip
+        hidden=hidden,
+        bias=bias,
+        batch_size=24,
+        epochs=60,
+        optimizer="adam",
+        learning_rate=(0.01,),
+        weight_decay=(0.0,),
+        preprocessing="standardize",
+    )
     _, results, steps = trained(experiment, tiny_dataset)
     assert len(results[-1].params) == len(hidden) + 1
     assert steps["loss"][-1] < 0.7 * steps["loss"][0]
@@ -161,7 +179,7 @@ def test_any_depth_with_and_without_bias_learns(tiny_dataset, hidden, bias):
 
 def test_a_batch_size_that_does_not_divide_is_refused_before_compiling(tiny_dataset):
     with pytest.raises(ValueError, match="batch size 7 does not divide 24 training images"):
-        train.Run(dataclasses.replace(SMALL, batch_size=7), tiny_dataset)
+        Run(dataclasses.replace(SMALL, batch_size=7), tiny_dataset)
 
 
 def test_a_constant_channel_cannot_be_standardised(tiny_dataset):
@@ -169,7 +187,7 @@ def test_a_constant_channel_cannot_be_standardised(tiny_dataset):
     images[:, 1] = 9
     flat = dataclasses.replace(tiny_dataset, train_images=images)
     with pytest.raises(ValueError, match="channel 1 of tiny is constant: choose center"):
-        train.Run(dataclasses.replace(SMALL, preprocessing="standardize"), flat)
+        Run(dataclasses.replace(SMALL, preprocessing="standardize"), flat)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the CPU has no loose products")
@@ -177,6 +195,6 @@ def test_a_precision_that_the_device_lacks_is_refused():
     for kind in ("tf32", "bfloat16"):
         with (
             pytest.raises(ValueError, match=f"precision {kind} does not exist on cpu"),
-            devices.precision(Experiment(precision=kind)),
+            precision(Experiment(precision=kind)),
         ):
             pass

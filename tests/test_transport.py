@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import run_jax
-import transport
 
-from jaxmlp import emission, explanation, flags, rescaling
+from jaxmlp.commands import flags
+from jaxmlp.commands import run as run_jax
+from jaxmlp.commands import transport as command
 from jaxmlp.experiment import Experiment
+from jaxmlp.law import emission, explanation
+from jaxmlp.law.rules import RULES, rule_of
+from jaxmlp.law.transport import SCHEMES, transport
 
 STEPS, SCALE = 8, 64.0
 IMAGES = np.random.default_rng(0).uniform(0, 1, (6, 8, 7, 3)).astype(np.float32)
@@ -20,15 +23,25 @@ LABELS = np.array([0, 1, 2, 3, 0, 1])
 COMMON = ["--learning-rate", "0.05", "--weight-decay", "0.1"]
 EPS = ["--eps", "0.001"]
 OPTAX = {
-    "sgd": [], "adam": EPS, "adamw": EPS, "rmsprop": [*EPS, "--momentum", "0.5"], "adagrad": EPS,
-    "lion": [], "amsgrad": EPS, "adabelief": EPS, "yogi": EPS, "signsgd": [], "lars": EPS,
-    "lamb": EPS, "novograd": EPS,
-}  # fmt: skip
+    "sgd": [],
+    "adam": EPS,
+    "adamw": EPS,
+    "rmsprop": [*EPS, "--momentum", "0.5"],
+    "adagrad": EPS,
+    "lion": [],
+    "amsgrad": EPS,
+    "adabelief": EPS,
+    "yogi": EPS,
+    "signsgd": [],
+    "lars": EPS,
+    "lamb": EPS,
+    "novograd": EPS,
+}
 TORCH = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "amsgrad")
 
 
 def emitted(capsys, *flags: str) -> str:
-    transport.main([*flags])
+    command.main([*flags])
     return capsys.readouterr().out
 
 
@@ -86,8 +99,16 @@ def optax_losses(code: str, scale: float) -> list[float]:
 
 @pytest.mark.parametrize("optimizer", OPTAX)
 def test_the_optax_code_trains_a_cnn_identically(optimizer, capsys):
-    asked = ["--optimizer", optimizer, *COMMON, *OPTAX[optimizer], "--emit", "optax",
-             "--weight", "conv/kernel"]  # fmt: skip
+    asked = [
+        "--optimizer",
+        optimizer,
+        *COMMON,
+        *OPTAX[optimizer],
+        "--emit",
+        "optax",
+        "--weight",
+        "conv/kernel",
+    ]
     plain = optax_losses(emitted(capsys, *asked, "--input-scale", "1"), 1.0)
     moved = optax_losses(emitted(capsys, *asked, "--input-scale", str(SCALE)), SCALE)
     assert moved == plain
@@ -109,8 +130,19 @@ ALIASES = {
 
 @pytest.mark.parametrize("optimizer", ALIASES)
 def test_the_optax_code_is_what_optax_calls_by_that_name(optimizer, capsys):
-    code = emitted(capsys, "--optimizer", optimizer, *COMMON, *OPTAX[optimizer], "--emit", "optax",
-                   "--weight", "conv/kernel", "--input-scale", "1")  # fmt: skip
+    code = emitted(
+        capsys,
+        "--optimizer",
+        optimizer,
+        *COMMON,
+        *OPTAX[optimizer],
+        "--emit",
+        "optax",
+        "--weight",
+        "conv/kernel",
+        "--input-scale",
+        "1",
+    )
     namespace: dict = {"params": initial_params()}
     exec(code, namespace)
     params = initial_params()
@@ -127,12 +159,12 @@ def test_the_optax_code_is_what_optax_calls_by_that_name(optimizer, capsys):
 
 
 def test_every_optimizer_with_a_rule_can_be_emitted():
-    assert set(OPTAX) | {"muon"} == set(rescaling.RULES) == set(emission.DIRECTIONS) | {"muon"}
+    assert set(OPTAX) | {"muon"} == set(RULES) == set(emission.DIRECTIONS) | {"muon"}
 
 
 def test_muons_rule_holds_for_optaxs_muon():
     """It takes matrices only: a network of two, without biases."""
-    found = rescaling.rule("muon")
+    found = rule_of("muon")
     draw = np.random.default_rng(0)
     start = [jnp.asarray(draw.normal(size=shape), jnp.float32) for shape in ((7, 5), (5, 3))]
     inputs = jnp.asarray(draw.uniform(size=(6, 7)), jnp.float32)
@@ -198,9 +230,13 @@ def torch_losses(code: str, scale: float) -> list[float]:
 
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(3, 5, 3), nn.GELU(), nn.Flatten(), nn.Linear(5 * 6 * 5, 9), nn.LayerNorm(9),
+        nn.Conv2d(3, 5, 3),
+        nn.GELU(),
+        nn.Flatten(),
+        nn.Linear(5 * 6 * 5, 9),
+        nn.LayerNorm(9),
         nn.Linear(9, 4),
-    )  # fmt: skip
+    )
     namespace: dict = {"model": model}
     exec(code, namespace)
     optimizer = namespace["optimizer"]
@@ -234,20 +270,34 @@ def test_groups_are_emitted_where_torch_has_no_such_optimizer(capsys):
 # ---- flags and json
 
 
-@pytest.mark.parametrize("scheme", rescaling.SCHEMES)
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_flags_ask_for_the_transported_experiment(scheme, capsys):
-    text = emitted(capsys, "--input-scale", "255", "--scheme", scheme, "--optimizer", "adamw",
-                   "--bias", "--hidden", "5", "6", "--schedule", "cosine")  # fmt: skip
+    text = emitted(
+        capsys,
+        "--input-scale",
+        "255",
+        "--scheme",
+        scheme,
+        "--optimizer",
+        "adamw",
+        "--bias",
+        "--hidden",
+        "5",
+        "6",
+        "--schedule",
+        "cosine",
+    )
     program, command, *words = shlex.split(text)
     assert (program, command) == ("python", "scripts/run_jax.py")
     values = flags.parser("").parse_args(words)
     original = Experiment(optimizer="adamw", bias=True, hidden=(5, 6), schedule=("cosine",))
-    assert flags.experiment(values)[1] == rescaling.transport(original, 255.0, scheme=scheme)
+    assert flags.experiment(values)[1] == transport(original, 255.0, scheme=scheme)
 
 
 def test_the_flags_run(tiny_npz, tmp_path, capsys):
-    text = emitted(capsys, "--input-scale", "255", "--hidden", "5", "--batch-size", "4",
-                   "--epochs", "1")  # fmt: skip
+    text = emitted(
+        capsys, "--input-scale", "255", "--hidden", "5", "--batch-size", "4", "--epochs", "1"
+    )
     run_jax.main([*shlex.split(text)[2:], "--data", str(tiny_npz), "--out", str(tmp_path / "run")])
     assert f"It is, step for step, {explanation.BASELINE}." in " ".join(
         capsys.readouterr().out.split()
@@ -256,11 +306,16 @@ def test_the_flags_run(tiny_npz, tmp_path, capsys):
 
 @pytest.mark.parametrize("optimizer", TORCH)
 def test_what_is_not_given_is_torchs_own_default_and_told(optimizer, capsys):
-    kind = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop",
-            "adagrad": "Adagrad", "amsgrad": "Adam"}[optimizer]  # fmt: skip
+    kind = {
+        "sgd": "SGD",
+        "adam": "Adam",
+        "adamw": "AdamW",
+        "rmsprop": "RMSprop",
+        "adagrad": "Adagrad",
+        "amsgrad": "Adam",
+    }[optimizer]
     rate = ["--learning-rate", "1e-3"] if optimizer == "amsgrad" else []
-    code = emitted(capsys, "--optimizer", optimizer, *rate, "--emit", "torch",
-                   "--input-scale", "1")  # fmt: skip
+    code = emitted(capsys, "--optimizer", optimizer, *rate, "--emit", "torch", "--input-scale", "1")
     torch = pytest.importorskip("torch")
     model = torch.nn.Linear(3, 2)
     namespace: dict = {"model": model}
@@ -274,22 +329,48 @@ def test_what_is_not_given_is_torchs_own_default_and_told(optimizer, capsys):
 
 
 def test_what_is_given_is_not_told_as_assumed(capsys):
-    code = emitted(capsys, "--optimizer", "adamw", *COMMON, *EPS, "--beta1", "0.9", "--beta2",
-                   "0.99", "--emit", "torch", "--input-scale", "2")  # fmt: skip
+    code = emitted(
+        capsys,
+        "--optimizer",
+        "adamw",
+        *COMMON,
+        *EPS,
+        "--beta1",
+        "0.9",
+        "--beta2",
+        "0.99",
+        "--emit",
+        "torch",
+        "--input-scale",
+        "2",
+    )
     assert "Not given" not in code
 
 
 def test_json_has_the_numbers_and_the_powers(capsys):
-    text = emitted(capsys, "--optimizer", "adamw", "--emit", "json", "--input-scale", "10",
-                   "--weight-decay", "1e-4")  # fmt: skip
+    text = emitted(
+        capsys,
+        "--optimizer",
+        "adamw",
+        "--emit",
+        "json",
+        "--input-scale",
+        "10",
+        "--weight-decay",
+        "1e-4",
+    )
     found = json.loads(text)
     assert found["first_weight"]["learning_rate"] == 1e-4
     assert found["first_weight"]["weight_decay"] == 1e-3
     assert found["everything_else"]["learning_rate"] == 1e-3
     assert found["not_given"] == {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
     assert found["powers_of_the_input_scale"] == {
-        "init_scale": -1, "learning_rate": -1, "weight_decay": 1, "eps": 1, "clip": 1,
-    }  # fmt: skip
+        "init_scale": -1,
+        "learning_rate": -1,
+        "weight_decay": 1,
+        "eps": 1,
+        "clip": 1,
+    }
 
 
 BAD = [
@@ -345,7 +426,7 @@ BAD = [
 @pytest.mark.parametrize(("arguments", "words"), BAD)
 def test_what_cannot_be_emitted_is_one_line(arguments, words, capsys):
     with pytest.raises(SystemExit) as ended:
-        transport.main(arguments)
+        command.main(arguments)
     assert ended.value.code == 2
     error = capsys.readouterr().err
     assert words in error

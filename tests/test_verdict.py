@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from jaxmlp import record, report, verdict
+from jaxmlp.record import figures as report
+from jaxmlp.record import outcomes as verdict
+from jaxmlp.record import run_record as record
 
 STEPS, CLASSES, WIDTH = 12, 7, 5
 
@@ -20,19 +22,25 @@ def steps(loss=1.0, dead=0.0):
 
 def row(loss=1.0, silent=0.0, dead=0.0, test_loss=1.0):
     return {
-        "epoch": 1, "train_loss": loss, "train_accuracy": 0.5, "test_loss": test_loss,
-        "test_accuracy": 0.25, "dead": [dead], "silent": [silent],
-    }  # fmt: skip
+        "epoch": 1,
+        "train_loss": loss,
+        "train_accuracy": 0.5,
+        "test_loss": test_loss,
+        "test_accuracy": 0.25,
+        "dead": [dead],
+        "silent": [silent],
+    }
 
 
 def result(made, rows):
     return {
-        "case": "custom", "experiment": {"bias": False, "input_scale": 2.0, "seed": 0},
+        "case": "custom",
+        "experiment": {"bias": False, "input_scale": 2.0, "seed": 0},
         "layers": [{"name": "layer1", "fan_out": WIDTH}, {"name": "layer2", "fan_out": CLASSES}],
         "data": {"classes": CLASSES, "test_size": 1000, "name": "tiny", "shape": [3, 5, 4]},
         "epochs": rows,
         "outcome": verdict.outcome(CLASSES, made, rows, finite=True),
-    }  # fmt: skip
+    }
 
 
 def outcome(made=None, finite=True, **of_row):
@@ -63,10 +71,16 @@ def test_spike_is_the_largest_loss_over_the_first():
     assert outcome(made)["spike"] == 4.5
 
 
-@pytest.mark.parametrize(("dead", "step"), [
-    ([0.2] * 3 + [1.0] * 9, 4), ([1.0] * 12, 1), ([1.0] * 11 + [0.4], None), ([0.0] * 12, None),
-    ([1.0, 0.4] + [1.0] * 10, 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("dead", "step"),
+    [
+        ([0.2] * 3 + [1.0] * 9, 4),
+        ([1.0] * 12, 1),
+        ([1.0] * 11 + [0.4], None),
+        ([0.0] * 12, None),
+        ([1.0, 0.4] + [1.0] * 10, 3),
+    ],
+)
 def test_the_collapse_is_the_step_after_the_last_living_batch(dead, step):
     assert outcome(steps(dead=dead))["collapse_step"] == [step]
 

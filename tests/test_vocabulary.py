@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import run_jax
 from hypothesis import given
 from hypothesis import strategies as st
 from test_verdict import result, row, steps
 
-from jaxmlp import explanation, forecast, question, verdict
+from jaxmlp import question
+from jaxmlp.commands import run as run_jax
 from jaxmlp.experiment import Experiment
+from jaxmlp.forecast.models import FAILS_FROM
+from jaxmlp.law import explanation
+from jaxmlp.record import outcomes
+from jaxmlp.record import outcomes as verdict
 
 ROOT = Path(__file__).parent.parent
 RETIRED = re.compile(
@@ -53,32 +57,52 @@ def test_no_table_or_printed_output_on_a_page_does(path):
 def test_the_glossary_defines_every_outcome_and_course():
     text = (ROOT / "docs" / "glossary.md").read_text()
     defined = set(re.findall(r"^\| \*\*(\w+)\*\*", text, re.M))
-    assert {"trained", "stalled", "dead", "nonfinite", *forecast.COURSES} <= defined
+    assert {"trained", "stalled", "dead", "nonfinite", *outcomes.COURSES} <= defined
 
 
 def test_a_record_speaks_the_glossarys_words(tiny_npz, tmp_path, capsys):
-    run_jax.main(["--data", str(tiny_npz), "--hidden", "5", "--batch-size", "4", "--epochs", "2",
-                  "--input-scale", "255", "--out", str(tmp_path / "r")])  # fmt: skip
+    run_jax.main(
+        [
+            "--data",
+            str(tiny_npz),
+            "--hidden",
+            "5",
+            "--batch-size",
+            "4",
+            "--epochs",
+            "2",
+            "--input-scale",
+            "255",
+            "--out",
+            str(tmp_path / "r"),
+        ]
+    )
     text = (tmp_path / "r" / "result.json").read_text()
     assert not RETIRED.search(text)
     assert not RETIRED.search(capsys.readouterr().out)
     result = json.loads(text)
-    assert result["forecast"]["course"] in forecast.COURSES
+    assert result["forecast"]["course"] in outcomes.COURSES
 
 
 @pytest.mark.parametrize("case", question.CASES)
 def test_an_attempt_is_told_by_its_outcome(case):
     experiment = Experiment(**question.settings(case))
-    for _, text in explanation.attempts(experiment):
+    for _, text in question.attempts(experiment):
         assert re.match("Trained|Stalled|Dead", text)
 
 
-@given(fails=st.floats(0, 1), diverges=st.floats(0, 1), course=st.sampled_from(forecast.COURSES))
+@given(fails=st.floats(0, 1), diverges=st.floats(0, 1), course=st.sampled_from(outcomes.COURSES))
 def test_a_forecast_in_words_begins_with_its_course(fails, diverges, course):
-    text = explanation.forecast({
-        "ratio": 2.0, "sharpness": 7.6, "limit": 3.8, "fails": fails, "diverges": diverges,
-        "course": course,
-    })  # fmt: skip
+    text = explanation.forecast(
+        {
+            "ratio": 2.0,
+            "sharpness": 7.6,
+            "limit": 3.8,
+            "fails": fails,
+            "diverges": diverges,
+            "course": course,
+        }
+    )
     assert text.lower().startswith(course)
     assert not RETIRED.search(text)
 
@@ -93,12 +117,16 @@ def test_a_verdict_begins_with_its_outcome(loss, silent):
 
 
 def test_the_probability_from_which_on_fails_is_foretold_is_told_as_it_is():
-    told = explanation.forecast({
-        "ratio": 2.0, "sharpness": 7.6, "limit": 3.8, "fails": 0.4, "diverges": 1.0,
-        "course": "fails",
-    })  # fmt: skip
-    assert (
-        f"(foretold from {forecast.FAILS_FROM:.0%} on)".replace("%", explanation.NO_BREAK) in told
+    told = explanation.forecast(
+        {
+            "ratio": 2.0,
+            "sharpness": 7.6,
+            "limit": 3.8,
+            "fails": 0.4,
+            "diverges": 1.0,
+            "course": "fails",
+        }
     )
+    assert f"(foretold from {FAILS_FROM:.0%} on)".replace("%", explanation.NO_BREAK) in told
     glossary = (ROOT / "docs" / "glossary.md").read_text()
-    assert f"`fails` is foretold from a\nprobability of {forecast.FAILS_FROM} on" in glossary
+    assert f"`fails` is foretold from a\nprobability of {FAILS_FROM} on" in glossary

@@ -75,9 +75,12 @@ def layer_optimizer(
     match name:
         case "sgd":
             return torch.optim.SGD(
-                groups, rate, momentum=options["momentum"], dampening=options["dampening"],
+                groups,
+                rate,
+                momentum=options["momentum"],
+                dampening=options["dampening"],
                 nesterov=options["nesterov"],
-            )  # fmt: skip
+            )
         case "adam" | "adamw":
             kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
             return kind(groups, rate, betas=(options["beta1"], options["beta2"]))

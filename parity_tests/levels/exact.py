@@ -101,10 +101,12 @@ def example(seed: int, shape: tuple[int, ...], bias: bool) -> Example:
             layer["bias"] = whole(draw, (fan_out,), 2, reach)
         weights.append(layer)
     batches = [
-        (whole(draw, (BATCH, shape[0]), 2 if len(shape) < 4 else 1, steps[0]),
-         whole(draw, (BATCH, shape[-1]), 3, reach))
+        (
+            whole(draw, (BATCH, shape[0]), 2 if len(shape) < 4 else 1, steps[0]),
+            whole(draw, (BATCH, shape[-1]), 3, reach),
+        )
         for _ in range(2)
-    ]  # fmt: skip
+    ]
     return Example(weights, batches)
 
 
@@ -163,9 +165,7 @@ def optimizer(
 
 
 def plain(layers: Layers) -> sides.Layers:
-    return [
-        {name: np.float32(grid.value) for name, grid in layer.items()} for layer in layers
-    ]  # fmt: skip
+    return [{name: np.float32(grid.value) for name, grid in layer.items()} for layer in layers]
 
 
 def exact(quick: bool = False) -> Iterator[Comparison]:
@@ -180,9 +180,12 @@ def exact(quick: bool = False) -> Iterator[Comparison]:
 def _example(name: str, settings: dict, bias: bool, number: int, shape) -> Iterator[Comparison]:
     layers = len(shape) - 1
     experiment = Experiment(
-        hidden=shape[1:-1], bias=bias, learning_rate=(0.25, 0.5, 0.125)[:layers],
-        weight_decay=(0.5, 0.25, 0.125)[:layers], **settings,
-    )  # fmt: skip
+        hidden=shape[1:-1],
+        bias=bias,
+        learning_rate=(0.25, 0.5, 0.125)[:layers],
+        weight_decay=(0.5, 0.25, 0.125)[:layers],
+        **settings,
+    )
     made = example(number, shape, bias)
     weights, grads = plain(made.weights), []
     check = f"{name}, {'bias' if bias else 'no bias'}"

@@ -33,20 +33,29 @@ SCHEDULES: dict[str, dict] = {
     "cosine after warm-up": {"schedule": ("cosine",), "warmup_epochs": (0.75,)},
     "step": {"schedule": ("step",), "milestones": (2, 3, 7), "gamma": (0.3,)},
     "step after warm-up": {
-        "schedule": ("step",), "milestones": (1, 2, 5), "gamma": (0.5,), "warmup_epochs": (2.0,),
+        "schedule": ("step",),
+        "milestones": (1, 2, 5),
+        "gamma": (0.5,),
+        "warmup_epochs": (2.0,),
     },
     "exponential": {"schedule": ("exponential",), "gamma": (0.7,)},
     "exponential after warm-up": {
-        "schedule": ("exponential",), "gamma": (0.7,), "warmup_epochs": (1.25,),
+        "schedule": ("exponential",),
+        "gamma": (0.7,),
+        "warmup_epochs": (1.25,),
     },
     "warm-up rounded to a step": {"warmup_epochs": (0.3,)},
     "warm-up rounded to two": {"warmup_epochs": (0.45,), "schedule": ("cosine",)},
     "warm-up past the end": {"warmup_epochs": (9.0,)},
     "another for each layer": {
-        "schedule": ("cosine", "step", "exponential"), "milestones": (3,), "gamma": (0.1, 0.2, 0.6),
-        "warmup_epochs": (0.5, 1.0, 0.0), "hidden": (5, 4), "learning_rate": (0.02, 0.3, 0.0),
+        "schedule": ("cosine", "step", "exponential"),
+        "milestones": (3,),
+        "gamma": (0.1, 0.2, 0.6),
+        "warmup_epochs": (0.5, 1.0, 0.0),
+        "hidden": (5, 4),
+        "learning_rate": (0.02, 0.3, 0.0),
     },
-}  # fmt: skip
+}
 QUICK = ("sgd", "adamw, beta2 = 0.9999", "rmsprop, momentum")  # in float32
 PER_EPOCH = 4  # steps; the experiments below have 8 epochs
 CHANGE = sides.Change(step=5, factor=3.7)
@@ -69,10 +78,16 @@ def optimizers(quick: bool = False) -> Iterator[Comparison]:
         if scheduled:
             settings |= {"schedule": ("exponential",), "gamma": (0.7,), "warmup_epochs": (1.5,)}
         experiment = Experiment(
-            hidden=(5,), bias=True, learning_rate=(0.02, 0.3), weight_decay=(0.1, 0.003), epochs=8,
-            bias_learning_rate=(0.05, 0.007), bias_weight_decay=(0.02, 0.0),
-            precision=precision, **settings,
-        )  # fmt: skip
+            hidden=(5,),
+            bias=True,
+            learning_rate=(0.02, 0.3),
+            weight_decay=(0.1, 0.003),
+            epochs=8,
+            bias_learning_rate=(0.05, 0.007),
+            bias_weight_decay=(0.02, 0.0),
+            precision=precision,
+            **settings,
+        )
         check = f"{name}, {precision}" + ", scheduled" * scheduled
         yield from _optimizer(("optimizers", check), experiment, steps=8 if quick else 12)
 
@@ -90,26 +105,31 @@ def _optimizer(where: tuple[str, str], experiment: Experiment, steps: int) -> It
     for step, (jax, torch) in enumerate(runs):
         for i, name in ((i, name) for i, layer in enumerate(weights) for name in layer):
             rate = _rate(experiment, i, step) * constant(
-                experiment.per_tensor("learning_rate")[name][i] * (
-                    1.0 if step < CHANGE.step else CHANGE.factor
-                ), unit,
-            )  # fmt: skip
+                experiment.per_tensor("learning_rate")[name][i]
+                * (1.0 if step < CHANGE.step else CHANGE.factor),
+                unit,
+            )
             settings = truth.Settings(
-                experiment.optimizer, experiment.per_tensor("weight_decay")[name][i],
-                experiment.per_tensor("eps")[name][i] if experiment.eps else 0.0, options,
-            )  # fmt: skip
+                experiment.optimizer,
+                experiment.per_tensor("weight_decay")[name][i],
+                experiment.per_tensor("eps")[name][i] if experiment.eps else 0.0,
+                options,
+            )
             true[i][name], kept[i][name] = truth.optimizer_step(
                 settings, true[i][name], grads[step][i][name], kept[i][name], rate, step + 1
             )
             tensor = f"step {step + 1} layer{i + 1}.{name}"
-            yield derived((*where, tensor), jax.params[i][name], torch.params[i][name],
-                          true[i][name])  # fmt: skip
+            yield derived(
+                (*where, tensor), jax.params[i][name], torch.params[i][name], true[i][name]
+            )
             buffers = {f"{name}.{buffer}": value for buffer, value in kept[i][name].items()}
             for buffer, value in buffers.items():
                 yield derived(
                     (*where, f"step {step + 1} layer{i + 1}.{buffer}"),
-                    jax.buffers[i].get(buffer, ()), torch.buffers[i].get(buffer, ()), value,
-                )  # fmt: skip
+                    jax.buffers[i].get(buffer, ()),
+                    torch.buffers[i].get(buffer, ()),
+                    value,
+                )
         counted = [np.array(side.steps, np.int64) for side in (jax, torch)]
         yield bitwise((*where, f"step {step + 1} schedules' counts"), *counted)
         wanted = [
@@ -119,8 +139,9 @@ def _optimizer(where: tuple[str, str], experiment: Experiment, steps: int) -> It
         for who, side in (("jax", jax), ("torch", torch)):
             names = [sorted(layer) for layer in side.buffers]
             same = np.array(names == wanted)
-            yield bitwise((*where, f"step {step + 1} {who} keeps the buffers' names"), same,
-                          np.array(True))  # fmt: skip
+            yield bitwise(
+                (*where, f"step {step + 1} {who} keeps the buffers' names"), same, np.array(True)
+            )
 
 
 def _random_grads(draw: np.random.Generator, weights: sides.Layers, step: int) -> sides.Layers:
@@ -136,11 +157,15 @@ def _random_grads(draw: np.random.Generator, weights: sides.Layers, step: int) -
 
 def _rate(experiment: Experiment, layer: int, step: int) -> Bounded:
     return truth.rate_factor(
-        experiment.per_layer("schedule")[layer], step,
+        experiment.per_layer("schedule")[layer],
+        step,
         round(experiment.per_layer("warmup_epochs")[layer] * PER_EPOCH),
-        experiment.epochs * PER_EPOCH, PER_EPOCH, experiment.milestones,
-        experiment.per_layer("gamma")[layer], experiment.precision,
-    )  # fmt: skip
+        experiment.epochs * PER_EPOCH,
+        PER_EPOCH,
+        experiment.milestones,
+        experiment.per_layer("gamma")[layer],
+        experiment.precision,
+    )
 
 
 def schedules(quick: bool = False) -> Iterator[Comparison]:
@@ -157,7 +182,10 @@ def schedules(quick: bool = False) -> Iterator[Comparison]:
             rates = [_rate(experiment, layer, step) * rate for step in range(steps)]
             yield derived(
                 ("schedules", f"{name}, {precision}", f"layer{layer + 1}, step "),
-                jax[:, layer], torch[:, layer],
-                Bounded(*(np.stack([getattr(r, part) for r in rates]) for part in
-                          ("value", "error")), unit),
-            )  # fmt: skip
+                jax[:, layer],
+                torch[:, layer],
+                Bounded(
+                    *(np.stack([getattr(r, part) for r in rates]) for part in ("value", "error")),
+                    unit,
+                ),
+            )

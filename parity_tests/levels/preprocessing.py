@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 import torchref.data
-from jaxmlp import preprocessing as preprocessing_of_jax
-from jaxmlp.data import Dataset
+from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import Experiment
 from jaxmlp.torch_rng import TorchGenerator, batch_order, initial_weights
+from jaxmlp.train import preprocessing as preprocessing_of_jax
 from parity_tests import problems, sides
 from parity_tests.comparison import Comparison, bitwise
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import run_torch
 
-from jaxmlp import train
+from jaxmlp.commands import run_torch
+from jaxmlp.train.run import Run
 from parity_tests import problems, sides
 from parity_tests.comparison import Comparison, bitwise, compare
 
@@ -95,8 +95,9 @@ def _spread(problem: problems.Problem, steps: int) -> Iterator[Comparison]:
         told = bound < MEANING
         last = steps if told.all() else int(np.argmin(told))
         check = f"{problem.name}, float32, {steps} steps"
-        yield _within(check, f"{name} ({last} steps)", distance[:last], bound[:last],
-                      "3 × torch's own spread")  # fmt: skip
+        yield _within(
+            check, f"{name} ({last} steps)", distance[:last], bound[:last], "3 × torch's own spread"
+        )
 
 
 def _within(check: str, name: str, distance, bound, tolerance: str) -> Comparison:
@@ -113,7 +114,7 @@ def runs(quick: bool = False) -> Iterator[Comparison]:
     for problem in (*problems.commands(), *cases):
         arguments = (problem.experiment, problem.dataset)
         torch_run = run_torch.TorchRun(*arguments, device=sides.torch_device)
-        jax, torch = _report(train.Run(*arguments)), _report(torch_run)
+        jax, torch = _report(Run(*arguments)), _report(torch_run)
         check = f"{problem.name}, float64"
         yield bitwise(("runs", check, "names"), *(np.array(sorted(r)) for r in (jax, torch)))
         for name in jax.keys() & torch.keys():

@@ -1,0 +1,1 @@
+"""The device's arithmetic, its mesh, and several processes as one."""

@@ -1,0 +1,212 @@
+"""The device's arithmetic: what the experiment's precision means to the compiler."""
+
+import contextlib
+import hashlib
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import jax
+import numpy as np
+
+from jaxmlp.errors import JobError
+
+PATIENCE = 60  # seconds for all processes to come
+HEARTBEAT = 20  # seconds after which a silent process counts as gone
+Result = TypeVar("Result")
+
+
+# ---- many processes
+
+
+def distribute(
+    coordinator: str | None, processes: int | None, process_id: int | None, by_environment: bool
+) -> None:
+    """Joins the other processes, before anything else touches a device; does nothing if not asked.
+
+    Args:
+        coordinator: HOST:PORT of the first process; with the two counts that belong to it.
+        by_environment: JAX finds all that out itself (TPU pods, SLURM, MPI, ...).
+
+    Raises:
+        ValueError: the three do not fit together, or there is no such environment.
+        JobError: the others do not come.
+    """
+    if by_environment and coordinator is None:
+        try:
+            jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"--distributed: no cluster is found ({str(error).splitlines()[0]}); give "
+                "--coordinator, --processes and --process-id"
+            ) from None
+        return
+    if (coordinator, processes, process_id) == (None, None, None):
+        return
+    if coordinator is None or processes is None or process_id is None:
+        raise ValueError("--coordinator, --processes and --process-id belong together; give all")
+    if not 0 <= process_id < processes:
+        raise ValueError(f"--process-id {process_id} must lie in [0, {processes})")
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ValueError(f"--coordinator {coordinator} must be HOST:PORT")
+    if process_id:
+        _come(host, int(port), process_id)
+    else:
+        _await(host, int(port), processes)
+    jax.distributed.initialize(
+        coordinator,
+        processes,
+        process_id,
+        initialization_timeout=PATIENCE,
+        heartbeat_timeout_seconds=HEARTBEAT,
+    )
+
+
+# JAX ends a process that waits in vain for the others with a stack trace. So they meet before.
+
+
+def _await(host: str, port: int, processes: int) -> None:
+    """Process 0 waits for the others at the coordinator's address, and sends them on."""
+    until, come = time.monotonic() + PATIENCE, {}
+    try:
+        with socket.create_server((host, port)) as server:
+            while len(come) < processes - 1:
+                server.settimeout(max(until - time.monotonic(), 1e-3))
+                connection, _ = server.accept()
+                connection.settimeout(5)
+                come[int.from_bytes(connection.recv(4))] = connection
+    except TimeoutError:
+        missing = sorted(set(range(1, processes)) - set(come))
+        raise JobError(
+            f"process {missing[0]} did not come to {host}:{port} within {PATIENCE} s; "
+            f"start all {processes}, with the same --coordinator"
+        ) from None
+    except OSError as error:
+        raise ValueError(f"--coordinator {host}:{port} cannot be used: {error.strerror}") from None
+    for connection in come.values():
+        connection.sendall(b"!")
+        connection.close()
+
+
+def _come(host: str, port: int, process_id: int) -> None:
+    """Another process tells process 0 that it is there, and waits for the rest."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with socket.create_connection((host, port), timeout=5) as connection:
+                connection.sendall(process_id.to_bytes(4))
+                connection.settimeout(2 * PATIENCE)
+                if connection.recv(1):
+                    return
+            raise JobError(f"process 0 at {host}:{port} gave up: its own output says why")
+        except OSError:
+            if time.monotonic() > until:
+                raise JobError(
+                    f"coordinator {host}:{port} does not answer within {PATIENCE} s; "
+                    "start process 0 too, or look at the address"
+                ) from None
+            time.sleep(0.5)
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """What the processes of a job do together.
+
+    Raises:
+        JobError: one of them has gone, so that what they compute together failed.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
+            raise
+        raise JobError(
+            f"another of the {jax.process_count()} processes has gone: its own output says why "
+            f"({str(error).splitlines()[0][:200]})"
+        ) from None
+
+
+def leave(status: int) -> None:
+    """Ends this process at once if it is one of several: it failed, and the others are to notice.
+
+    Python's own end would first wait for them, minutes, and then print a stack trace.
+    """
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+def by_first(work: Callable[[], Result]) -> Result | None:
+    """`work()` in the first process, None in the others; what it raises ends all.
+
+    Raises:
+        ValueError: work's, in every process.
+        OSError: work's; in the other processes a JobError.
+    """
+    result, failure = None, None
+    if is_first():
+        try:
+            result = work()
+        except (ValueError, OSError) as error:
+            failure = error
+    kind = "" if failure is None else "V" if isinstance(failure, ValueError) else "O"
+    text = np.frombuffer(f"{kind}{failure or ''}".encode()[:4096].ljust(4096), np.uint8)
+    said = broadcast(text).tobytes().decode(errors="replace").strip()
+    if failure is not None:
+        raise failure
+    if said:
+        raise (ValueError if said[0] == "V" else JobError)(f"the first process: {said[1:]}")
+    return result
+
+
+def alike(text: str) -> None:
+    """Sees that every process says the same.
+
+    Raises:
+        ValueError: one does not.
+    """
+    digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
+    if not (gather(digest) == digest).all():
+        raise ValueError(
+            "the processes were started with different flags or data; give all the same"
+        )
+
+
+def agree_on(numbers: set[int], below: int) -> set[int]:
+    """The first process's numbers, in every process."""
+    flags = np.zeros(below, bool)
+    flags[list(numbers)] = True
+    return set(np.flatnonzero(broadcast(flags)).tolist())
+
+
+def agree(answer: bool) -> bool:
+    """The first process's answer, in every process."""
+    return bool(broadcast(np.array(answer)))
+
+
+def broadcast(array: np.ndarray) -> np.ndarray:
+    """The first process's array; all have the same shape."""
+    if jax.process_count() == 1:
+        return array
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.broadcast_one_to_all(array))
+
+
+def gather(array: np.ndarray) -> np.ndarray:
+    """The processes' arrays, stacked: (processes, ...)."""
+    if jax.process_count() == 1:
+        return array[None]
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(array))

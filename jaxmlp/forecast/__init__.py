@@ -1,0 +1,1 @@
+"""What course a run will take, told before its first step."""

@@ -1,0 +1,223 @@
+"""Sharpness at initialisation: the largest eigenvalue of D^½ H D^½, and the optimizer's limit.
+
+H is the Hessian of the training loss, D the learning rates times the optimizer's preconditioner.
+Gradient descent is stable along an eigenvector while the eigenvalue stays below a limit that the
+momentum decides (Cohen et al. 2021, arXiv 2103.00065; for adaptive optimizers 2022, 2207.14484).
+Unlike the plain sharpness of H this number belongs to the run: it is the same for every experiment
+that is the same run (rescaling.py).
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
+
+from jaxmlp.device.precision import float_dtype, precision
+from jaxmlp.experiment import Experiment
+from jaxmlp.forecast.models import Sharpness
+from jaxmlp.train.model import Params, mlp
+from jaxmlp.train.optimizer import direction
+from jaxmlp.train.preprocessing import Images, preprocess
+from jaxmlp.train.run import Prepared as Start
+from jaxmlp.train.step import Hyperparameters, loss_function
+from jaxmlp.train.step import static_part as program
+
+SAMPLE = 1000  # images; measured: 5000 move the question's S by less than 3 %
+TOLERANCE = 1e-2  # of the residual, relative; the eigenvalue is closer, by its square
+LANCZOS = 8  # vectors that ARPACK keeps; measured: converges in as many products as with 20
+PRODUCTS = 300  # Hessian-vector products at most
+
+
+def stability_limit(experiment: Experiment) -> float:
+    """The largest eigenvalue of D^½ H D^½ at which the optimizer's iteration does not grow.
+
+    Along an eigenvector the optimizer is a linear filter from gradient to step. The iteration grows
+    when a root of its characteristic polynomial leaves the unit circle: at -1, where the filter's
+    response to an alternating gradient, times the eigenvalue, reaches 2; for Lion with beta2 below
+    beta1 as a pair, earlier. Preconditioners are taken as fixed.
+    """
+    asked: Any = experiment
+    match experiment.optimizer:
+        case "sgd" if experiment.nesterov:
+            response = (1 + 2 * asked.momentum) / (1 + asked.momentum)
+        case "sgd":
+            response = (1 - asked.dampening) / (1 + asked.momentum)
+        case "rmsprop":
+            response = 1 / (1 + asked.momentum)
+        case "adam" | "adamw":
+            response = (1 - asked.beta1) / (1 + asked.beta1)
+        case "lion":  # the step mixes the gradient with an average that decays at another rate
+            average = (1 - asked.beta2) / (1 + asked.beta2)
+            response = 1 - asked.beta1 - asked.beta1 * average
+        case _:
+            response = 1.0
+    limit = 2 / response if response > 0 else float("inf")
+    if experiment.optimizer == "lion" and asked.beta1 > asked.beta2:
+        return min(limit, (1 - asked.beta2) / (asked.beta1 - asked.beta2))
+    return limit
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def root_rates(
+    experiment: Experiment,
+    widths: tuple[int, ...],
+    params: Params,
+    hyper: Hyperparameters,
+    batches: Int[Array, "steps batch"],
+    images: Images,
+) -> Params:
+    """D^½: the root of each parameter's learning rate times its preconditioner.
+
+    The preconditioner is what the optimizer's first step makes of a gradient, |u(g)| / |g|, at the
+    root mean square of the batches' gradients; 0 where no batch has a gradient. 1 for SGD.
+    """
+    if experiment.optimizer == "sgd":
+        squares = jax.tree.map(jnp.ones_like, params)
+    else:
+        grad = jax.grad(_loss(experiment, widths, hyper, images))
+        squares = jax.lax.map(lambda batch: jax.tree.map(jnp.square, grad(params, batch)), batches)
+        squares = jax.tree.map(lambda square: jnp.mean(square, axis=0), squares)
+
+    def root(square, rate, eps):
+        if experiment.optimizer == "sgd":
+            return jnp.sqrt(rate) * square
+        grads = jnp.sqrt(square)
+        chain = direction(experiment, eps)
+        step: Any = chain.update(grads, chain.init(grads))[0]
+        found = jnp.where(grads > 0, jnp.abs(step) / jnp.where(grads > 0, grads, 1), 0)
+        return jnp.sqrt(rate * found)
+
+    return [
+        {
+            name: root(square, hyper.rates[name].learning_rate[i], hyper.rates[name].eps[i])
+            for name, square in layer.items()
+        }
+        for i, layer in enumerate(squares)
+    ]
+
+
+def _loss(
+    experiment: Experiment, widths: tuple[int, ...], hyper: Hyperparameters, images: Images
+) -> Callable[[Params, Int[Array, " batch"]], Float[Array, ""]]:
+    apply = mlp(widths, experiment.bias, float_dtype(experiment))
+
+    def loss(params, indices):
+        pixels, labels = images.train_images[indices], images.train_labels[indices]
+        inputs = preprocess(experiment, pixels, images, hyper.input_scale)
+        return loss_function(apply, params, inputs, labels)[0]
+
+    return loss
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def hessian_product(
+    experiment: Experiment,
+    widths: tuple[int, ...],
+    params: Params,
+    root: Params,
+    hyper: Hyperparameters,
+    batches: Int[Array, "steps batch"],
+    images: Images,
+    vector: Float[Array, " parameters"],
+) -> Float[Array, " parameters"]:
+    """D^½ H D^½ · vector, H the mean over the batches; parameters in `ravel_pytree`'s order."""
+    tangent = jax.tree.map(jnp.multiply, root, ravel_pytree(params)[1](vector))
+    grad = jax.grad(_loss(experiment, widths, hyper, images))
+    products = jax.lax.map(
+        lambda batch: jax.jvp(lambda p: grad(p, batch), (params,), (tangent,))[1], batches
+    )
+    mean = jax.tree.map(lambda product: jnp.mean(product, axis=0), products)
+    return ravel_pytree(jax.tree.map(jnp.multiply, root, mean))[0]
+
+
+def sharpness(
+    experiment: Experiment,
+    ready: Start,
+    batches: Int[np.ndarray, "steps batch"],
+    tolerance: float = TOLERANCE,
+) -> Sharpness:
+    """S of a run at its start on these batches, by Lanczos on Hessian-vector products.
+
+    Args:
+        batches: indices of training images; `sample` gives the run's own first ones.
+    """
+    with precision(experiment):
+        params, rest = ready.state.params, (ready.hyper, batches, ready.images)
+        static = (program(experiment), ready.widths, params)
+        unit = _root_rate_exponent(ready.hyper)
+        root = jax.tree.map(lambda r: r * 2.0**-unit, root_rates(*static, *rest))
+        size = sum(leaf.size for leaf in jax.tree.leaves(params))
+        value = _largest_eigenvalue(
+            lambda vector: hessian_product(*static, root, *rest, vector),
+            size,
+            np.dtype(float_dtype(experiment)),
+            tolerance,
+        )
+    return Sharpness(value * 4.0**unit, stability_limit(experiment), batches.size)
+
+
+def _root_rate_exponent(hyper: Hyperparameters) -> int:
+    """The power of two nearest to the root of the largest learning rate; 0 if that is 0.
+
+    In this unit products with D^½ neither under- nor overflow because of the rates.
+    """
+    rate = max(float(jnp.max(rates.learning_rate)) for rates in hyper.rates.values())
+    return round(math.log2(rate) / 2) if 0 < rate < math.inf else 0
+
+
+def _largest_eigenvalue(
+    product: Callable[[Array], Array], size: int, dtype: np.dtype, tolerance: Any
+) -> float:
+    """Of a symmetric matrix that is known by its products; NaN if one of them is not finite."""
+    unit = 1.0
+
+    def finite(vector):
+        result = np.asarray(product(jnp.asarray(vector.reshape(-1), dtype))) * dtype.type(unit)
+        if not np.isfinite(result).all():
+            raise FloatingPointError
+        return result
+
+    start = np.random.default_rng(0).normal(size=size).astype(dtype)
+    operator: Any = LinearOperator((size, size), matvec=finite, dtype=dtype)  # pyright: ignore
+    try:
+        if size <= LANCZOS:
+            columns = [finite(unit) for unit in np.eye(size, dtype=dtype)]
+            return float(np.linalg.eigvalsh(columns)[-1])
+        first = finite(start)
+        if not first.any():  # nothing learns, or the loss is flat; ARPACK refuses zeros
+            return 0.0
+        # ARPACK's tolerance is relative for eigenvalues above eps^⅔ alone, and absolute below.
+        unit = 2.0 ** min(126, -math.frexp(_norm(first) / _norm(start))[1])  # float32 ends there
+        values = eigsh(
+            operator,
+            k=1,
+            which="LA",
+            v0=start,
+            ncv=LANCZOS,
+            tol=tolerance,
+            maxiter=PRODUCTS // (LANCZOS // 2),
+            return_eigenvectors=False,
+        )
+        return float(values[0]) / unit
+    except (FloatingPointError, ArpackError):
+        return float("nan")
+
+
+def _norm(vector: np.ndarray) -> float:
+    return float(np.linalg.norm(vector.astype(np.float64)))
+
+
+def sample(order: Int[np.ndarray, "steps batch"], images: int = SAMPLE):
+    """The run's first batches with no more than `images` images; of a larger batch its beginning.
+
+    Args:
+        order: the index array of the first epoch.
+    """
+    return order[: max(1, images // order.shape[1]), :images]

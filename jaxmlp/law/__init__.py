@@ -1,0 +1,1 @@
+"""Which runs are the same run: exact arithmetic on settings, without JAX."""

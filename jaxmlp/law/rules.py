@@ -1,0 +1,69 @@
+"""By which powers an optimizer's settings move when its weights are rescaled."""
+
+from typing import NamedTuple
+
+from jaxmlp.experiment import Experiment
+
+
+class Rule(NamedTuple):
+    """Powers of c = W' / W by which a tensor's settings move; None: it has no such setting."""
+
+    learning_rate: int
+    weight_decay: int
+    eps: int | None = None
+    clip: int = -1  # threshold on the norm of the tensor's own gradient
+    decoupled: bool = False  # decay shrinks the weight itself
+
+
+# eps: where PyTorch adds it (LAMB, Muon, LARS, Lion, signSGD, Yogi, NovoGrad: optax).
+RULES: dict[str, Rule] = {
+    "sgd": Rule(2, -2),
+    "adam": Rule(1, -2, -1),
+    "adamw": Rule(1, -1, -1, decoupled=True),
+    "rmsprop": Rule(1, -2, -1),
+    "adagrad": Rule(1, -2, -1),
+    "lion": Rule(1, -1, decoupled=True),
+    "amsgrad": Rule(1, -2, -1),
+    "adabelief": Rule(1, -2, -1),
+    "yogi": Rule(1, -2, -1),
+    "signsgd": Rule(1, -1, decoupled=True),
+    "lars": Rule(0, -2, -1),
+    "lamb": Rule(0, -1, -1, decoupled=True),
+    "muon": Rule(1, -1, -1, decoupled=True),
+    "novograd": Rule(1, -1, -1, decoupled=True),
+}
+UNMOVABLE = {
+    "radam": "its first steps follow the plain momentum and the others its direction, which scale "
+    "differently; choose adam, with a warm-up",
+    "adadelta": "its one eps stands beside the squared gradients and beside the squared steps, "
+    "which scale in opposite ways; choose another optimizer",
+}
+
+
+def rule_of(optimizer: str) -> Rule:
+    """The powers for one optimizer.
+
+    Raises:
+        ValueError: it is not known, or cannot be moved exactly.
+    """
+    if optimizer in UNMOVABLE:
+        raise ValueError(f"{optimizer} cannot be moved exactly: {UNMOVABLE[optimizer]}")
+    if optimizer not in RULES:
+        raise ValueError(f"optimizer {optimizer!r} is not known; choose from {', '.join(RULES)}")
+    return RULES[optimizer]
+
+
+def power(optimizer: str, setting: str) -> int:
+    """By which power of c a setting of PER_TENSOR moves."""
+    return 1 if setting == "init_scale" else getattr(rule_of(optimizer), setting)
+
+
+def full_name(tensor: str, name: str) -> str:
+    return name if tensor == "kernel" else f"bias_{name}"
+
+
+def setting_of(experiment: Experiment, tensor: str, name: str) -> tuple[float, ...] | None:
+    """A setting of PER_TENSOR, a value per layer; None if the optimizer has none."""
+    if getattr(experiment, name) is None:
+        return None
+    return experiment.per_tensor(name)[tensor]

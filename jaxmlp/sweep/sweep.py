@@ -1,0 +1,262 @@
+"""Many runs as one compiled program: train.run_epoch mapped over settings, seeds and devices.
+
+A device's block is a rectangle, some seeds by some settings; runs of one seed see the same batches.
+On GPU and TPU a block's runs train side by side (`vmap`: wide matrix products instead of many). On
+CPU one run fills the cores; there they follow each other inside the program (`lax.map`), and each
+is bit for bit what it is alone. A chunk is a block for every device along the mesh's axis `runs`;
+along its axis `batch` the devices share each batch.
+"""
+
+import dataclasses
+import functools
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from jaxmlp.data.dataset import Dataset
+from jaxmlp.device import processes as devices
+from jaxmlp.device.mesh import device_mesh, free_memory, put
+from jaxmlp.device.precision import float_dtype, precision
+from jaxmlp.experiment import Experiment
+from jaxmlp.forecast import curvature
+from jaxmlp.forecast.models import Forecast, Sharpness, first_steps, judge
+from jaxmlp.record.metrics import EpochResult
+from jaxmlp.sweep.blocks import Block, blocks, one_scale_per_block, seeded
+from jaxmlp.sweep.program import Program, bytes_per_device
+from jaxmlp.torch_rng import TorchGenerator, batch_order, initial_weights
+from jaxmlp.train.model import Params
+from jaxmlp.train.preprocessing import put_images
+from jaxmlp.train.run import prepare as start
+from jaxmlp.train.step import Hyperparameters, hyperparameters
+from jaxmlp.train.step import static_part as program
+
+# Runs of a block at most. CPU: what a crash may cost is bounded, and the program's start spread.
+# TPU: by the compiler's own estimates for v5e and v6e, 16 cost the least each, 64 a third more.
+MOST = {"cpu": 16, "tpu": 16}
+USED = 0.8  # of a device's free memory
+
+
+class Finished(NamedTuple):
+    """One run of a sweep, on the host."""
+
+    setting: int
+    seed: int  # its position among the seeds
+    epochs: list[EpochResult]  # without parameters
+    finite: bool  # whether every final parameter is
+
+
+# ---- the compiled program
+
+
+# ---- a sweep
+
+
+def _stacked(trees: Iterable[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+class Sweep:
+    """The runs of every setting with every seed, ready to train in chunks.
+
+    Args:
+        settings: experiments that differ only in what is traced; their seeds are not looked at.
+        seeds: of the runs.
+        data_parallel: devices that share each batch.
+        size: runs of a device's block; None: by the device's memory.
+        side_by_side: None: on everything but a CPU.
+
+    Raises:
+        ValueError: the settings need more than one program, or the devices cannot be shared so.
+    """
+
+    def __init__(
+        self,
+        settings: Sequence[Experiment],
+        seeds: Sequence[int],
+        dataset: Dataset,
+        data_parallel: int = 1,
+        size: int | None = None,
+        side_by_side: bool | None = None,
+    ) -> None:
+        began = time.perf_counter()
+        self.settings, self.seeds, self.dataset = list(settings), list(seeds), dataset
+        static = {program(experiment) for experiment in settings}
+        if len(static) != 1:
+            raise ValueError("a sweep's runs differ only in what is traced; run the others apart")
+        (self.experiment,) = static
+        self.train_size = len(dataset.train_labels)
+        self.mesh = device_mesh(data_parallel, self.experiment.batch_size)
+        if side_by_side is None:
+            side_by_side = jax.default_backend() != "cpu"
+        scales = [experiment.input_scale for experiment in settings]
+        self.program = Program(
+            self.experiment,
+            dataset.widths(self.experiment.hidden),
+            self.experiment.steps_per_epoch(self.train_size),
+            self.mesh,
+            side_by_side,
+            one_scale_per_block(scales),
+        )
+        with precision(self.experiment):
+            everywhere = self.program.sharding()
+            self.local_images = put_images(self.experiment, dataset)
+            self.images = put(self.local_images, everywhere)
+            runs = len(self.settings) * len(self.seeds)
+            most = -(-runs // self.mesh.shape["runs"])
+            self.size = min(most, size or self._size_by_memory(most))
+            self.size = int(devices.gather(np.array(self.size, np.int32)).min())  # one for all
+            self.blocks = blocks(scales, len(self.seeds), self.size)
+            self.height, self.width = len(self.blocks[0].seeds), len(self.blocks[0].settings)
+            self.compiled = self.program.compile(
+                self.program.shapes(self.height, self.width, self.images)
+            )
+            runs_sharding = self.program.sharding("runs")
+            self._start = jax.jit(self.program.start, out_shardings=runs_sharding)
+            self._finite = jax.jit(self.program.finite, out_shardings=everywhere)
+        self.setup_seconds = time.perf_counter() - began
+
+    def _size_by_memory(self, most: int) -> int:
+        """As many runs a block as the device's free memory takes."""
+        most = min(most, MOST.get(jax.default_backend(), most))
+        if most < 3 or not self.program.side_by_side:
+            return most
+        one, two = (
+            bytes_per_device(self.program.compile(self.program.shapes(1, count, self.images)))
+            for count in (1, 2)
+        )
+        fixed = 2 * one - two - sum(leaf.nbytes for leaf in jax.tree.leaves(self.images))
+        free = USED * free_memory() - fixed
+        return max(1, min(most, int(free / max(two - one, 1))))
+
+    def chunks(self) -> list[list[Block]]:
+        """The blocks by chunks: one for each device along `runs`."""
+        count = self.mesh.shape["runs"]
+        return [self.blocks[i : i + count] for i in range(0, len(self.blocks), count)]
+
+    def runs(self, chunk: Sequence[Block]) -> list[tuple[int, int]]:
+        """The runs of a chunk, (setting, seed) by their positions, each once."""
+        pairs = ((i, j) for block in chunk for j in block.seeds for i in block.settings)
+        return list(dict.fromkeys(pairs))
+
+    def train(
+        self, chunk: Sequence[Block], progress: Callable[[int], None] = lambda epoch: None
+    ) -> list[Finished]:
+        """Trains a chunk; every process gets all its runs.
+
+        Args:
+            progress: called after each epoch, counted from 1.
+        """
+        devices_used = list(chunk) + [chunk[-1]] * (self.mesh.shape["runs"] - len(chunk))
+        with precision(self.experiment):
+            hyper = self._hyper(devices_used)
+            generators = {
+                seed: TorchGenerator(self.seeds[seed]) for block in chunk for seed in block.seeds
+            }
+            state = self._start(self._weights(devices_used, generators), hyper)
+            orders = {
+                seed: batch_order(generator, self.train_size, self.experiment.batch_size)
+                for seed, generator in generators.items()
+            }
+            results = []
+            order = self._order(devices_used, orders)
+            for epoch in range(1, self.experiment.epochs + 1):
+                state, steps, test = self.compiled(state, hyper, order, self.images)
+                if epoch < self.experiment.epochs:  # drawn while the devices train
+                    order = self._order(devices_used, orders)
+                results.append(jax.device_get((steps, test)))
+                progress(epoch)
+            finite = jax.device_get(self._finite(state.params))
+        found = {}
+        for d, block in enumerate(chunk):
+            for (j, seed), (i, setting) in itertools.product(
+                enumerate(block.seeds), enumerate(block.settings)
+            ):
+                own = functools.partial(jax.tree.map, lambda leaf, at=(d, j, i): leaf[at])
+                epochs = [EpochResult(own(steps), own(test), [], 0.0) for steps, test in results]
+                found[setting, seed] = Finished(setting, seed, epochs, bool(finite[d, j, i]))
+        return list(found.values())
+
+    def _hyper(self, chunk: Sequence[Block]) -> Hyperparameters:
+        own = [
+            _stacked(jax.device_get(hyperparameters(self.settings[i])) for i in block.settings)
+            for block in chunk
+        ]
+        if self.program.shared_scale:
+            own = [hyper._replace(input_scale=hyper.input_scale[0]) for hyper in own]
+        return put(_stacked(own), self.program.sharding("runs"))
+
+    def _weights(self, chunk: Sequence[Block], generators: dict[int, TorchGenerator]) -> Params:
+        """Each seed's initial weights, drawn once; leaves (devices, seeds, ...)."""
+        dtype = np.dtype(float_dtype(self.experiment)).type
+        drawn = {
+            seed: initial_weights(generator, self.program.widths, self.experiment.bias, dtype)
+            for seed, generator in generators.items()
+        }
+        weights = _stacked(_stacked(drawn[seed] for seed in block.seeds) for block in chunk)
+        return put(weights, self.program.sharding("runs"))
+
+    def _order(self, chunk: Sequence[Block], orders: dict[int, Iterator[np.ndarray]]) -> Array:
+        """The batches of an epoch, each seed's drawn once; (devices, seeds, steps, batch)."""
+        drawn = {seed: next(order) for seed, order in orders.items()}
+        order = np.stack([np.stack([drawn[seed] for seed in block.seeds]) for block in chunk])
+        return put(order, self.program.sharding("runs", None, None, "batch"))
+
+    # ---- what could be foretold
+
+    def forecasts(
+        self, finished: Sequence[Finished], known: dict[str, float]
+    ) -> Iterator[Forecast]:
+        """What forecast.py would have said of each run; its own first steps are the rehearsal.
+
+        Args:
+            known: sharpness by what it depends on, filled here: runs that differ only in a common
+                factor on their learning rates, or in their decay, share one computation.
+        """
+        limit = curvature.stability_limit(self.experiment)
+        epoch = np.empty((self.program.steps_per_epoch, self.experiment.batch_size), np.int8)
+        images = curvature.sample(epoch).size
+        wanted = {}
+        for run in finished:
+            key, _ = self._unit_rate(run)
+            if key.sha256 not in known:
+                wanted[key.sha256] = key
+        count, own = jax.process_count(), jax.process_index()
+        found = np.full(len(wanted), np.nan)
+        for position, experiment in enumerate(wanted.values()):
+            if position % count == own:
+                found[position] = self._sharpness(experiment).value
+        with precision(self.experiment):
+            parts = devices.gather(found)
+        known.update((key, float(parts[i % count, i])) for i, key in enumerate(wanted))
+        for run in finished:
+            key, rate = self._unit_rate(run)
+            value = Sharpness(rate * known[key.sha256], limit, images)
+            asked = self.settings[run.setting]
+            yield judge(asked, value, first_steps(run.epochs), self.dataset.classes)
+
+    def _unit_rate(self, run: Finished) -> tuple[Experiment, float]:
+        """The run with its first learning rate 1 and no decay, and the rate."""
+        asked = self.experiment_of(run)
+        rate = asked.per_layer("learning_rate")[0]
+        if rate == 0:
+            return asked, 1.0
+        changed: dict[str, Any] = {"weight_decay": (0.0,), "bias_weight_decay": None}
+        for name in ("learning_rate", "bias_learning_rate"):
+            if (rates := getattr(asked, name)) is not None:
+                changed[name] = tuple(own / rate for own in rates)
+        try:
+            return dataclasses.replace(asked, **changed), rate
+        except ValueError:  # another rate over this one is no float32: its sharpness is its own
+            return asked, 1.0
+
+    def experiment_of(self, run: Finished) -> Experiment:
+        return seeded(self.settings[run.setting], self.seeds[run.seed])
+
+    def _sharpness(self, experiment: Experiment) -> Sharpness:
+        ready = start(experiment, self.dataset, self.local_images)
+        return curvature.sharpness(experiment, ready, curvature.sample(next(ready.order)))

@@ -1,0 +1,1 @@
+"""One run as one compiled program: model, optimizer, step, checkpoints, certificate."""

@@ -1,0 +1,267 @@
+"""Runs the parity checks outside pytest and prints one table: `python scripts/parity.py`.
+
+JAX on its default device (CPU, GPU or TPU) is held against PyTorch. The exit status is 0 only if
+all holds.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from jaxmlp.commands import exit_status, flags
+from jaxmlp.data.dataset import DataError
+from jaxmlp.record import atomic
+from jaxmlp.record import run_record as record
+
+EPILOG = """\
+levels: seeds, preprocessing, exact, forward, gradients, schedules, optimizers, trajectories, runs
+
+ulps: the worst distance between the two sides, in units in the last place of the tensor's largest
+element. share: the worst error over its bound; at most 1 passes. tolerances: bitwise (bound 0);
+derived (rounding-error bounds, element by element); adjudicated (neither side, on average, more
+than twice as far from float64 as the other); others as their names say.
+
+--random N trains N random experiments on both sides instead, in float64, and holds every step to
+1e-9 for as long as a change in the last place of its initial weights moves torch's own run by less
+than 1e-10. Experiment I of family K is the same everywhere.
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = flags.Parser(__doc__ or "", EPILOG)
+    parser.add_argument(
+        "levels", nargs="*", metavar="LEVEL", help="default: all, from the ground up"
+    )
+    parser.add_argument("--quick", action="store_true", help="a few small problems of each kind")
+    parser.add_argument(
+        "--faults", action="store_true", help="plant faults instead: all are noticed?"
+    )
+    parser.add_argument(
+        "--random", type=int, metavar="N", help="N random experiments instead of the levels"
+    )
+    parser.add_argument("--family", type=int, metavar="K", help="which ones (default: 0)")
+    parser.add_argument("--first", type=int, metavar="I", help="from this one on (default: 0)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="of either side (default: all CPUs)"
+    )
+    parser.add_argument("--torch-device", metavar="NAME", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        default=Path("runs/parity"),
+        help="for parity.json and parity.md (default: runs/parity)",
+    )
+    values = parser.parse_args(arguments)
+    with exit_status.one_line_errors():
+        raise SystemExit(0 if run(values) else exit_status.TROUBLE)
+
+
+def run(values: argparse.Namespace) -> bool:
+    """Whether everything holds."""
+    try:
+        import torch
+
+        from torchref import data
+
+        data.import_torchvision()
+    except ImportError as error:
+        raise DataError(
+            f"PyTorch or torchvision does not load ({error}); "
+            "install them with pip install -e '.[torch]'"
+        ) from error
+    from parity_tests import environment, sides
+    from parity_tests.levels import LEVELS
+
+    if unknown := [name for name in values.levels if name not in LEVELS]:
+        raise ValueError(f"level {unknown[0]!r} is not known; choose from {', '.join(LEVELS)}")
+    if values.threads is not None and values.threads < 1:
+        raise ValueError(f"threads {values.threads} must be at least 1")
+    check_random(values)
+    if values.torch_device not in ("cpu", "cuda"):
+        raise ValueError(f"torch device {values.torch_device!r} is not known; choose cpu or cuda")
+    if values.torch_device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("torch device cuda is not there; choose cpu")
+    if values.out.exists() and not (values.out / "parity.json").is_file():
+        raise ValueError(f"{values.out} holds something else; choose another --out")
+    if values.threads:
+        environment.limit_threads(values.threads)
+    sides.torch_device = values.torch_device
+    environment.settle()
+    header = environment.describe()
+    for name, value in header.items():
+        print(f"{name}: {value}")
+    print(flush=True)
+    if values.random is not None:
+        return draw(values, header)
+    names = values.levels or list(LEVELS)
+    return plant(values, header) if values.faults else check(values, header, names)
+
+
+def check_random(values: argparse.Namespace) -> None:
+    """Sees whether --random and what belongs to it mean something.
+
+    Raises:
+        ValueError: a number is out of its range, or asks for something else at the same time.
+    """
+    for name, least in (("random", 1), ("family", 0), ("first", 0)):
+        value = getattr(values, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name} {value} must be at least {least}")
+        if value is not None and values.random is None:
+            raise ValueError(f"--{name} {value} needs --random N")
+    if values.random is not None and (values.levels or values.faults or values.quick):
+        raise ValueError(
+            "--random goes with neither levels nor --faults nor --quick; leave one out"
+        )
+
+
+def draw(values: argparse.Namespace, header: dict[str, str]) -> bool:
+    """Random experiments, a row each as it is done."""
+    from parity_tests import random_experiments
+
+    family, first = values.family or 0, values.first or 0
+    rows, failures, again = [], [], f"python {sys.argv[0]} --random 1 --family {family} --first"
+    for checked in random_experiments.family(family, first, values.random):
+        verdict = "FAIL" if checked.failures else "pass"
+        rows.append(
+            {
+                "experiment": checked.drawn.name,
+                "steps": checked.steps,
+                "compared": checked.stable,
+                "share": checked.share,
+                "verdict": verdict,
+            }
+        )
+        print(
+            f"{checked.drawn.name:72}{checked.stable:>6} of{checked.steps:>5} steps   "
+            f"share {checked.share:<8.2g}{verdict}",
+            flush=True,
+        )
+        for failure in checked.failures[:3]:
+            print(f"FAILED {failure.failure}\n  {again} {checked.drawn.index}", flush=True)
+        failures += [failure.failure for failure in checked.failures]
+    good = sum(row["verdict"] == "pass" for row in rows)
+    steps, compared = (sum(row[name] for row in rows) for name in ("steps", "compared"))
+    verdict = f"{good} of {len(rows)} experiments pass; {compared:,} of {steps:,} steps compared"
+    print(f"\n{verdict}\none of them again: {again} {rows[-1]['experiment'].split()[0]}")
+    write(
+        values.out,
+        {"environment": header, "family": family, "experiments": rows, "failures": failures},
+        f"{verdict}\n",
+    )
+    return good == len(rows)
+
+
+def check(values: argparse.Namespace, header: dict[str, str], names: list[str]) -> bool:
+    from parity_tests.levels import LEVELS
+
+    found, rows = [], []
+    for name in names:
+        start = time.perf_counter()
+        comparisons = list(LEVELS[name](values.quick))
+        seconds = time.perf_counter() - start
+        found += comparisons
+        new = summary(comparisons)
+        rows += new
+        print("\n".join(line(row) for row in new) + f"   ({seconds:.0f} s)", flush=True)
+    failed = [comparison for comparison in found if not comparison.passed]
+    for comparison in failed[:20]:
+        print(f"FAILED {comparison.failure}")
+    verdict = f"{len(found) - len(failed)} of {len(found)} tensors pass"
+    print(f"\n{verdict}")
+    checks = summary(found, by_check=True)
+    write(
+        values.out,
+        {
+            "environment": header,
+            "summary": rows,
+            "checks": checks,
+            "failures": [c.failure for c in failed],
+        },
+        f"{markdown(rows)}\n\n{verdict}\n",
+    )
+    return not failed and bool(found)
+
+
+def summary(comparisons: list[Any], by_check: bool = False) -> list[dict[str, Any]]:
+    """A row per level, tolerance and float width; or per check."""
+
+    def key(c) -> tuple[str, ...]:
+        width = "float64" if "float64" in c.check else "float32"
+        return (c.level, c.check if by_check else width, c.tolerance)
+
+    order = {k: i for i, k in enumerate(dict.fromkeys(map(key, comparisons)))}
+    rows = []
+    for (level, what, tolerance), group in itertools.groupby(
+        sorted(comparisons, key=lambda c: order[key(c)]), key
+    ):
+        members = list(group)
+        ulps = [c.ulps for c in members if not math.isnan(c.ulps)]
+        rows.append(
+            {
+                "check": f"{level}, {what}",
+                "tolerance": tolerance,
+                "tensors": len(members),
+                "ulps": max(ulps) if ulps else None,
+                "share": max(c.share for c in members),
+                "verdict": "pass" if all(c.passed for c in members) else "FAIL",
+            }
+        )
+    return rows
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    ulps = "–" if row["ulps"] is None else f"{row['ulps']:.3g}"
+    share = f"{row['share']:.2g}" if row["share"] else "0"
+    return [row["check"], row["tolerance"], f"{row['tensors']:,}", ulps, share, row["verdict"]]
+
+
+def line(row: dict[str, Any]) -> str:
+    check, tolerance, tensors, ulps, share, verdict = cells(row)
+    return f"{check:24}{tolerance:26}{tensors:>8}{ulps:>9} ulps   share {share:8}{verdict}"
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    head = "| check | tolerance | tensors | worst ulps | share of the bound | verdict |"
+    return "\n".join([head, "|---" * 6 + "|", *(f"| {' | '.join(cells(row))} |" for row in rows)])
+
+
+def plant(values: argparse.Namespace, header: dict[str, str]) -> bool:
+    """Every fault, one at a time: the level that notices it, and how far past its bound it goes."""
+    from parity_tests import faults, random_faults
+
+    caught = []
+    noticed = map(faults.notice, itertools.chain.from_iterable(faults.FAULTS.values()))
+    for one in itertools.chain(noticed, random_faults.all_caught()):
+        caught.append(one)
+        print(faults.row(one), flush=True)
+    print(f"\n{faults.count(caught)}")
+    write(
+        values.out,
+        {
+            "environment": header,
+            "faults": [
+                {"fault": c.fault._asdict(), "level": c.level, "margin": c.margin} for c in caught
+            ],
+        },
+        faults.table(caught) + "\n",
+    )
+    return all(one.level and one.margin >= faults.MARGIN for one in caught)
+
+
+def write(out: Path, result: dict[str, Any], text: str) -> None:
+    plain = json.loads(record.encode(result))
+    atomic.make_directory(out)
+    atomic.replace(out / "parity.md", text.encode())
+    atomic.replace(out / "parity.json", json.dumps(plain, indent=1).encode())
+    print(f"written: {out}/parity.json, parity.md")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
