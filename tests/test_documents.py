@@ -158,7 +158,7 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture
 def directory(tmp_path, monkeypatch) -> Path:
-    """An empty working directory, but for 500 images of 10 classes: tiny; and of CIFAR-10's shape."""
+    """An empty working directory, but for 500 images: tiny ones, and of CIFAR-10's shape."""
     draw = np.random.default_rng(0)
     for name, shape in (("tiny", (5, 4, 3)), ("shaped", (32, 32, 3))):
         arrays = {}
