@@ -15,7 +15,7 @@ from typing import Any
 
 from jaxmlp import atomic
 from jaxmlp.commands import exit_status, flags
-from jaxmlp.data.dataset import DataError
+from jaxmlp.errors import DataError
 from jaxmlp.record import run_record as record
 
 EPILOG = """\

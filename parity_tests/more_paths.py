@@ -15,7 +15,8 @@ import numpy as np
 
 from jaxmlp.commands import run as run_jax
 from jaxmlp.commands import run_torch
-from jaxmlp.data.dataset import Dataset, first_images, load_data
+from jaxmlp.data.dataset import Dataset, first_images
+from jaxmlp.data.loading import load_data
 from jaxmlp.device import processes as devices
 from jaxmlp.experiment import Experiment
 from jaxmlp.forecast.rehearsal import forecast

@@ -10,7 +10,9 @@ from tfds_format import write_tfds
 
 import torchref.data
 from jaxmlp.commands import run_torch
-from jaxmlp.data.dataset import DataError, first_images, load_data
+from jaxmlp.data.dataset import first_images
+from jaxmlp.data.loading import load_data
+from jaxmlp.errors import DataError
 from jaxmlp.experiment import Experiment
 from jaxmlp.torch_rng import TorchGenerator, batch_order
 

@@ -47,7 +47,7 @@ def tiny_npz(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tiny_dataset(tiny_npz: Path):
-    from jaxmlp.data.dataset import load_data
+    from jaxmlp.data.loading import load_data
 
     return load_data(str(tiny_npz))
 

@@ -13,7 +13,8 @@ from typing import Any
 from jaxmlp import question
 from jaxmlp.commands import exit_status, flags, output
 from jaxmlp.commands import run_job as job
-from jaxmlp.data.dataset import DataError, Dataset, first_images
+from jaxmlp.data.dataset import Dataset, first_images
+from jaxmlp.errors import DataError
 from jaxmlp.experiment import NETWORK, Experiment
 from jaxmlp.law import explanation
 from jaxmlp.record import saved_record

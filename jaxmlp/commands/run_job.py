@@ -70,7 +70,7 @@ class Framework(NamedTuple):
 
 def load(values: argparse.Namespace, warn: Warn) -> Dataset:
     """The data set that --data and --data-dir name."""
-    from jaxmlp.data.dataset import load_data
+    from jaxmlp.data.loading import load_data
 
     return load_data(values.data, values.data_dir, warn=warn)
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxmlp.commands import run_job as job
 from jaxmlp.data import array_cache
-from jaxmlp.data.dataset import DataError, Dataset
+from jaxmlp.data.dataset import Dataset
+from jaxmlp.errors import DataError
 from jaxmlp.experiment import OPTIMIZER_OPTIONS, PER_TENSOR, Experiment
 from jaxmlp.record import metrics
 

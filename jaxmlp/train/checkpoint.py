@@ -27,9 +27,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxmlp.data.dataset import DataError, Dataset
+from jaxmlp.data.dataset import Dataset
 from jaxmlp.device.precision import float_dtype, precision
-from jaxmlp.errors import TerminatedError
+from jaxmlp.errors import DataError, TerminatedError
 from jaxmlp.experiment import Experiment
 from jaxmlp.record import run_record as record
 from jaxmlp.record.metrics import EpochResult, Evaluation, StepMetrics
