@@ -78,9 +78,9 @@ def test_devices_that_share_each_batch_give_the_same_run_to_rounding(
     for name, expected in params.items():
         np.testing.assert_allclose(params_of_4[name], expected, rtol=1e-3, atol=1e-5)
     code = (
-        "from jaxmlp.data import dataset as data\nfrom jaxmlp.train import step as train\n"
-        "from jaxmlp.experiment import Experiment\n"
-        "run = train.Run(Experiment(hidden=(5,), batch_size=8), data.load('tiny.npz'), 4)\n"
+        "from jaxmlp.data.dataset import load_data\nfrom jaxmlp.experiment import Experiment\n"
+        "from jaxmlp.train.run import Run\n"
+        "run = Run(Experiment(hidden=(5,), batch_size=8), load_data('tiny.npz'), 4)\n"
         "print(run.compiled.input_shardings[0][2].shard_shape((3, 8)))\n"
         "print('all-reduce' in run.compiled.as_text())"
     )
