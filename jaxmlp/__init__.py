@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxmlp.api import sweep, train
-    from jaxmlp.data.dataset import load_data
+    from jaxmlp.data.loading import load_data
     from jaxmlp.experiment import Experiment
     from jaxmlp.forecasting.rehearsal import forecast
     from jaxmlp.law.canonical import canonical
@@ -43,7 +43,7 @@ _ROOMS = {
     "difference": "law.difference",
     "explain": "law.explanation",
     "forecast": "forecasting.rehearsal",
-    "load_data": "data.dataset",
+    "load_data": "data.loading",
     "repair": "law.repair",
     "sweep": "api",
     "train": "api",
