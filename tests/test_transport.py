@@ -14,7 +14,7 @@ from jaxmlp.commands import run as run_jax
 from jaxmlp.commands import transport as command
 from jaxmlp.experiment import Experiment
 from jaxmlp.law import emission, explanation
-from jaxmlp.law.rules import RULES, rule_of
+from jaxmlp.law.rules import RULES, scaling_rule
 from jaxmlp.law.transport import SCHEMES, transport
 
 STEPS, SCALE = 8, 64.0
@@ -164,7 +164,7 @@ def test_every_optimizer_with_a_rule_can_be_emitted():
 
 def test_muons_rule_holds_for_optaxs_muon():
     """It takes matrices only: a network of two, without biases."""
-    found = rule_of("muon")
+    found = scaling_rule("muon")
     draw = np.random.default_rng(0)
     start = [jnp.asarray(draw.normal(size=shape), jnp.float32) for shape in ((7, 5), (5, 3))]
     inputs = jnp.asarray(draw.uniform(size=(6, 7)), jnp.float32)

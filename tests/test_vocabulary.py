@@ -16,7 +16,7 @@ from jaxmlp import question
 from jaxmlp.commands import run as run_jax
 from jaxmlp.experiment import Experiment
 from jaxmlp.forecast.models import FAILS_FROM
-from jaxmlp.law import explanation
+from jaxmlp.law import words
 from jaxmlp.record import outcomes
 from jaxmlp.record import outcomes as verdict
 
@@ -93,7 +93,7 @@ def test_an_attempt_is_told_by_its_outcome(case):
 
 @given(fails=st.floats(0, 1), diverges=st.floats(0, 1), course=st.sampled_from(outcomes.COURSES))
 def test_a_forecast_in_words_begins_with_its_course(fails, diverges, course):
-    text = explanation.forecast(
+    text = words.forecast(
         {
             "ratio": 2.0,
             "sharpness": 7.6,
@@ -117,7 +117,7 @@ def test_a_verdict_begins_with_its_outcome(loss, silent):
 
 
 def test_the_probability_from_which_on_fails_is_foretold_is_told_as_it_is():
-    told = explanation.forecast(
+    told = words.forecast(
         {
             "ratio": 2.0,
             "sharpness": 7.6,
@@ -127,6 +127,6 @@ def test_the_probability_from_which_on_fails_is_foretold_is_told_as_it_is():
             "course": "fails",
         }
     )
-    assert f"(foretold from {FAILS_FROM:.0%} on)".replace("%", explanation.NO_BREAK) in told
+    assert f"(foretold from {FAILS_FROM:.0%} on)".replace("%", words.NO_BREAK) in told
     glossary = (ROOT / "docs" / "glossary.md").read_text()
     assert f"`fails` is foretold from a\nprobability of {FAILS_FROM} on" in glossary

@@ -31,7 +31,7 @@ those of its batch before the update; numbers that are not finite are the string
                   all_dead_step per hidden layer (the same for all its units),
                   first_nonfinite_step (or null)
     verdict       the outcome in words
-    canonical     which run it is, whatever its input scale (rescaling.canonical): learning_rate
+    canonical     which run it is, whatever its input scale (law/canonical.py): learning_rate
                   (R), and per layer init_scale (κ), decay (δ), eps, with biases their own; null
                   with a learning rate of 0
     explanation   the same in words, beside the run with unscaled inputs and default settings
@@ -61,6 +61,7 @@ import numpy as np
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import PER_TENSOR, Experiment
 from jaxmlp.law import explanation
+from jaxmlp.law.canonical import canonical_section
 from jaxmlp.record import figures as report
 from jaxmlp.record import outcomes as verdict
 from jaxmlp.record.saved import SCHEMA, read
@@ -163,7 +164,7 @@ def build(
         "outcome": verdict.outcome(dataset.classes, steps, rows, finite),
     }
     result["verdict"] = verdict.in_words(result, steps)
-    result["canonical"] = explanation.canonical_section(experiment)
+    result["canonical"] = canonical_section(experiment)
     result["explanation"] = explanation.which_run(experiment, explanation.baseline(experiment))
     result["forecast"] = forecast
     result["timings"] = timings

@@ -15,7 +15,7 @@ file to be written is an error before the first step.
 
 runs.parquet: run (from 0), experiment (sha256), seed, input_scale; init_scale_1, learning_rate_1,
 ... per layer, as asked; canonical_learning_rate (R), canonical_init_scale_1 (κ1), ...,
-canonical_decay_1 (δ1), ... (rescaling.py; null with a learning rate of 0); sharpness,
+canonical_decay_1 (δ1), ... (law/canonical.py; null with a learning rate of 0); sharpness,
 sharpness_limit, foretold_diverges, foretold_fails (probabilities) and foretold_course (forecast.py;
 null without forecasts); outcome, spike, first_nonfinite_step (verdict.py); course (the one it took:
 stable, recovers, fails); train_loss, train_accuracy, test_loss, test_accuracy of the last epoch;
@@ -31,7 +31,7 @@ import pyarrow as pa
 
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import PER_TENSOR, Experiment
-from jaxmlp.law import explanation
+from jaxmlp.law.canonical import canonical_section
 from jaxmlp.record import outcomes
 from jaxmlp.record import outcomes as verdict
 from jaxmlp.record.metrics import EpochResult, result_row, steps_arrays
@@ -70,7 +70,7 @@ def asked(experiment: Experiment) -> dict[str, float]:
 
 def canonical(experiment: Experiment) -> dict[str, Any]:
     """R, κ and δ by column."""
-    form = explanation.canonical_section(experiment)
+    form = canonical_section(experiment)
     layers = range(experiment.layers)
     return {
         "canonical_learning_rate": form and form["learning_rate"],
