@@ -100,7 +100,7 @@ def invariants(experiment: Experiment) -> dict[Invariant, Monomial]:
         product((effective_rate, Fraction(1, degree)), (rate, Fraction(-1, degree)))
         for rate in rates
     ]
-    up_to_each = itertools.accumulate(factors, lambda before, own: product((before, 1), (own, 1)))
+    up_to_each = itertools.accumulate(factors, lambda before, this: product((before, 1), (this, 1)))
     of_biases = [product((scale, -1), (factor, 1)) for factor in up_to_each]
     numbers = {RATE: effective_rate}
     for tensor, layer in itertools.product(experiment.tensors, layers):

@@ -59,16 +59,11 @@ def transport(
     if (input_scale is None) == (factors is None):
         raise ValueError("give either an input scale or one factor per layer")
     before = surd(experiment.input_scale)
-    if factors is None:
+    if factors is not None:
+        of_kernels = _one_per_layer(experiment, factors)
+    else:
         assert input_scale is not None
         of_kernels = layer_factors(experiment.layers, surd(input_scale) / before, scheme)
-    else:
-        of_kernels = [surd(factor) for factor in factors]
-    if len(of_kernels) != experiment.layers:
-        raise ValueError(
-            f"{len(of_kernels)} factors; the network has {experiment.layers} "
-            f"layer{'s' * (experiment.layers > 1)}: give one per layer"
-        )
     # The network's function stays if the inputs undo all factors. What a layer puts out is then
     # multiplied by the product up to it, and so is its bias, which is added there.
     change = math.prod(of_kernels, start=surd(1)) ** -1
@@ -82,6 +77,16 @@ def transport(
     return dataclasses.replace(
         experiment, **moved, **_moved(experiment, {"kernel": of_kernels, "bias": outputs})
     )
+
+
+def _one_per_layer(experiment: Experiment, factors: Iterable[Surd | Number]) -> list[Surd]:
+    exact = [surd(factor) for factor in factors]
+    if len(exact) != experiment.layers:
+        raise ValueError(
+            f"{len(exact)} factors; the network has {experiment.layers} "
+            f"layer{'s' * (experiment.layers > 1)}: give one per layer"
+        )
+    return exact
 
 
 def _moved(experiment: Experiment, factors: Mapping[str, Sequence[Surd]]) -> dict[str, Any]:
