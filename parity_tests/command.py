@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from jaxmlp import atomic
 from jaxmlp.commands import exit_status, flags
 from jaxmlp.data.dataset import DataError
-from jaxmlp.record import atomic
 from jaxmlp.record import run_record as record
 
 EPILOG = """\

@@ -21,7 +21,7 @@ from jaxmlp.experiment import Experiment
 from jaxmlp.forecast.rehearsal import forecast
 from jaxmlp.law import emission
 from jaxmlp.law.transport import transport
-from jaxmlp.record import saved as saved_record
+from jaxmlp.record import saved_record
 from jaxmlp.sweep.sweep import Sweep
 from jaxmlp.train import certificate
 from jaxmlp.train.run import Run
@@ -152,7 +152,7 @@ def by_commands(drawn: Drawn, dataset: Dataset) -> Iterator[Comparison]:
         "record: experiment is what was asked",
         sides[0][0]["experiment"] == drawn.experiment.to_json(),
     )
-    kinds = [result["outcome"]["outcome"] for result, _, _ in sides]
+    kinds = [result["outcome"] for result, _, _ in sides]
     yield same(drawn, "record: outcome", *kinds)
     for which in (1, 2):
         mine, other = (side[which] for side in sides)

@@ -16,7 +16,7 @@ import torch
 from jaxmlp.commands import run_torch
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import Experiment
-from jaxmlp.record import outcomes as verdict
+from jaxmlp.record import outcomes
 from jaxmlp.train.run import Run
 from parity_tests import drawing, more_paths, sides
 from parity_tests.comparison import Comparison, bitwise, compare
@@ -36,7 +36,7 @@ class Course(NamedTuple):
 
     steps: Arrays  # leading axis of steps: loss, grad_norm, dead (as in steps.npz), correct
     epochs: list[Arrays]  # the record's row, and every parameter after the epoch
-    outcome: dict[str, Any]  # of the record
+    outcome: dict[str, Any]  # the record's, and its diagnostics
 
 
 class Checked(NamedTuple):
@@ -100,8 +100,9 @@ def course(run: Any, dataset: Dataset) -> Course:
         epochs.append({name: np.asarray(value) for name, value in rows[-1].items()} | params)
     steps = run.steps(results)
     finite = all(np.isfinite(value).all() for value in params.values())
-    outcome = verdict.outcome(dataset.classes, steps, rows, finite)
-    return Course({**steps, "correct": _correct(results)}, epochs, outcome)
+    outcome = outcomes.outcome(dataset.classes, steps, rows, finite)
+    ended = {"outcome": outcome, **outcomes.diagnostics(steps, rows)}
+    return Course({**steps, "correct": _correct(results)}, epochs, ended)
 
 
 def _correct(results: list[Any]) -> np.ndarray:

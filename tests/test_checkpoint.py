@@ -13,10 +13,8 @@ import numpy as np
 import pytest
 from conftest import arrays
 
-from jaxmlp.record import directory as run_directory
-from jaxmlp.record import metrics
+from jaxmlp.record import metrics, run_directory, saved_record
 from jaxmlp.record import run_record as record
-from jaxmlp.record import saved as saved_record
 from jaxmlp.train import checkpoint_directory
 from jaxmlp.train.run import Run
 

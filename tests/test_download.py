@@ -480,9 +480,9 @@ def kept_names(cache: Path) -> list[str]:
 
 CHILD = """
 import sys
-from jaxmlp import data, data_files, download
-download.SIZE, download.SHA256, data_files.ARCHIVE_MD5 = int(sys.argv[1]), *sys.argv[2:4]
-dataset = data.load("cifar10")
+from jaxmlp.data import download, files, dataset
+download.SIZE, download.SHA256, files.ARCHIVE_MD5 = int(sys.argv[1]), *sys.argv[2:4]
+dataset = dataset.load_data("cifar10")
 print(dataset.source, len(dataset.train_labels))
 """
 LOADED = "CIFAR-10 from its official binary archive 7\n"

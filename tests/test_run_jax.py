@@ -15,7 +15,7 @@ from conftest import arrays
 
 from jaxmlp.commands import flags as command_line
 from jaxmlp.record import run_record as record
-from jaxmlp.record import saved as saved_record
+from jaxmlp.record import saved_record
 
 FAST = ("--hidden", "5", "--batch-size", "8", "--epochs", "2")
 
@@ -179,7 +179,7 @@ def test_numbers_that_are_not_finite_are_a_result(command, tmp_path):
     status, out, _ = command(*FAST, "--learning-rate", "1e30", "--out", "a")
     assert status == 0
     result = load_json(tmp_path / "a" / "result.json")
-    assert result["outcome"]["outcome"] == "nonfinite"
+    assert result["outcome"] == "nonfinite"
     assert "no longer finite from step" in out
 
 
@@ -222,7 +222,7 @@ BAD = [  # arguments, status, words of the one line; data first where it is not 
     (("--frobnicate",), 2, "unrecognized arguments: --frobnicate"),
     (("--out", "tiny.npz"), 2, "tiny.npz is a file; --out needs a directory's name"),
     (("--out", "full"), 2, "full holds files that are not a run's (thesis.txt)"),
-    (("--out", "loop"), 2, "loop is a loop of links; choose another --out"),
+    (("--out", "loop"), 2, "loop is a loop of links; --out needs a directory's name"),
     (("--out", 300 * "a"), 1, "File name too long"),
     (("--hidden", "2147483647", "2147483647"), 1, "out of memory: the parameters take"),
     (("--out", "tiny.npz/below"), 1, "Not a directory"),
@@ -597,7 +597,7 @@ def test_after_the_record_is_written_a_signal_says_where_it_is(
 def test_no_number_of_signals_stops_the_writing_of_the_record(
     command, tmp_path, monkeypatch, number
 ):
-    from jaxmlp.record import directory as run_directory
+    from jaxmlp.record import run_directory
 
     move_ready = run_directory.move_ready
 

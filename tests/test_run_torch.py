@@ -16,7 +16,7 @@ import torchvision_format
 
 from jaxmlp.commands import compare, run_torch
 from jaxmlp.commands import run as run_jax
-from jaxmlp.record import saved as saved_record
+from jaxmlp.record import saved_record
 from parity_tests import command as parity
 
 FAST = ("--hidden", "5", "--batch-size", "8", "--epochs", "2", "--data", "tiny.npz")
@@ -61,9 +61,9 @@ def test_both_commands_leave_the_same_record_of_the_same_run(command, options):
         assert command(script, *FAST, *options, "--precision", "float64", "--out", out)[0] == 0
     (first, steps, params), (second, others, other_params) = map(saved_record.load, map(Path, "ab"))
     assert [first["framework"], second["framework"]] == ["jax", "torch"]
-    for section in ("experiment", "layers", "data", "outcome"):
+    for section in ("experiment", "layers", "data", "diagnostics"):
         assert keys(first[section]) == keys(second[section])
-    for section in ("experiment", "layers", "data", "verdict"):
+    for section in ("experiment", "layers", "data", "outcome", "verdict"):
         assert first[section] == second[section]
     assert keys(first["epochs"]) == keys(second["epochs"])
     for mine, other in ((steps, others), (params, other_params)):

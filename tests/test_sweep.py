@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from jaxmlp import grid
 from jaxmlp.commands import sweep as command
-from jaxmlp.commands import sweep_figures
+from jaxmlp.commands import sweep_figures as figures_command
 from jaxmlp.experiment import Experiment
 from jaxmlp.forecast import rehearsal as forecast
-from jaxmlp.record import metrics
+from jaxmlp.record import metrics, sweep_figures, sweep_places
 from jaxmlp.sweep import sweep
 from jaxmlp.sweep.blocks import blocks, one_scale_per_block
 from jaxmlp.train.run import Run
@@ -700,7 +700,7 @@ def test_columns_that_only_go_together_are_one_axis(tiny_npz, tmp_path, capsys):
     sweep_in_process(tiny_npz, tmp_path / "s")
     runs = tables(tmp_path / "s")[0]
     assert sweep_figures.swept(runs) == ["input_scale", "learning_rate_1"]
-    sweep_figures.main(
+    figures_command.main(
         [
             str(tmp_path / "s"),
             "--axes",
@@ -720,7 +720,7 @@ def test_columns_that_only_go_together_are_one_axis(tiny_npz, tmp_path, capsys):
         ([str(tmp_path)], "is no sweep"),
     ):
         with pytest.raises(SystemExit) as ended:
-            sweep_figures.main(arguments)
+            figures_command.main(arguments)
         assert ended.value.code == 2
         assert words in capsys.readouterr().err
 
@@ -732,5 +732,5 @@ def test_an_axis_with_a_zero_is_one_axis(tiny_npz, tmp_path):
 
 
 def test_cells_meet_half_way_on_their_axis():
-    np.testing.assert_allclose(sweep_figures._edges(np.array([1.0, 100.0])), [0.1, 10, 1000])
-    np.testing.assert_allclose(sweep_figures._edges(np.array([0.0, 1.0, 3.0])), [-0.5, 0.5, 2, 4])
+    np.testing.assert_allclose(sweep_places.edges(np.array([1.0, 100.0])), [0.1, 10, 1000])
+    np.testing.assert_allclose(sweep_places.edges(np.array([0.0, 1.0, 3.0])), [-0.5, 0.5, 2, 4])

@@ -42,9 +42,9 @@ def plan(identity: str = IDENTITY) -> dict:
 
 
 def row(run: int) -> dict:
-    from jaxmlp.record import sweep_tables as sweep_record
+    from jaxmlp.record import sweep_tables
 
-    numbers = dict.fromkeys(sweep_record.columns(ASKED).names, run + 0.5)
+    numbers = dict.fromkeys(sweep_tables.columns(ASKED).names, run + 0.5)
     epochs = [
         {
             "epoch": epoch,

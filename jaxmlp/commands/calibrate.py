@@ -18,6 +18,7 @@ import jax
 import numpy as np
 import scipy.optimize
 
+from jaxmlp import atomic
 from jaxmlp.commands import exit_status, flags
 from jaxmlp.commands.progress import Steps, number
 from jaxmlp.data.dataset import Dataset
@@ -26,7 +27,8 @@ from jaxmlp.experiment import OPTIMIZER_DEFAULTS, Experiment
 from jaxmlp.forecast import curvature
 from jaxmlp.forecast import rehearsal as forecast
 from jaxmlp.forecast.models import FAILS_FROM, Model, first_steps, run_features
-from jaxmlp.record import atomic, metrics, outcomes, sealed
+from jaxmlp.record import metrics, outcomes, sealed, sums
+from jaxmlp.record.reliability import reliability
 from jaxmlp.train.run import Run, prepare
 
 CALM = 2  # epochs; what has not diverged by then is counted as stable
@@ -203,24 +205,6 @@ def confusion(name: str, foretold: np.ndarray, truth: np.ndarray, threshold: flo
     )
 
 
-def reliability(foretold: np.ndarray, truth: np.ndarray):
-    """Per bin of probability: mean, share that came true, its 95 % interval (Wilson), count."""
-    edges = np.array([0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0])
-    which = np.clip(np.digitize(foretold, edges) - 1, 0, len(edges) - 2)
-    for index in range(len(edges) - 1):
-        own = truth[which == index]
-        if len(own):
-            count, share, z = len(own), float(own.mean()), 1.96
-            centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-            half = (
-                z
-                / (1 + z**2 / count)
-                * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-            )
-            low, high = max(0.0, centre - half), min(1.0, centre + half)
-            yield float(foretold[which == index].mean()), share, (low, high), count
-
-
 def draw(found: list[dict[str, Any]], models: dict[str, Model]) -> bytes:
     """The reliability figure as a PNG."""
     from matplotlib.figure import Figure
@@ -292,7 +276,7 @@ def run(values: argparse.Namespace) -> None:
     compilation.use_compilation_cache()
     dataset = job.load(values, functools.partial(print, file=sys.stderr))
     atomic.make_directory(values.out)
-    name, files = f"{values.family}.png", sealed.Sums(values.out, r"\d+\.png", KEY)
+    name, files = f"{values.family}.png", sums.Sums(values.out, r"\d+\.png", KEY)
     files.check([name])
     found = rows(values.family, values.experiments, dataset, values.out / f"{values.family}.jsonl")
     models = fit_all(found) if values.fit else {kind: getattr(forecast, kind) for kind in MODELS}

@@ -19,7 +19,7 @@ from jaxmlp.law import screen
 from jaxmlp.law.canonical import canonical_section
 from jaxmlp.law.emission import SCRIPT
 from jaxmlp.law.explanation import BASELINE, Explanation, baseline, explain, which_run
-from jaxmlp.record import saved as saved_record
+from jaxmlp.record import saved_record
 
 
 def of_record(directory: Path) -> tuple[Experiment, dict[str, Any]]:

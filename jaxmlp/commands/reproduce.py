@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-from jaxmlp import question
+from jaxmlp import atomic, question
 from jaxmlp.commands import exit_status, flags
 from jaxmlp.commands import run_job as job
 from jaxmlp.commands.progress import Steps, number
@@ -28,8 +28,7 @@ from jaxmlp.experiment import Experiment
 from jaxmlp.law import words
 from jaxmlp.law.canonical import canonical
 from jaxmlp.law.transport import transport
-from jaxmlp.record import atomic, question_figures, sealed
-from jaxmlp.record import outcomes as verdict
+from jaxmlp.record import outcomes, question_figures, sealed, sums
 from jaxmlp.record import run_record as record
 
 FRAMEWORKS = job.FRAMEWORKS
@@ -100,9 +99,8 @@ def one(
     rows, steps = [run.row(i + 1, result) for i, result in enumerate(results)], run.steps(results)
     final = record.flatten(results[-1].params).values()
     finite = all(bool(np.isfinite(array).all()) for array in final)
-    ended = verdict.outcome(dataset.classes, steps, rows, finite)
     return {
-        "outcome": ended["outcome"],
+        "outcome": outcomes.outcome(dataset.classes, steps, rows, finite),
         "test_accuracy": [row["test_accuracy"] for row in rows],
         "train_loss": rows[-1]["train_loss"],
         "dead": max(rows[-1]["dead"], default=0.0),
@@ -301,7 +299,7 @@ def run(values: argparse.Namespace) -> None:
     frameworks = FRAMEWORKS[values.framework]
     dataset = job.load(values, lambda text: print(text, file=sys.stderr))
     atomic.make_directory(values.out)
-    files = sealed.Sums(values.out, NAMES, KEY)
+    files = sums.Sums(values.out, NAMES, KEY)
     files.check(WRITTEN)
     runs = Runs(dataset, values.out / "runs.jsonl", all_runs(values))
     compilation.use_compilation_cache()

@@ -17,7 +17,7 @@ from jaxmlp.commands import signals as stopping
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.errors import TerminatedError
 from jaxmlp.experiment import Experiment
-from jaxmlp.record import directory as run_directory
+from jaxmlp.record import run_directory
 
 # What a command's --framework takes, and whom it lets train.
 FRAMEWORKS = {"jax": ("jax",), "torch": ("torch",), "both": ("jax", "torch")}
@@ -227,6 +227,7 @@ def train(
     from jaxmlp.commands import terminal
     from jaxmlp.law import words
     from jaxmlp.record import run_record as record
+    from jaxmlp.record.result import Result
 
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     device = framework.device(values)
@@ -259,7 +260,7 @@ def train(
     times = record.timings(
         started, trainer.setup_seconds, trainer.compile_seconds, seconds, trainer.train_size
     )
-    return record.build(
+    record_and_arrays = record.build(
         framework=framework.name,
         case=case,
         experiment=experiment,
@@ -271,3 +272,5 @@ def train(
         forecast=forecast,
         timings=times,
     )
+    result = Result(*record_and_arrays)
+    return result.record, result.files()

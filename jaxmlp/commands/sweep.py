@@ -278,12 +278,12 @@ def description(
 
     from jaxmlp.device.mesh import describe_devices
     from jaxmlp.record import run_record as record
-    from jaxmlp.record import sweep_tables as sweep_record
+    from jaxmlp.record import sweep_tables
 
     forecast = not values.no_forecast
     return {
-        "schema": sweep_record.SCHEMA,
-        "identity": sweep_record.identity(settings, values.seeds, dataset, forecast),
+        "schema": sweep_tables.SCHEMA,
+        "identity": sweep_tables.identity(settings, values.seeds, dataset, forecast),
         "experiment": base.to_json(),
         "axes": [{"flag": axis.flag, "values": list(axis.words)} for axis in axes],
         "way": {"zip": values.zip, "random": values.random, "seed": values.sweep_seed},
@@ -308,8 +308,7 @@ def finished(console, directory: Any) -> None:
 
 
 def draw(directory: Any, asked: dict[str, Any], runs: Any) -> None:
-    from jaxmlp.commands import sweep_figures
-    from jaxmlp.record import sweep_files
+    from jaxmlp.record import sweep_figures, sweep_files
 
     drawn = sweep_figures.draw(asked, runs)
     sweep_files.save_figures(directory.out, drawn, asked["identity"])
@@ -325,8 +324,8 @@ def train(
     check: Callable[[], None],
 ) -> None:
     """Trains what is not done; the first process keeps each chunk, and at the end all."""
-    from jaxmlp.commands import sweep_figures
     from jaxmlp.device import processes as devices
+    from jaxmlp.record import sweep_figures
 
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     began = time.perf_counter()
@@ -399,10 +398,10 @@ def train_chunks(
 
 def rows(many: Any, runs: list[Any], foretold: list[Any]) -> list[dict[str, Any]]:
     """A chunk's rows, in the order of the table."""
-    from jaxmlp.record import sweep_tables as sweep_record
+    from jaxmlp.record import sweep_tables
 
     found = [
-        sweep_record.run_row(
+        sweep_tables.run_row(
             one.setting * len(many.seeds) + one.seed,
             many.experiment_of(one),
             one.epochs,

@@ -16,7 +16,7 @@ from rich.table import Table
 from jaxmlp.commands.progress import number
 from jaxmlp.experiment import Experiment
 from jaxmlp.law import advice, explanation
-from jaxmlp.record import outcomes as verdict
+from jaxmlp.record import outcomes
 
 ROWS_SHOWN = 8
 
@@ -56,7 +56,7 @@ def _lines(console: Console, epochs: int, images: int, rows: list[dict[str, Any]
         rows.append(row)
         pace = (time.perf_counter() - start) / (row["epoch"] - before)
         left = pace * (epochs - row["epoch"])
-        over = verdict.over_since(rows)
+        over = outcomes.over_since(rows)
         if over and over[1] < row["epoch"]:
             if over[1] == row["epoch"] - 1:
                 console.print(
@@ -94,7 +94,7 @@ def _bar(console: Console, epochs: int, images: int, rows: list[dict[str, Any]])
 def table(result: dict[str, Any]) -> Table:
     """The first, some, and the last epochs; of a dead network, those until it was dead."""
     rows = result["epochs"]
-    over = verdict.over_since(rows)
+    over = outcomes.over_since(rows)
     living = rows[: over[1]] if over else rows
     stride = max(1, math.ceil(len(living) / ROWS_SHOWN))
     chosen = [row for i, row in enumerate(living) if i == 0 or (i + 1) % stride == 0]
@@ -141,7 +141,7 @@ def conclude(
     experiment = Experiment.from_json(result["experiment"])
     for paragraph in explanation.why(experiment):
         console.print(f"\n{paragraph}", markup=False)
-    if result["outcome"]["outcome"] != "trained" or experiment.input_scale != 1:
+    if result["outcome"] != "trained" or experiment.input_scale != 1:
         advise(console, experiment, again)
     console.print()
     for name in files:

@@ -49,7 +49,7 @@ def forecast(section: Mapping[str, Any]) -> str:
 def _course(course: str, diverges: str, fails: float) -> str:
     """The course that is foretold, with its probability."""
     if course == "fails":
-        # Below one half the word needs its threshold beside it (forecast.models.FAILS_FROM).
+        # Below one half the word needs its threshold beside it (record/outcomes.py's FAILS_FROM).
         threshold = f" (foretold from 30{NO_BREAK} on)" if fails < 0.5 else ""
         return (
             f"Fails: it diverges and does not recover, with probability {percent(fails)}{threshold}"

@@ -1,30 +1,18 @@
-"""The figures of scripts/reproduce.py."""
+"""Figures of the question: its cases over the epochs, and where they lie in the plane."""
 
 import math
 import statistics
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from jaxmlp.commands.progress import number
 from jaxmlp.experiment import Experiment
 from jaxmlp.law import words
 from jaxmlp.law.canonical import Canonical, canonical
-from jaxmlp.record.figures import BLUE, COLOURS, GREEN, GREY, ORANGE, png, set_title
+from jaxmlp.record.figures import BLUE, COLOURS, GREEN, GREY, ORANGE, number, panels, png
 
 Runs = list[dict[str, Any]]
 TRAINED = "trained"
-
-
-def panels(title: str, columns: int, width: float, height: float = 4.2):
-    figure = Figure(figsize=(width, height), layout="constrained")
-    set_title(figure, title)
-    axes = figure.subplots(1, columns, squeeze=False)[0]
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.25)
-    return figure, axes
 
 
 def styles(names) -> dict[str, dict[str, Any]]:
@@ -97,10 +85,10 @@ def of_rates(runs: list[tuple[Experiment, dict[str, Any]]], data: str) -> dict[s
     for scale, colour, marker, size in zip(
         scales, (BLUE, ORANGE, GREEN), "os^", (9, 6, 4), strict=True
     ):
-        own = [pair for pair in runs if pair[0].input_scale == scale]
-        reached = [run["test_accuracy"][-1] for _, run in own]
-        raw = [experiment.per_layer("learning_rate")[0] for experiment, _ in own]
-        effective = [canonical(experiment).learning_rate for experiment, _ in own]
+        scaled = [pair for pair in runs if pair[0].input_scale == scale]
+        reached = [run["test_accuracy"][-1] for _, run in scaled]
+        raw = [experiment.per_layer("learning_rate")[0] for experiment, _ in scaled]
+        effective = [canonical(experiment).learning_rate for experiment, _ in scaled]
         for axis, rates in zip(axes, (raw, effective), strict=True):
             axis.plot(
                 rates,

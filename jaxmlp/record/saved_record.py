@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from jaxmlp.experiment import Experiment, parse_number
-from jaxmlp.record import files as record_files
+from jaxmlp.record import run_files
+from jaxmlp.record.outcomes import OUTCOMES
 
-SCHEMA = 2
+SCHEMA = 3
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # as the record writes such numbers
-OUTCOMES = ("trained", "stalled", "dead", "nonfinite")
 
 Arrays = dict[str, np.ndarray]
 
@@ -50,9 +50,9 @@ def load(directory: Path) -> tuple[dict[str, Any], Arrays, Arrays]:
 def _checked(directory: Path, parse: Callable[[dict[str, bytes]], Any]) -> Any:
     out = directory.parent if directory.name == "result.json" else directory
     try:
-        if not record_files.is_sealed(out):
-            _check_schema(json.loads(record_files.content(out, "result.json")))
-        return parse(record_files.read(out))
+        if not run_files.is_sealed(out):
+            _check_schema(json.loads(run_files.content(out, "result.json")))
+        return parse(run_files.read(out))
     except Exception as error:  # what was edited, or never ours, makes the parsers raise anything
         told = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
@@ -132,8 +132,8 @@ SHAPE: dict[str, Any] = {
             "silent": [_share],
         }
     ],
-    "outcome": {
-        "outcome": OUTCOMES.__contains__,
+    "outcome": OUTCOMES.__contains__,
+    "diagnostics": {
         "spike": _metric,
         "dead": [_share],
         "worst_dead": [_share],
@@ -198,7 +198,7 @@ def _result(content: bytes) -> dict[str, Any]:
     if not epochs or epochs != list(range(1, len(epochs) + 1)) or len(epochs) > experiment.epochs:
         raise ValueError("its epochs are not 1, 2, 3, ... of those that it asked for")
     per_layer = [row[name] for row in result["epochs"] for name in ("dead", "silent")]
-    per_layer += [value for value in result["outcome"].values() if isinstance(value, list)]
+    per_layer += [value for value in result["diagnostics"].values() if isinstance(value, list)]
     if any(len(values) != len(experiment.hidden) for values in per_layer):
         raise ValueError("it does not have one value per hidden layer")
     return result
