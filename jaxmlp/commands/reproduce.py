@@ -90,7 +90,7 @@ def one(
     if framework == "jax":
         from jaxmlp.train.run import Run as Start
     else:
-        from jaxmlp.commands.run_torch import TorchRun as Start
+        from jaxmlp.commands.torch_side import TorchTrainer as Start
     run: Any = Start(experiment, dataset)
     results = []
     for result in run.epochs():

@@ -24,7 +24,7 @@ FRAMEWORKS = {"jax": ("jax",), "torch": ("torch",), "both": ("jax", "torch")}
 
 
 class Trainer(Protocol):
-    """A run, ready to train: jaxmlp.train.Run, or run_torch.py's."""
+    """A run, ready to train: jaxmlp.train.run.Run, or torch_side.TorchTrainer."""
 
     setup_seconds: float
     compile_seconds: float
