@@ -26,7 +26,6 @@ import json
 import math
 import os
 import re
-import sys
 import time
 from typing import Any, NamedTuple
 
@@ -295,7 +294,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--json", action="store_true", help="all numbers, as JSON")
     values = parser.parse_args(arguments)
-    with exit_status.one_line_errors("nothing more is compiled"):
+    with exit_status.one_line_errors("nothing more is compiled", for_good=arguments is None):
         run(values)
 
 
@@ -397,7 +396,3 @@ def heading() -> str:
         "  ".join(f"{name:{'<' if i < 2 else '>'}{width}}" for i, (name, width) in enumerate(names))
         + "\n"
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,6 @@
 """Trains one network and leaves a record: `python scripts/run_jax.py --input-scale 255`."""
 
 import argparse
-import sys
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -61,7 +60,3 @@ JAX = job.Framework("jax", PACKAGES, device, trainer, job.load, forecast, checkp
 
 def main(arguments: list[str] | None = None) -> None:
     job.main(DESCRIPTION, JAX, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -249,7 +248,3 @@ TORCH = job.Framework("torch", ("torch", "numpy"), device, trainer, load)
 
 def main(arguments: list[str] | None = None) -> None:
     job.main(DESCRIPTION, TORCH, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
