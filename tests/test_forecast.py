@@ -15,7 +15,7 @@ from jaxmlp.commands import run as run_jax
 from jaxmlp.experiment import Experiment
 from jaxmlp.forecast import rehearsal as forecast
 from jaxmlp.forecast.models import DIVERGES, FAILS, features
-from jaxmlp.law import explanation
+from jaxmlp.law import advice, explanation, words
 from jaxmlp.law.difference import difference, in_words
 from jaxmlp.law.transport import transport
 from jaxmlp.record import metrics, outcomes
@@ -54,7 +54,7 @@ def test_the_verdict_belongs_to_the_run_whatever_the_input_scale(tiny_dataset):
 def test_a_run_without_finite_numbers_has_a_forecast(tiny_dataset):
     found = forecast.forecast(Experiment(**TINY, input_scale=1e38, init_scale=(1e3,)), tiny_dataset)
     assert found.fails == 1
-    assert "not finite" in explanation.forecast(found.to_json())
+    assert "not finite" in words.forecast(found.to_json())
 
 
 def known(**changes: float) -> dict[str, float]:
@@ -183,10 +183,10 @@ def test_a_loss_that_reaches_0_has_features():
 def test_settings_that_a_repair_puts_back_are_printed():
     experiment = Experiment(init_scale=(0.5,), weight_decay=(0.0, 0.1))
     against = Experiment(weight_decay=(0.0, 0.1))
-    assert explanation.exact_repairs(experiment, against) == [
+    assert advice.exact_repairs(experiment, against) == [
         ("its own settings", "python scripts/run_jax.py --weight-decay 0 0.1")
     ]
-    rows = dict(explanation.single_knobs(Experiment(init_scale=(0.5,)), Experiment()))
+    rows = dict(advice.single_knobs(Experiment(init_scale=(0.5,)), Experiment()))
     assert rows["initial scales alone"] == (
         "possible: initial scale of layer 1 × 2, initial scale of layer 2 × 2"
     )
@@ -194,12 +194,12 @@ def test_settings_that_a_repair_puts_back_are_printed():
 
 def test_biases_that_follow_their_weights_again_are_printed():
     own = Experiment(bias=True, bias_learning_rate=(0.5,))
-    ((_, command),) = explanation.exact_repairs(own, Experiment(bias=True))
+    ((_, command),) = advice.exact_repairs(own, Experiment(bias=True))
     assert command == "python scripts/run_jax.py --bias"
 
 
 def test_a_scheme_that_leaves_the_range_does_not_hide_the_other():
-    rows = dict(explanation.exact_repairs(Experiment(input_scale=1e20), Experiment()))
+    rows = dict(advice.exact_repairs(Experiment(input_scale=1e20), Experiment()))
     assert "impossible: learning_rate" in rows["first layer alone"]
     assert "--init-scale 1e-10" in rows["all layers alike"]
 
@@ -241,8 +241,8 @@ def test_what_is_missing_for_a_repair_is_told_in_words(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "It needs as well: initial scales, weight decays." in shown
     assert "It needs as well: learning rates, weight decays." in shown
-    assert explanation._knob("bias_eps:2") == "eps of the biases of layer 2"
-    assert explanation._knob("bias_init_scale") == "initial scales of the biases"
+    assert advice.in_words("bias_eps:2") == "eps of the biases of layer 2"
+    assert advice.in_words("bias_init_scale") == "initial scales of the biases"
 
 
 def test_every_attempt_of_the_question_is_explained():

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import arrays
 
+from conftest import arrays
 from jaxmlp.commands import flags as command_line
 from jaxmlp.record import run_record as record
 from jaxmlp.record import saved_record

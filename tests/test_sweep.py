@@ -336,9 +336,10 @@ def test_a_process_that_is_killed_ends_the_others_in_a_line(victim, tiny_npz, tm
 
 def test_processes_that_do_not_come_are_named(monkeypatch):
     from jaxmlp.device import processes as devices
+    from jaxmlp.device import rendezvous
     from jaxmlp.errors import JobError
 
-    monkeypatch.setattr(devices, "PATIENCE", 1)
+    monkeypatch.setattr(rendezvous, "PATIENCE", 1)
     address = f"127.0.0.1:{free_port()}"
     with pytest.raises(JobError, match=r"process 1 did not come .* start all 3"):
         devices.distribute(address, 3, 0, False)

@@ -25,7 +25,7 @@ from jaxmlp.commands import run_job as job
 from jaxmlp.commands.progress import Steps, number
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import Experiment
-from jaxmlp.law import explanation
+from jaxmlp.law import words
 from jaxmlp.law.canonical import canonical
 from jaxmlp.law.transport import transport
 from jaxmlp.record import outcomes, question_figures, sealed, sums
@@ -232,7 +232,7 @@ def case_table(experiments: dict[str, Experiment], runs: dict[str, list[dict[str
         ratio = statistics.median(float(f["ratio"]) for f in before) if before else math.nan
         lines.append(
             f"| {case} | {question.CASES[case]} | {' | '.join(f'{n:.3g}' for n in numbers)} "
-            f"| {explanation.number(ratio)} | {counted([f['course'] for f in before])} "
+            f"| {words.number(ratio)} | {counted([f['course'] for f in before])} "
             f"| {counted([run['outcome'] for run in own])} | {spread(last(own))} "
             f"| {statistics.mean(run['dead'] for run in own):.2f} |"
         )

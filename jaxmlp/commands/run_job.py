@@ -225,7 +225,7 @@ def train(
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The finished record, and the files of its directory."""
     from jaxmlp.commands import terminal
-    from jaxmlp.law import explanation
+    from jaxmlp.law import words
     from jaxmlp.record import run_record as record
     from jaxmlp.record.result import Result
 
@@ -236,7 +236,7 @@ def train(
     forecast = None
     if framework.forecast and not values.no_forecast:
         forecast = framework.forecast(experiment, dataset)
-        console.print(f"forecast: {explanation.forecast(forecast)}")
+        console.print(f"forecast: {words.forecast(forecast)}")
     trainer = framework.trainer(values, experiment, dataset)
     ready = f"compiled for {device} in {trainer.compile_seconds:.1f} s"
     console.print(ready if trainer.compile_seconds else f"{framework.name} on {device}")

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from jaxmlp.commands.progress import number
 from jaxmlp.experiment import Experiment
-from jaxmlp.law import explanation
+from jaxmlp.law import advice, explanation
 from jaxmlp.record import outcomes
 
 ROWS_SHOWN = 8
@@ -154,7 +154,7 @@ def conclude(
 
 def advise(console: Console, experiment: Experiment, again: list[str]) -> None:
     """The exact repairs as commands, each on a line of its own, to be pasted."""
-    found = explanation.exact_repairs(experiment, explanation.baseline(experiment), again)
+    found = advice.exact_repairs(experiment, explanation.baseline(experiment), again)
     if not found:
         return
     if experiment.input_scale != 1:

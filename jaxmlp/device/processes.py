@@ -1,25 +1,20 @@
-"""The device's arithmetic: what the experiment's precision means to the compiler."""
+"""Several processes as one: they start together, agree, and end together."""
 
 import contextlib
 import hashlib
 import os
-import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import jax
 import numpy as np
 
+from jaxmlp.device.rendezvous import PATIENCE, meet
 from jaxmlp.errors import JobError
 
-PATIENCE = 60  # seconds for all processes to come
 HEARTBEAT = 20  # seconds after which a silent process counts as gone
 Result = TypeVar("Result")
-
-
-# ---- many processes
 
 
 def distribute(
@@ -53,10 +48,7 @@ def distribute(
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise ValueError(f"--coordinator {coordinator} must be HOST:PORT")
-    if process_id:
-        _come(host, int(port), process_id)
-    else:
-        _await(host, int(port), processes)
+    meet(host, int(port), processes, process_id)
     jax.distributed.initialize(
         coordinator,
         processes,
@@ -64,52 +56,6 @@ def distribute(
         initialization_timeout=PATIENCE,
         heartbeat_timeout_seconds=HEARTBEAT,
     )
-
-
-# JAX ends a process that waits in vain for the others with a stack trace. So they meet before.
-
-
-def _await(host: str, port: int, processes: int) -> None:
-    """Process 0 waits for the others at the coordinator's address, and sends them on."""
-    until, come = time.monotonic() + PATIENCE, {}
-    try:
-        with socket.create_server((host, port)) as server:
-            while len(come) < processes - 1:
-                server.settimeout(max(until - time.monotonic(), 1e-3))
-                connection, _ = server.accept()
-                connection.settimeout(5)
-                come[int.from_bytes(connection.recv(4))] = connection
-    except TimeoutError:
-        missing = sorted(set(range(1, processes)) - set(come))
-        raise JobError(
-            f"process {missing[0]} did not come to {host}:{port} within {PATIENCE} s; "
-            f"start all {processes}, with the same --coordinator"
-        ) from None
-    except OSError as error:
-        raise ValueError(f"--coordinator {host}:{port} cannot be used: {error.strerror}") from None
-    for connection in come.values():
-        connection.sendall(b"!")
-        connection.close()
-
-
-def _come(host: str, port: int, process_id: int) -> None:
-    """Another process tells process 0 that it is there, and waits for the rest."""
-    until = time.monotonic() + PATIENCE
-    while True:
-        try:
-            with socket.create_connection((host, port), timeout=5) as connection:
-                connection.sendall(process_id.to_bytes(4))
-                connection.settimeout(2 * PATIENCE)
-                if connection.recv(1):
-                    return
-            raise JobError(f"process 0 at {host}:{port} gave up: its own output says why")
-        except OSError:
-            if time.monotonic() > until:
-                raise JobError(
-                    f"coordinator {host}:{port} does not answer within {PATIENCE} s; "
-                    "start process 0 too, or look at the address"
-                ) from None
-            time.sleep(0.5)
 
 
 @contextlib.contextmanager

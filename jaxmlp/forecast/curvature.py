@@ -4,7 +4,7 @@ H is the Hessian of the training loss, D the learning rates times the optimizer'
 Gradient descent is stable along an eigenvector while the eigenvalue stays below a limit that the
 momentum decides (Cohen et al. 2021, arXiv 2103.00065; for adaptive optimizers 2022, 2207.14484).
 Unlike the plain sharpness of H this number belongs to the run: it is the same for every experiment
-that is the same run (rescaling.py).
+that is the same run (law/transport.py).
 """
 
 import functools

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxmlp.experiment import Experiment
-from jaxmlp.law import explanation
+from jaxmlp.law import words
 from jaxmlp.law.canonical import Canonical, canonical
 from jaxmlp.record.figures import BLUE, COLOURS, GREEN, GREY, ORANGE, number, panels, png
 
@@ -134,7 +134,7 @@ def of_plane(
         for name in names:
             ratio = median_ratio(points[name][1])
             _point(axis, *place, *points[name], ratio)
-            labels.setdefault(explanation.number(ratio), []).append(name)
+            labels.setdefault(words.number(ratio), []).append(name)
         _label(axis, *place, labels, scales, critical)
     _dashes(axis, points)
     rates = [rate for _, rate in places]

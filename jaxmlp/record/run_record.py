@@ -31,7 +31,7 @@ those of its batch before the update; numbers that are not finite are the string
                   units are dead in every batch, or null) and all_dead_step (the same for all its
                   units), and first_nonfinite_step (or null)
     verdict       the outcome in a sentence or two
-    canonical     which run it is, whatever its input scale (rescaling.canonical): learning_rate
+    canonical     which run it is, whatever its input scale (law/canonical.py): learning_rate
                   (R), and per layer init_scale (κ), decay (δ), eps, with biases their own; null
                   with a learning rate of 0
     explanation   the same in words, beside the run with unscaled inputs and default settings
@@ -61,6 +61,7 @@ import numpy as np
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import PER_TENSOR, Experiment
 from jaxmlp.law import explanation
+from jaxmlp.law.canonical import canonical_section
 from jaxmlp.record import outcomes
 from jaxmlp.record.saved_record import SCHEMA, read
 from jaxmlp.torch_rng import init_bound
@@ -158,7 +159,7 @@ def build(
         "diagnostics": outcomes.diagnostics(steps, rows),
     }
     result["verdict"] = outcomes.verdict(result, steps)
-    result["canonical"] = explanation.canonical_section(experiment)
+    result["canonical"] = canonical_section(experiment)
     result["explanation"] = explanation.which_run(experiment, explanation.baseline(experiment))
     result["forecast"] = forecast
     result["timings"] = timings

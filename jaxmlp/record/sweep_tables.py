@@ -32,7 +32,7 @@ import pyarrow as pa
 
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import PER_TENSOR, Experiment
-from jaxmlp.law import explanation
+from jaxmlp.law.canonical import canonical_section
 from jaxmlp.record import outcomes
 from jaxmlp.record.metrics import EpochResult, result_row, steps_arrays
 
@@ -71,7 +71,7 @@ def settings(experiment: Experiment) -> dict[str, float]:
 
 def canonical(experiment: Experiment) -> dict[str, Any]:
     """R, κ and δ by column."""
-    form = explanation.canonical_section(experiment)
+    form = canonical_section(experiment)
     layers = range(experiment.layers)
     return {
         "canonical_learning_rate": form and form["learning_rate"],

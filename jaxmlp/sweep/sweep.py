@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxmlp.data.dataset import Dataset
-from jaxmlp.device import processes as devices
+from jaxmlp.device import processes
 from jaxmlp.device.mesh import device_mesh, free_memory, put
 from jaxmlp.device.precision import float_dtype, precision
 from jaxmlp.experiment import Experiment
@@ -109,7 +109,7 @@ class Sweep:
             runs = len(self.settings) * len(self.seeds)
             most = -(-runs // self.mesh.shape["runs"])
             self.size = min(most, size or self._size_by_memory(most))
-            self.size = int(devices.gather(np.array(self.size, np.int32)).min())  # one for all
+            self.size = int(processes.gather(np.array(self.size, np.int32)).min())  # one for all
             self.blocks = blocks(scales, len(self.seeds), self.size)
             self.height, self.width = len(self.blocks[0].seeds), len(self.blocks[0].settings)
             self.compiled = self.program.compile(
@@ -231,7 +231,7 @@ class Sweep:
             if position % count == own:
                 found[position] = self._sharpness(experiment).value
         with precision(self.experiment):
-            parts = devices.gather(found)
+            parts = processes.gather(found)
         known.update((key, float(parts[i % count, i])) for i, key in enumerate(wanted))
         for run in finished:
             key, rate = self._unit_rate(run)
