@@ -261,7 +261,3 @@ def write(out: Path, result: dict[str, Any], text: str) -> None:
     atomic.replace(out / "parity.md", text.encode())
     atomic.replace(out / "parity.json", json.dumps(plain, indent=1).encode())
     print(f"written: {out}/parity.json, parity.md")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

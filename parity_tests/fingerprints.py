@@ -78,7 +78,3 @@ def write(out: Path) -> None:
     }
     out.write_text(json.dumps(stored, indent=1) + "\n")
     print(f"wrote {out}")
-
-
-if __name__ == "__main__":
-    main()

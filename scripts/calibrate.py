@@ -1,6 +1,6 @@
-import sys
+"""Fits and checks the forecasts."""
 
 from jaxmlp.commands.calibrate import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

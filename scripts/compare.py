@@ -1,6 +1,6 @@
-import sys
+"""Lays two records side by side."""
 
 from jaxmlp.commands.compare import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -292,7 +292,3 @@ def run(values: argparse.Namespace) -> None:
     )
     print(judge(found, models))
     print(f"written: {values.out / name}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -210,7 +210,3 @@ def run(
                 broken = True
     if broken:
         exit_status.fail("runs that should have every bit in common part", exit_status.TROUBLE)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

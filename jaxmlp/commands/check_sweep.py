@@ -187,7 +187,3 @@ def asked_for(asked: dict[str, Any], fingerprints: list[str], out: Path) -> list
             "version of the program may have made them"
         )
     return found
-
-
-if __name__ == "__main__":
-    sys.exit(main())

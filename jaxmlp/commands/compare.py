@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +154,3 @@ def outcomes(first: dict[str, Any], second: dict[str, Any]) -> str:
     accuracies = [f"{result['epochs'][-1]['test_accuracy']:.2%}" for result in (first, second)]
     same = f"the same, {kinds[0]}" if kinds[0] == kinds[1] else f"A {kinds[0]}, B {kinds[1]}"
     return f"outcome: {same}; test accuracy: A {accuracies[0]}, B {accuracies[1]}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

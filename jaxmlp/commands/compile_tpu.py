@@ -26,7 +26,6 @@ import json
 import math
 import os
 import re
-import sys
 import time
 from typing import Any, NamedTuple
 
@@ -397,7 +396,3 @@ def heading() -> str:
         "  ".join(f"{name:{'<' if i < 2 else '>'}{width}}" for i, (name, width) in enumerate(names))
         + "\n"
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxmlp import question
-from jaxmlp.commands import output
+from jaxmlp.commands import invocation, output
 from jaxmlp.commands.exit_status import INPUT, fail
 from jaxmlp.experiment import Experiment, parse_number
 
@@ -19,6 +19,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str, epilog: str = "") -> None:
         output.forgive()  # every command comes by here before it prints
         super().__init__(
+            prog=invocation.program(),
             description=description,
             epilog=epilog,
             allow_abbrev=False,

@@ -355,7 +355,3 @@ def main(arguments: list[str] | None = None) -> None:
         exit_status.fail("--seeds and --epochs must be at least 1", exit_status.INPUT)
     with exit_status.one_line_errors(f"finished runs are kept in {values.out}"):
         run(values)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

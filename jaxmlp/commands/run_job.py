@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
-from jaxmlp.commands import exit_status, flags, output
+from jaxmlp.commands import exit_status, flags, invocation, output
 from jaxmlp.commands import signals as stopping
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.errors import TerminatedError
@@ -54,6 +54,7 @@ class Framework(NamedTuple):
     """What trains; its functions import what is slow only when they are called."""
 
     name: str  # as in the record
+    command: str  # that trains with it
     packages: tuple[str, ...]  # whose versions the record holds
     device: Callable[[argparse.Namespace], str]
     trainer: Callable[[argparse.Namespace, Experiment, Dataset], Trainer]
@@ -147,7 +148,7 @@ def run(
             signals.kept = f"the record is in {out}"
         if checkpoint and result["finished"]:
             checkpoint.discard()
-    again = ["python", f"scripts/run_{framework.name}.py", *flags.data_words(values)]
+    again = [*invocation.words(framework.command), *flags.data_words(values)]
     terminal.conclude(console, result, out, list(files), again)
     if checkpoint and not result["finished"]:
         console.print(f"checkpoint: {values.checkpoint}; the same command goes on", soft_wrap=True)

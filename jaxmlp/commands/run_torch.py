@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -244,12 +243,8 @@ def trainer(values: argparse.Namespace, experiment: Experiment, dataset: Dataset
     return TorchRun(experiment, dataset, root if values.data == "torchvision" else None)
 
 
-TORCH = job.Framework("torch", ("torch", "numpy"), device, trainer, load)
+TORCH = job.Framework("torch", "run-torch", ("torch", "numpy"), device, trainer, load)
 
 
 def main(arguments: list[str] | None = None) -> None:
     job.main(DESCRIPTION, TORCH, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

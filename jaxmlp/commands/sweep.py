@@ -468,7 +468,3 @@ def summary(runs: Any, swept: list[str]) -> str:
                 right.append(f"{kind} {sum(said):,} of {len(said):,}")
         lines.append(f"foretold correctly: {', '.join(right)}")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,7 +4,6 @@ sweep.py draws the same when it ends. Runs that share a place in a figure are av
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from jaxmlp import atomic
@@ -34,7 +33,3 @@ def run(values: argparse.Namespace) -> None:
     sweep_files.save_figures(out, figures, plan["identity"])
     for name in figures:
         print(f"written: {out / name}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from jaxmlp.commands import invocation
 from jaxmlp.commands.progress import number
 from jaxmlp.experiment import Experiment
 from jaxmlp.law import advice, explanation
@@ -148,7 +149,7 @@ def conclude(
         if name.endswith(".png"):
             console.print(f"figure: {out / name}", soft_wrap=True, markup=False)
     console.print(f"record: {out}", soft_wrap=True, markup=False)
-    further = shlex.join(["python", "scripts/explain.py", str(out)])
+    further = shlex.join([*invocation.words("explain"), str(out)])
     console.print(f"more:   {further}", soft_wrap=True, markup=False)
 
 
