@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
         help="for parity.json and parity.md (default: runs/parity)",
     )
     values = parser.parse_args(arguments)
-    with exit_status.one_line_errors():
+    with exit_status.one_line_errors(for_good=arguments is None):
         raise SystemExit(0 if run(values) else exit_status.TROUBLE)
 
 
@@ -128,32 +128,32 @@ def draw(values: argparse.Namespace, header: dict[str, str]) -> bool:
     family, first = values.family or 0, values.first or 0
     rows, failures, again = [], [], f"python {sys.argv[0]} --random 1 --family {family} --first"
     for checked in random_experiments.family(family, first, values.random):
-        verdict = "FAIL" if checked.failures else "pass"
+        result = "FAIL" if checked.failures else "pass"
         rows.append(
             {
                 "experiment": checked.drawn.name,
                 "steps": checked.steps,
                 "compared": checked.stable,
                 "share": checked.share,
-                "verdict": verdict,
+                "result": result,
             }
         )
         print(
             f"{checked.drawn.name:72}{checked.stable:>6} of{checked.steps:>5} steps   "
-            f"share {checked.share:<8.2g}{verdict}",
+            f"share {checked.share:<8.2g}{result}",
             flush=True,
         )
         for failure in checked.failures[:3]:
             print(f"FAILED {failure.failure}\n  {again} {checked.drawn.index}", flush=True)
         failures += [failure.failure for failure in checked.failures]
-    good = sum(row["verdict"] == "pass" for row in rows)
+    good = sum(row["result"] == "pass" for row in rows)
     steps, compared = (sum(row[name] for row in rows) for name in ("steps", "compared"))
-    verdict = f"{good} of {len(rows)} experiments pass; {compared:,} of {steps:,} steps compared"
-    print(f"\n{verdict}\none of them again: {again} {rows[-1]['experiment'].split()[0]}")
+    count = f"{good} of {len(rows)} experiments pass; {compared:,} of {steps:,} steps compared"
+    print(f"\n{count}\none of them again: {again} {rows[-1]['experiment'].split()[0]}")
     write(
         values.out,
         {"environment": header, "family": family, "experiments": rows, "failures": failures},
-        f"{verdict}\n",
+        f"{count}\n",
     )
     return good == len(rows)
 
@@ -173,8 +173,8 @@ def check(values: argparse.Namespace, header: dict[str, str], names: list[str]) 
     failed = [comparison for comparison in found if not comparison.passed]
     for comparison in failed[:20]:
         print(f"FAILED {comparison.failure}")
-    verdict = f"{len(found) - len(failed)} of {len(found)} tensors pass"
-    print(f"\n{verdict}")
+    count = f"{len(found) - len(failed)} of {len(found)} tensors pass"
+    print(f"\n{count}")
     checks = summary(found, by_check=True)
     write(
         values.out,
@@ -184,7 +184,7 @@ def check(values: argparse.Namespace, header: dict[str, str], names: list[str]) 
             "checks": checks,
             "failures": [c.failure for c in failed],
         },
-        f"{markdown(rows)}\n\n{verdict}\n",
+        f"{markdown(rows)}\n\n{count}\n",
     )
     return not failed and bool(found)
 
@@ -210,7 +210,7 @@ def summary(comparisons: list[Any], by_check: bool = False) -> list[dict[str, An
                 "tensors": len(members),
                 "ulps": max(ulps) if ulps else None,
                 "share": max(c.share for c in members),
-                "verdict": "pass" if all(c.passed for c in members) else "FAIL",
+                "result": "pass" if all(c.passed for c in members) else "FAIL",
             }
         )
     return rows
@@ -219,16 +219,16 @@ def summary(comparisons: list[Any], by_check: bool = False) -> list[dict[str, An
 def cells(row: dict[str, Any]) -> list[str]:
     ulps = "–" if row["ulps"] is None else f"{row['ulps']:.3g}"
     share = f"{row['share']:.2g}" if row["share"] else "0"
-    return [row["check"], row["tolerance"], f"{row['tensors']:,}", ulps, share, row["verdict"]]
+    return [row["check"], row["tolerance"], f"{row['tensors']:,}", ulps, share, row["result"]]
 
 
 def line(row: dict[str, Any]) -> str:
-    check, tolerance, tensors, ulps, share, verdict = cells(row)
-    return f"{check:24}{tolerance:26}{tensors:>8}{ulps:>9} ulps   share {share:8}{verdict}"
+    check, tolerance, tensors, ulps, share, result = cells(row)
+    return f"{check:24}{tolerance:26}{tensors:>8}{ulps:>9} ulps   share {share:8}{result}"
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    head = "| check | tolerance | tensors | worst ulps | share of the bound | verdict |"
+    head = "| check | tolerance | tensors | worst ulps | share of the bound | result |"
     return "\n".join([head, "|---" * 6 + "|", *(f"| {' | '.join(cells(row))} |" for row in rows)])
 
 

@@ -1,4 +1,4 @@
-"""Fits and checks the forecasts."""
+"""Fits and checks the models of the forecasts: `python scripts/calibrate.py --family 2`."""
 
 from jaxmlp.commands.calibrate import main
 

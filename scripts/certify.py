@@ -1,4 +1,4 @@
-"""Proves that a run and its transport are one run, bit by bit."""
+"""Proves that a run and its transport are one run: `python scripts/certify.py --to 256`."""
 
 from jaxmlp.commands.certify import main
 

@@ -1,4 +1,4 @@
-"""Is each run of a sweep what it is alone?"""
+"""Is each run of a sweep what it is alone? `python scripts/check_sweep.py DIR`."""
 
 from jaxmlp.commands.check_sweep import main
 

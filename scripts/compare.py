@@ -1,4 +1,4 @@
-"""Lays two records side by side."""
+"""Lays two recorded runs side by side: `python scripts/compare.py runs/A runs/B`."""
 
 from jaxmlp.commands.compare import main
 

@@ -1,4 +1,4 @@
-"""Compiles the programs for TPUs that are not there."""
+"""Compiles the programs for TPUs that are not there: `python scripts/compile_tpu.py v5e:2x2`."""
 
 from jaxmlp.commands.compile_tpu import main
 

@@ -1,4 +1,4 @@
-"""Says which run a run really is, what course it will take, what would repair it."""
+"""Says which run a run really is: `python scripts/explain.py --input-scale 255`."""
 
 from jaxmlp.commands.explain import main
 

@@ -1,9 +1,4 @@
-"""Runs the parity checks outside pytest and prints one table."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # parity_tests is not installed
+"""Holds JAX against PyTorch and prints one table: `python scripts/parity.py --quick`."""
 
 from parity_tests.command import main
 

@@ -1,4 +1,4 @@
-"""The whole question in one command: every case, the tables and the figures."""
+"""The whole question, all cases and figures: `python scripts/reproduce.py --seeds 5`."""
 
 from jaxmlp.commands.reproduce import main
 

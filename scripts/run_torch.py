@@ -1,4 +1,4 @@
-"""The same run in PyTorch, with the same flags and record."""
+"""The same run in PyTorch: `python scripts/run_torch.py --input-scale 255`."""
 
 from jaxmlp.commands.run_torch import main
 

@@ -1,4 +1,4 @@
-"""Draws a finished sweep again, with other axes."""
+"""Draws a finished sweep: `python scripts/sweep_figures.py DIR --axes X Y`."""
 
 from jaxmlp.commands.sweep_figures import main
 

@@ -1,9 +1,4 @@
-"""Writes the SHA-256s that the generator in NumPy is held to; needs torch."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # parity_tests is not installed
+"""Writes what torch draws from a seed, as hashes: `python scripts/torch_fingerprints.py`."""
 
 from parity_tests.fingerprints import main
 

@@ -1,4 +1,4 @@
-"""Prints the settings that make a run with scaled inputs train as the unscaled one does."""
+"""Prints what undoes a scaling: `python scripts/transport.py --input-scale 255`."""
 
 from jaxmlp.commands.transport import main
 

@@ -5,12 +5,14 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from jaxmlp.commands import compile_tpu
 from jaxmlp.experiment import Experiment
 
+SCRIPT = Path(__file__).parent.parent / "scripts" / "compile_tpu.py"
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="needs libtpu (the extra tpu)"
 )
@@ -79,9 +81,7 @@ def test_bad_flags_are_one_line(arguments, words, capsys):
 
 
 def fresh(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, compile_tpu.__file__, *arguments], capture_output=True, text=True
-    )
+    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True)
 
 
 @needs_libtpu

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +25,10 @@ from jaxmlp.forecast import rehearsal as forecast
 from jaxmlp.record import metrics, sweep_figures, sweep_places
 from jaxmlp.sweep import sweep
 from jaxmlp.sweep.blocks import blocks, one_scale_per_block
+from jaxmlp.sweep.job import summary
 from jaxmlp.train.run import Run
 
+SCRIPT = Path(__file__).parent.parent / "scripts" / "sweep.py"
 TINY = {"hidden": (5,), "batch_size": 4, "epochs": 2}
 FLAGS = ["--hidden", "5", "--batch-size", "4", "--epochs", "2"]
 AXES = ["--input-scale", "1", "255", "--learning-rate", "log:1e-3:1:4", "--seed", "0..2"]
@@ -188,7 +191,7 @@ def start(tiny_npz, out, *more: str, devices: int = 1, flags=(*FLAGS, *AXES)) ->
     return subprocess.Popen(
         [
             sys.executable,
-            command.__file__,
+            str(SCRIPT),
             "--data",
             str(tiny_npz),
             *flags,
@@ -502,10 +505,10 @@ def test_what_was_foretold_is_counted_by_course():
         )
 
     always = runs(*[("stable", "stable")] * 3)
-    assert command.summary(always, []).endswith("foretold correctly: stable 3 of 3")
+    assert summary(always, []).endswith("foretold correctly: stable 3 of 3")
     mixed = runs(*[("stable", "stable")] * 9, ("fails", "stable"), ("stable", "fails"))
-    assert command.summary(mixed, []).endswith("foretold correctly: stable 9 of 10, fails 0 of 1")
-    assert "foretold" not in command.summary(runs((None, "stable")), [])
+    assert summary(mixed, []).endswith("foretold correctly: stable 9 of 10, fails 0 of 1")
+    assert "foretold" not in summary(runs((None, "stable")), [])
 
 
 @pytest.mark.parametrize(

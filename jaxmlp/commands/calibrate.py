@@ -20,13 +20,14 @@ import scipy.optimize
 
 from jaxmlp import atomic
 from jaxmlp.commands import exit_status, flags
-from jaxmlp.commands.progress import Steps, number
+from jaxmlp.commands.progress import Steps
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.device import compilation
 from jaxmlp.experiment import OPTIMIZER_DEFAULTS, Experiment
 from jaxmlp.forecast import curvature
 from jaxmlp.forecast import rehearsal as forecast
 from jaxmlp.forecast.models import FAILS_FROM, Model, first_steps, run_features
+from jaxmlp.law.words import counted
 from jaxmlp.record import metrics, outcomes, sealed, sums
 from jaxmlp.record.reliability import reliability
 from jaxmlp.train.run import Run, prepare
@@ -107,7 +108,7 @@ def rows(family: int, count: int, dataset: Dataset, out: Path) -> list[dict[str,
     lines, damaged = sealed.read_lines(out)
     if damaged:
         print(
-            f"{out}: {number(damaged, 'line')} cut off or damaged; what they held is not "
+            f"{out}: {counted(damaged, 'line')} cut off or damaged; what they held is not "
             "believed, but measured again",
             file=sys.stderr,
         )

@@ -14,10 +14,11 @@ import numpy as np
 
 from jaxmlp.commands import exit_status, flags
 from jaxmlp.commands import run_job as job
-from jaxmlp.commands.progress import Steps, number
+from jaxmlp.commands.progress import Steps
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import Experiment
 from jaxmlp.law.transport import SCHEMES, transport
+from jaxmlp.law.words import counted
 from jaxmlp.train.certificate import Certificate, Epoch
 
 FRAMEWORKS = job.FRAMEWORKS
@@ -88,7 +89,7 @@ def report(found: Certificate) -> str:
         lost = f" (not finite from step {found.nonfinite_step} on: nothing is shown from there)"
     if found.underflow_step is not None:
         lost = (
-            f", but for {number(found.underflowed, 'parameter')} that underflow"
+            f", but for {counted(found.underflowed, 'parameter')} that underflow"
             f"{'s' * (found.underflowed == 1)} from step {found.underflow_step} on{lost}"
         )
     if found.identical:
@@ -163,7 +164,7 @@ def main(arguments: list[str] | None = None) -> None:
         }
     except ValueError as error:
         exit_status.fail(error, exit_status.INPUT)
-    with exit_status.one_line_errors("nothing is certified"):
+    with exit_status.one_line_errors("nothing is certified", for_good=arguments is None):
         run(values, case, experiment, moved)
 
 
@@ -182,7 +183,7 @@ def run(
     job.check_memory(experiment, dataset)
     print(
         f"{case}, inputs × {experiment.input_scale:g} against × {values.to:g}: {dataset.source}, "
-        f"{number(experiment.epochs, 'epoch')}, {experiment.precision}",
+        f"{counted(experiment.epochs, 'epoch')}, {experiment.precision}",
         flush=True,
     )
     frameworks = FRAMEWORKS[values.framework]

@@ -17,8 +17,9 @@ import numpy as np
 
 from jaxmlp.commands import exit_status, flags
 from jaxmlp.commands import sweep as command
-from jaxmlp.commands.progress import Steps, number
+from jaxmlp.commands.progress import Steps
 from jaxmlp.experiment import Experiment
+from jaxmlp.law.words import counted
 
 CALM = 1e-3  # relative difference of losses up to which two runs are followed
 
@@ -87,8 +88,8 @@ def run(values: argparse.Namespace, base: Experiment, settings: list[Experiment]
     how = "side by side" if many.program.side_by_side else "one after the other"
     runs = len(settings) * len(values.seeds)
     print(
-        f"{number(runs, 'run')}, {many.height * many.width} at a time, {how}; "
-        f"{number(base.epochs, 'epoch')} of {dataset.source}"
+        f"{counted(runs, 'run')}, {many.height * many.width} at a time, {how}; "
+        f"{counted(base.epochs, 'epoch')} of {dataset.source}"
     )
     alike, outcomes, first, parted = 0, 0, [], []
     steps = Steps(runs)
@@ -113,7 +114,7 @@ def run(values: argparse.Namespace, base: Experiment, settings: list[Experiment]
             ]
             outcomes += near(*ended)
             steps.done(f"compared, {'the same' if same else 'not the same'} in every bit")
-    print(f"{alike} of {number(runs, 'run')}: every loss the same in every bit")
+    print(f"{alike} of {counted(runs, 'run')}: every loss the same in every bit")
     print(f"first step: at most {max(first):.1e} apart, relative")
     if parted:
         print(f"{len(parted)} part by more than {CALM:g} at some step, the first at {min(parted)}")
@@ -151,8 +152,8 @@ def check_tables(values: argparse.Namespace) -> bool:
     count = min(values.sample or len(experiments), len(experiments))
     chosen = np.linspace(0, len(experiments) - 1, count).round().astype(int).tolist()
     print(
-        f"{count} of {number(len(experiments), 'run')}, each by itself; "
-        f"{number(experiments[0].epochs, 'epoch')} of {dataset.source}"
+        f"{count} of {counted(len(experiments), 'run')}, each by itself; "
+        f"{counted(experiments[0].epochs, 'epoch')} of {dataset.source}"
     )
     steps, alike, ended = Steps(count), 0, 0
     for index in chosen:
@@ -162,7 +163,7 @@ def check_tables(values: argparse.Namespace) -> bool:
         alike += same
         ended += near(rows[-1], epochs[index][-1])
         steps.done(f"run {index}: {'the same' if same else 'not the same'} in every bit")
-    print(f"{alike} of {number(count, 'run')}: every epoch the same in every bit")
+    print(f"{alike} of {counted(count, 'run')}: every epoch the same in every bit")
     print(f"{ended} of {count} end alike: test accuracy within 0.05, or both not finite")
     return ended == count
 

@@ -294,7 +294,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--json", action="store_true", help="all numbers, as JSON")
     values = parser.parse_args(arguments)
-    with exit_status.one_line_errors("nothing more is compiled"):
+    with exit_status.one_line_errors("nothing more is compiled", for_good=arguments is None):
         run(values)
 
 

@@ -202,7 +202,7 @@ def json_text(
 
 def main(arguments: list[str] | None = None) -> None:
     values, case, experiment, against = parse(arguments)
-    with exit_status.one_line_errors("nothing was explained"):
+    with exit_status.one_line_errors("nothing was explained", for_good=arguments is None):
         console, errors = output.console(width=screen.WIDTH), output.console(stderr=True)
 
         def warn(text: str) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str, epilog: str = "") -> None:
         output.forgive()  # every command comes by here before it prints
         super().__init__(
-            prog=invocation.program(),
+            prog=sys.argv[0] if invocation.package else None,
             description=description,
             epilog=epilog,
             allow_abbrev=False,
@@ -27,6 +28,10 @@ class Parser(argparse.ArgumentParser):
                 prog, max_help_position=26, width=100
             ),
         )
+
+    def format_help(self) -> str:
+        """The help, which calls commands as this user does."""
+        return invocation.in_text(super().format_help())
 
     def error(self, message: str) -> NoReturn:
         fail(f"{message}; --help lists the flags", INPUT)

@@ -1,48 +1,62 @@
-"""The command `jaxmlp`: its subcommands, each a module that is imported when it is asked for."""
+"""The package's command: `jaxmlp run --input-scale 255`, `jaxmlp explain`, ...; `jaxmlp --help`."""
 
+import importlib.metadata
+import importlib.util
 import sys
-from importlib import import_module, metadata
 
 from jaxmlp.commands import exit_status, invocation, output
 
-COMMANDS = {
-    "run": "train one network, and say what happened",
-    "run-torch": "the same in PyTorch, the reference",
-    "explain": "which run a run really is, what course it takes, what repairs it",
-    "transport": "settings for scaled inputs: flags, or code for any model",
-    "certify": "prove that a run and its transport are one, bit by bit",
-    "compare": "two records side by side",
-    "sweep": "train many runs as one program",
-    "reproduce": "the whole question: every case, tables, figures",
-}
-HELP = "\n".join(
-    [
-        "usage: jaxmlp COMMAND [FLAGS]",
-        "",
-        "Input-scaling experiments with a small MLP in JAX. Begin with",
-        "  jaxmlp run --input-scale 255",
-        "",
-        *(f"  {name:11}{text}" for name, text in COMMANDS.items()),
-        "",
-        "jaxmlp COMMAND --help lists a command's flags; jaxmlp --version the version.",
-    ]
-)
+TORCH_MISSING = "(torch is missing: pip install 'jaxmlp[torch]')"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Runs the subcommand that the first argument names on the others."""
+def main(arguments: list[str] | None = None, package: tuple[str, ...] = ("jaxmlp",)) -> None:
+    """Starts the command that the first word names; only that one is imported.
+
+    Args:
+        package: the words that come before it.
+    """
     output.forgive()
-    arguments = sys.argv[1:] if arguments is None else arguments
-    command = arguments[0] if arguments else "--help"
-    if command in ("-h", "--help", "help"):
-        print(HELP)
+    command, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if command in invocation.COMMANDS:
+        invocation.package = package
+        sys.argv = [" ".join((*package, command)), *rest]
+        importlib.import_module(f"jaxmlp.commands.{invocation.COMMANDS[command][0]}").main()
         return
-    if command == "--version":
-        print(metadata.version("jaxmlp"))
-        return
-    if command not in COMMANDS:
-        known = ", ".join(COMMANDS)
-        exit_status.fail(f"{command!r} is no command; choose from {known}", exit_status.INPUT)
-    invocation.by_package(command)
-    module = import_module(f"jaxmlp.commands.{command.replace('-', '_')}")
-    module.main(arguments[1:])
+    with exit_status.one_line_errors("nothing was started", for_good=arguments is None):
+        if command in ("-h", "--help"):
+            print(screen(" ".join(package)))
+        elif command == "--version":
+            print(f"jaxmlp {version()}")
+        else:
+            known = ", ".join(invocation.COMMANDS)
+            raise ValueError(f"{command} is no command of jaxmlp; choose from {known}")
+
+
+def screen(program: str) -> str:
+    """What --help shows."""
+    lines = [f"usage: {program} COMMAND ...", "", "commands:"]
+    for name, (module, _, purpose) in invocation.COMMANDS.items():
+        missing = module == "run_torch" and importlib.util.find_spec("torch") is None
+        lines.append(f"  {name:11}{purpose}{f' {TORCH_MISSING}' if missing else ''}")
+    example = f"{program} run --input-scale 255 --epochs 2"
+    lines += [
+        "",
+        "options:",
+        "  --help     show this; after a command, its flags",
+        "  --version  show the version",
+        "",
+        f"Start with: {example}",
+    ]
+    return "\n".join(lines)
+
+
+def version() -> str:
+    """The installed version.
+
+    Raises:
+        ValueError: the package runs from a directory that was never installed.
+    """
+    try:
+        return importlib.metadata.version("jaxmlp")
+    except importlib.metadata.PackageNotFoundError:
+        raise ValueError("jaxmlp is not installed, and has no version; pip install it") from None

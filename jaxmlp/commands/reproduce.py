@@ -22,12 +22,13 @@ import scipy.stats
 from jaxmlp import atomic, question
 from jaxmlp.commands import exit_status, flags
 from jaxmlp.commands import run_job as job
-from jaxmlp.commands.progress import Steps, number
+from jaxmlp.commands.progress import Steps
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import Experiment
 from jaxmlp.law import words
 from jaxmlp.law.canonical import canonical
 from jaxmlp.law.transport import transport
+from jaxmlp.law.words import counted
 from jaxmlp.record import outcomes, question_figures, sealed, sums
 from jaxmlp.record import run_record as record
 
@@ -126,7 +127,7 @@ class Runs:
         lines, damaged = sealed.read_lines(path)
         if damaged:
             print(
-                f"{path}: {number(damaged, 'line')} cut off or damaged; what they held is not "
+                f"{path}: {counted(damaged, 'line')} cut off or damaged; what they held is not "
                 "believed, but trained again",
                 file=sys.stderr,
             )
@@ -141,8 +142,8 @@ class Runs:
         if wanted:
             longest = max(experiment.epochs for _, _, experiment in wanted)
             print(
-                f"{number(len(wanted), 'run')}, {done} of them done before; "
-                f"{number(epochs, 'epoch')} to train, up to {longest} a run",
+                f"{counted(len(wanted), 'run')}, {done} of them done before; "
+                f"{counted(epochs, 'epoch')} to train, up to {longest} a run",
                 file=sys.stderr,
             )
         return Steps(len(wanted), epochs, done)
@@ -202,7 +203,7 @@ def all_runs(values: argparse.Namespace) -> list[Wanted]:
 # ---- tables
 
 
-def counted(kinds: list[str]) -> str:
+def by_kind(kinds: list[str]) -> str:
     names = {name: kinds.count(name) for name in dict.fromkeys(kinds)} or {"–": 0}
     return next(iter(names)) if len(names) == 1 else ", ".join(f"{n} {c}" for n, c in names.items())
 
@@ -232,8 +233,8 @@ def case_table(experiments: dict[str, Experiment], runs: dict[str, list[dict[str
         ratio = statistics.median(float(f["ratio"]) for f in before) if before else math.nan
         lines.append(
             f"| {case} | {question.CASES[case]} | {' | '.join(f'{n:.3g}' for n in numbers)} "
-            f"| {words.number(ratio)} | {counted([f['course'] for f in before])} "
-            f"| {counted([run['outcome'] for run in own])} | {spread(last(own))} "
+            f"| {words.number(ratio)} | {by_kind([f['course'] for f in before])} "
+            f"| {by_kind([run['outcome'] for run in own])} | {spread(last(own))} "
             f"| {statistics.mean(run['dead'] for run in own):.2f} |"
         )
     return "\n".join(lines)
@@ -247,7 +248,7 @@ def claim_table(runs: dict[str, list[dict[str, Any]]]) -> str:
     for name, own in runs.items():
         best = np.array([max(run["test_accuracy"]) for run in own])
         lines.append(
-            f"| {name} | {counted([run['outcome'] for run in own])} | {spread(last(own))} "
+            f"| {name} | {by_kind([run['outcome'] for run in own])} | {spread(last(own))} "
             f"| {spread(best)} | {statistics.mean(run['dead'] for run in own):.2f} |"
         )
     return "\n".join(lines)
@@ -311,7 +312,9 @@ def run(values: argparse.Namespace) -> None:
         }
         for framework in frameworks
     }
-    pages = [f"{dataset.source}; {number(values.seeds, 'seed')}, {number(values.epochs, 'epoch')}."]
+    pages = [
+        f"{dataset.source}; {counted(values.seeds, 'seed')}, {counted(values.epochs, 'epoch')}."
+    ]
     pages += [f"{name}:\n\n{case_table(experiments, own)}" for name, own in found.items()]
     if len(frameworks) == 2:
         pages.append(comparison(found))
@@ -321,7 +324,7 @@ def run(values: argparse.Namespace) -> None:
         asked = claims(values.epochs)
         seeds = min(values.seeds, CLAIM_SEEDS)
         tried = {name: runs.seeds("jax", name, e, seeds) for name, e in asked.items()}
-        pages.append(f"Other claims, {number(seeds, 'seed')} (the baseline: {values.seeds}):")
+        pages.append(f"Other claims, {counted(seeds, 'seed')} (the baseline: {values.seeds}):")
         pages.append(claim_table({"baseline": first["baseline"], **tried}))
         rates = {name: (e, runs.get("jax", name, e)) for name, e in collapse().items()}
         figures |= question_figures.of_rates(list(rates.values()), dataset.name)

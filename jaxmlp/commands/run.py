@@ -54,9 +54,7 @@ def checkpoints(
     return Checkpoints(values.checkpoint, values.checkpoint_every or 1, run, warn, size)
 
 
-JAX = job.Framework(
-    "jax", "run", PACKAGES, device, trainer, job.load, forecast, checkpoints, add_flags
-)
+JAX = job.Framework("jax", PACKAGES, device, trainer, job.load, forecast, checkpoints, add_flags)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -243,7 +243,7 @@ def trainer(values: argparse.Namespace, experiment: Experiment, dataset: Dataset
     return TorchRun(experiment, dataset, root if values.data == "torchvision" else None)
 
 
-TORCH = job.Framework("torch", "run-torch", ("torch", "numpy"), device, trainer, load)
+TORCH = job.Framework("torch", ("torch", "numpy"), device, trainer, load)
 
 
 def main(arguments: list[str] | None = None) -> None:

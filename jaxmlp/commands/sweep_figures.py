@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--value", default=VALUE, metavar="COLUMN", help=f"(default: {VALUE})")
     parser.add_argument("--out", type=Path, metavar="DIR", help="(default: the sweep's)")
     values = parser.parse_args(arguments)
-    with exit_status.one_line_errors("no figure was written"):
+    with exit_status.one_line_errors("no figure was written", for_good=arguments is None):
         run(values)
 
 

@@ -14,9 +14,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jaxmlp.commands import invocation
-from jaxmlp.commands.progress import number
 from jaxmlp.experiment import Experiment
 from jaxmlp.law import advice, explanation
+from jaxmlp.law.words import counted
 from jaxmlp.record import outcomes
 
 ROWS_SHOWN = 8
@@ -137,7 +137,7 @@ def conclude(
     )
     if not result["finished"]:
         done, asked = len(result["epochs"]), result["experiment"]["epochs"]
-        console.print(f"\nInterrupted after {done} of {number(asked, 'epoch')}; these are kept.")
+        console.print(f"\nInterrupted after {done} of {counted(asked, 'epoch')}; these are kept.")
     console.print(f"\n{result['verdict']}", style="bold", markup=False)
     experiment = Experiment.from_json(result["experiment"])
     for paragraph in explanation.why(experiment):

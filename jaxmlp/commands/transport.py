@@ -73,5 +73,5 @@ def answer(values: argparse.Namespace) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     values = parse(arguments)
-    with exit_status.one_line_errors("nothing was printed"):
+    with exit_status.one_line_errors("nothing was printed", for_good=arguments is None):
         print(answer(values), end="")
