@@ -47,10 +47,9 @@ def checkpoints(
     values: argparse.Namespace, experiment: Experiment, dataset: Dataset, warn: job.Warn
 ) -> AbstractContextManager[job.Checkpoints]:
     from jaxmlp.record import run_record as record
-    from jaxmlp.train.checkpoint import Checkpoints, state_size
-    from jaxmlp.train.checkpoint import provenance as identity
+    from jaxmlp.train.checkpoint import Checkpoints, provenance, state_size
 
-    run = identity(experiment, dataset, record.environment(device(values), PACKAGES))
+    run = provenance(experiment, dataset, record.environment(device(values), PACKAGES))
     size = state_size(experiment, dataset)
     return Checkpoints(values.checkpoint, values.checkpoint_every or 1, run, warn, size)
 
