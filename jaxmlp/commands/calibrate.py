@@ -7,12 +7,11 @@ how often what was foretold with a probability came true.
 
 import argparse
 import hashlib
-import sys
 from pathlib import Path
 from typing import Any
 
 from jaxmlp import atomic
-from jaxmlp.commands import exit_status, flags
+from jaxmlp.commands import exit_status, flags, output
 from jaxmlp.commands.progress import Steps
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.law.words import counted
@@ -59,7 +58,7 @@ def run(values: argparse.Namespace) -> None:
     from jaxmlp.record import reliability
 
     compilation.use_compilation_cache()
-    dataset = run_job.load(values, warn)
+    dataset = run_job.load(values, output.to_stderr)
     atomic.make_directory(values.out)
     name, files = f"{values.family}.png", sums.Sums(values.out, r"\d+\.png", KEY)
     files.check([name])
@@ -81,10 +80,6 @@ def run(values: argparse.Namespace) -> None:
     )
     print(calibration.assessment(measured, used))
     print(f"written: {values.out / name}")
-
-
-def warn(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 def rows(family: int, count: int, dataset: Dataset, out: Path) -> list[dict[str, Any]]:
@@ -121,7 +116,7 @@ def kept(path: Path, data: str) -> dict[str, dict[str, Any]]:
     needed = {feature for names in calibration.MODELS.values() for feature in names}
     lines, damaged = sealed.read_lines(path)
     if damaged:
-        warn(
+        output.to_stderr(
             f"{path}: {counted(damaged, 'line')} cut off or damaged; what they held is not "
             "believed, but measured again"
         )

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxmlp.commands import exit_status, flags
+from jaxmlp.commands import exit_status, flags, output
 from jaxmlp.commands import sweep as command
 from jaxmlp.commands.progress import Steps
 from jaxmlp.experiment import Experiment
@@ -57,11 +57,7 @@ def load(values: argparse.Namespace, experiment: Experiment) -> Any:
     from jaxmlp.device import compilation
 
     compilation.use_compilation_cache()
-
-    def warn(text: str) -> None:
-        print(text, file=sys.stderr)
-
-    return run_job.load(values, warn, experiment.train_size or None)
+    return run_job.load(values, output.to_stderr, experiment.train_size or None)
 
 
 def check_runs(values: argparse.Namespace, base: Experiment, settings: list[Experiment]) -> bool:

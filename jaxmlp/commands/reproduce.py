@@ -7,12 +7,11 @@ one compiled program. Finished runs are kept in --out (runs.jsonl) and not repea
 
 import argparse
 import functools
-import sys
 from pathlib import Path
 from typing import Any
 
 from jaxmlp import atomic
-from jaxmlp.commands import exit_status, flags
+from jaxmlp.commands import exit_status, flags, output
 from jaxmlp.commands.progress import Steps
 from jaxmlp.commands.run_job import FRAMEWORKS
 from jaxmlp.experiment import Experiment
@@ -56,12 +55,12 @@ def run(values: argparse.Namespace) -> None:
     from jaxmlp.record import question_experiments, question_runs, sums
 
     frameworks = FRAMEWORKS[values.framework]
-    dataset = run_job.load(values, warn)
+    dataset = run_job.load(values, output.to_stderr)
     atomic.make_directory(values.out)
     files = sums.Sums(values.out, NAMES, question_runs.KEY)
     files.check(WRITTEN)
     path = values.out / "runs.jsonl"
-    kept = question_runs.read(path, warn)
+    kept = question_runs.read(path, output.to_stderr)
     wanted = question_experiments.wanted(frameworks, values.epochs, values.seeds, values.cases_only)
     steps = announce(wanted, kept, dataset.sha256)
     compilation.use_compilation_cache()
@@ -69,10 +68,6 @@ def run(values: argparse.Namespace) -> None:
     text, figures = answer(values, frameworks, dataset, runs)
     files.put({"tables.md": text.encode(), **figures})
     print(f"\n{text}\nwritten: {values.out}/tables.md, {', '.join(figures)}")
-
-
-def warn(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 def announce(wanted: list[Any], kept: dict[str, Any], data: str) -> Steps:
@@ -83,7 +78,7 @@ def announce(wanted: list[Any], kept: dict[str, Any], data: str) -> Steps:
     epochs = sum(experiment.epochs for _, _, experiment in left)
     longest = max(experiment.epochs for _, _, experiment in wanted)
     done = len(wanted) - len(left)
-    warn(
+    output.to_stderr(
         f"{counted(len(wanted), 'run')}, {done} of them done before; "
         f"{counted(epochs, 'epoch')} to train, up to {longest} a run"
     )
