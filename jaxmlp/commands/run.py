@@ -8,13 +8,11 @@ from jaxmlp.commands import flags
 from jaxmlp.commands import run_job as job
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import Experiment
+from jaxmlp.record.run_record import JAX_PACKAGES
 
 DESCRIPTION = (
     "Train the question's MLP on CIFAR-10, as one compiled JAX program, and say what happened."
 )
-
-
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")  # whose versions the record holds
 
 
 def add_flags(parser: flags.Parser) -> None:
@@ -49,12 +47,14 @@ def checkpoints(
     from jaxmlp.record import run_record as record
     from jaxmlp.train.checkpoint import Checkpoints, provenance, state_size
 
-    run = provenance(experiment, dataset, record.environment(device(values), PACKAGES))
+    run = provenance(experiment, dataset, record.environment(device(values), JAX_PACKAGES))
     size = state_size(experiment, dataset)
     return Checkpoints(values.checkpoint, values.checkpoint_every or 1, run, warn, size)
 
 
-JAX = job.Framework("jax", PACKAGES, device, trainer, job.load, forecast, checkpoints, add_flags)
+JAX = job.Framework(
+    "jax", JAX_PACKAGES, device, trainer, job.load, forecast, checkpoints, add_flags
+)
 
 
 def main(arguments: list[str] | None = None) -> None:

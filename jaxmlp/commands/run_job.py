@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import datetime
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ COMMANDS = {"jax": "run", "torch": "run-torch"}  # by framework
 class Trainer(Protocol):
     """A run, ready to train: jaxmlp.train.Run, or run_torch.py's."""
 
+    experiment: Experiment
     setup_seconds: float
     compile_seconds: float
     train_size: int
@@ -256,10 +256,10 @@ def train(
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The finished record, and the files of its directory."""
     from jaxmlp.record import run_record as record
-    from jaxmlp.record.result import Result
+    from jaxmlp.record.result import conclude, now
 
     framework, experiment = job.framework, job.experiment
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    started = now()
     device = framework.device(job.values)
     images = f"{len(dataset.train_labels):,} training images"
     job.console.print(f"{job.case}: {dataset.source}, {images}", soft_wrap=True)
@@ -268,23 +268,17 @@ def train(
     ready = f"compiled for {device} in {trainer.compile_seconds:.1f} s"
     job.console.print(ready if trainer.compile_seconds else f"{framework.name} on {device}")
     results, rows = train_epochs(job, trainer, checkpoint)
-    seconds = [result.seconds for result in results]
-    times = record.timings(
-        started, trainer.setup_seconds, trainer.compile_seconds, seconds, trainer.train_size
-    )
-    record_and_arrays = record.build(
+    result = conclude(
+        trainer,
+        results,
+        rows,
         framework=framework.name,
         case=job.case,
-        experiment=experiment,
         dataset=dataset,
         environment=record.environment(device, framework.packages),
-        rows=rows,
-        steps=trainer.steps(results),
-        params=results[-1].params,
         forecast=forecast,
-        timings=times,
+        started=started,
     )
-    result = Result(*record_and_arrays)
     return result.record, result.files()
 
 

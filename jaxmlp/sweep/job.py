@@ -16,8 +16,6 @@ from jaxmlp.record.outcomes import COURSES
 from jaxmlp.sweep.blocks import Block
 from jaxmlp.sweep.sweep import Finished, Sweep
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")  # whose versions sweep.json holds
-
 
 def description(
     base: Experiment,
@@ -34,7 +32,9 @@ def description(
         way: how the axes span the settings: `zip`, `random` and `seed`, as the flags have them.
         forecast: whether each run's course is foretold.
     """
-    environment = run_record.environment(describe_devices(jax.device_count()), PACKAGES)
+    environment = run_record.environment(
+        describe_devices(jax.device_count()), run_record.JAX_PACKAGES
+    )
     return {
         "schema": sweep_tables.SCHEMA,
         "identity": sweep_tables.identity(settings, seeds, dataset, forecast),
