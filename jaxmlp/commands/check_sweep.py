@@ -94,13 +94,13 @@ def check_tables(values: argparse.Namespace) -> bool:
     from jaxmlp.record import sweep_files
     from jaxmlp.sweep import alone
 
-    asked, runs, curves = sweep_files.load(values.directory)
+    description, runs, curves = sweep_files.load(values.directory)
     fingerprints = runs["experiment"].to_pylist()
-    experiments = alone.experiments_of(asked, fingerprints, values.directory)
+    experiments = alone.experiments_of(description, fingerprints, values.directory)
     dataset = load(values, experiments[0])
-    if dataset.sha256 != asked["data"].get("sha256"):
+    if dataset.sha256 != description["data"].get("sha256"):
         raise ValueError(
-            f"{values.directory} was trained on {asked['data'].get('source')}, and "
+            f"{values.directory} was trained on {description['data'].get('source')}, and "
             f"this is {dataset.source}; give its --data"
         )
     epochs: dict[int, list[dict[str, Any]]] = {}

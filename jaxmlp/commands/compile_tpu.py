@@ -29,7 +29,7 @@ import re
 import time
 from typing import Any, NamedTuple
 
-from jaxmlp.commands import exit_status, flags
+from jaxmlp.commands import exit_status, flags, invocation
 from jaxmlp.experiment import Experiment
 
 # libtpu asks for these when it loads, and complains of a machine without TPU if they are missing.
@@ -137,8 +137,8 @@ def compiled(
             program.shapes(1, 1, data)[0],
         )
         hyper = jax.eval_shape(functools.partial(hyperparameters, experiment))
-        one = Mesh(np.array(there[:1]).reshape(1, 1), mesh.axis_names, axis_types=mesh.axis_types)
-        return compile_epoch(experiment, widths, state, hyper, data, steps, one)
+        first = Mesh(np.array(there[:1]).reshape(1, 1), mesh.axis_names, axis_types=mesh.axis_types)
+        return compile_epoch(experiment, widths, state, hyper, data, steps, first)
 
 
 # ---- reading them
@@ -165,13 +165,13 @@ def parts(text: str) -> list[Part]:
             lines = computations["ENTRY" if opening[1] else opening[2]] = []
         else:
             lines.append(line)
-    found = []
+    visited = []
 
     def visit(lines: list[str], trips: int) -> None:
         body = "\n".join(lines)
         cycles = sum(map(int, re.findall(r'"estimated_cycles":"(\d+)"', body)))
         exchanges = re.findall(rf" (?:{'|'.join(COLLECTIVES)})(?:-start)?\(", body)
-        found.append(Part(trips, cycles, len(exchanges)))
+        visited.append(Part(trips, cycles, len(exchanges)))
         loops = re.findall(r" while\(.*condition=%([\w.-]+), body=%([\w.-]+)", body)
         for condition, inner in loops:
             limits = re.findall(r"s32\[\]\S* constant\((\d+)\)", "\n".join(computations[condition]))
@@ -180,7 +180,7 @@ def parts(text: str) -> list[Part]:
             visit(computations[inner], trips * int(limits[0]))
 
     visit(computations["ENTRY"], 1)
-    return found
+    return visited
 
 
 def measure(
@@ -198,30 +198,33 @@ def measure(
     began = time.perf_counter()
     program = compiled(name, experiment, shape, there, runs, share)
     seconds = time.perf_counter() - began
-    own, share = runs if name == "sweep" else 1, share if name == "data-parallel" else 1
-    gflop, gigabytes = work(experiment, shape, own, share)
-    found = parts(program.as_text())
-    cycles = sum(part.trips * part.cycles for part in found)
+    runs_per_device = runs if name == "sweep" else 1
+    sharing = share if name == "data-parallel" else 1
+    gflop, gigabytes = work(experiment, shape, runs_per_device, sharing)
+    outside, *loops = parts(program.as_text())
+    cycles = sum(part.trips * part.cycles for part in (outside, *loops))
     steps = experiment.steps_per_epoch(shape.train)
+    # What moves through the memory, and what is multiplied, at the documented peaks.
     waiting = 1e9 * gigabytes / chip.bandwidth * chip.devices
     computing = PASSES[experiment.precision] * 1e9 * gflop / chip.flops * chip.devices
     estimate = max(cycles / chip.hertz, waiting)
-    used = 1 if name == "run" else len(there)
-    side_by_side, chips = own * used // share, used / chip.devices
+    devices = 1 if name == "run" else len(there)
+    side_by_side, chips = runs_per_device * devices // sharing, devices / chip.devices
     total = estimate * experiment.epochs * RUNS / side_by_side
     memory = bytes_per_device(program)
+    in_steps = [part.collectives for part in (outside, *loops) if part.trips >= steps > 1]
     return {
         "program": name,
         "chips": chips,
-        "runs_per_device": own,
+        "runs_per_device": runs_per_device,
         "compile_seconds": seconds,
         "memory_bytes": memory,
         "share_of_memory": memory / chip.memory * chip.devices,
         "gflop": gflop,
         "gigabytes": gigabytes,
         "cycles": cycles,
-        "collectives_per_step": sum(part.collectives for part in found if part.trips >= steps > 1),
-        "collectives_outside": found[0].collectives,
+        "collectives_per_step": sum(in_steps),
+        "collectives_outside": outside.collectives,
         "milliseconds": 1000 * estimate,
         "roofline_milliseconds": 1000 * max(computing, waiting),
         "seconds_per_1000_runs": total,
@@ -322,11 +325,11 @@ def run(values: argparse.Namespace) -> None:
         if values.dollars is not None:
             chip = chip._replace(dollars=values.dollars)
         for program in values.programs:
-            own, share = experiment, 1
+            compiles, share = experiment, 1
             if program == "data-parallel":
-                own, share = shared(experiment, shape.train, len(there))
-            row = measure(program, own, shape, chip, there, values.runs_per_device, share)
-            row = {"topology": name, "batch_size": own.batch_size, **row}
+                compiles, share = shared(experiment, shape.train, len(there))
+            row = measure(program, compiles, shape, chip, there, values.runs_per_device, share)
+            row = {"topology": name, "batch_size": compiles.batch_size, **row}
             everything.append(row)
             if not values.json:
                 print(line(row) if len(everything) > 1 else heading() + line(row), flush=True)
@@ -348,15 +351,15 @@ def topology(name: str) -> tuple[Chip, list[Any]]:
     try:
         import libtpu  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise ValueError("libtpu is missing; pip install -e '.[tpu]' brings it") from None
+        raise ValueError(f"libtpu is missing; {invocation.installing('tpu')} brings it") from None
     from jax.experimental import topologies
 
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=name)
+        described = topologies.get_topology_desc(platform="tpu", topology_name=name)
     except Exception as error:  # libtpu's own kinds
         what = " ".join(str(error).split())[:160]
         raise ValueError(f"{name} is no topology ({what}); give one such as v5e:4x4") from None
-    return CHIPS[kind], list(found.devices)
+    return CHIPS[kind], list(described.devices)
 
 
 def shared(experiment: Experiment, train_size: int, count: int) -> tuple[Experiment, int]:

@@ -118,7 +118,7 @@ def plan(values: argparse.Namespace) -> tuple[Experiment, list[grid.Axis], list[
     values.seeds = grid.seeds(words.pop("seed", None) or ["0"])
     for name in grid.SWEPT:
         setattr(values, name, None)
-    axes = [grid.axis(name, own) for name, own in {**words, **values.layer_axes}.items()]
+    axes = [grid.axis(name, each) for name, each in {**words, **values.layer_axes}.items()]
     if values.case:
         values.input_scale = scale_of_case(values.case, axes)
     _, base = flags.experiment(values)
@@ -141,10 +141,11 @@ def scale_of_case(case: str, axes: list[grid.Axis]) -> float | None:
     Raises:
         ValueError: there are several.
     """
-    own = [axis for axis in axes if axis.setting == "input_scale"]
-    if not own:
+    scale_axes = [axis for axis in axes if axis.setting == "input_scale"]
+    if not scale_axes:
         return None
-    scales = {experiment.input_scale for experiment in grid.experiments(Experiment(), own)}
+    experiments = grid.experiments(Experiment(), scale_axes)
+    scales = {experiment.input_scale for experiment in experiments}
     if len(scales) > 1 and question.settings(case, 2.0) != {"input_scale": 2.0}:
         raise ValueError(
             f"--case {case}: its settings depend on the input scale; give one --input-scale, or "
@@ -204,7 +205,7 @@ def run_together(request: Request, console, signals: Signals) -> Path | None:
 
     values = request.values
     dataset = load(request, console)
-    asked = job.description(
+    description = job.description(
         request.base,
         request.axes,
         {"zip": values.zip, "random": values.random, "seed": values.sweep_seed},
@@ -213,12 +214,12 @@ def run_together(request: Request, console, signals: Signals) -> Path | None:
         dataset,
         not values.no_forecast,
     )
-    processes.alike(asked["identity"])
-    out = values.out or Path("runs") / f"sweep-{asked['identity'][:10]}"
+    processes.alike(description["identity"])
+    out = values.out or Path("runs") / f"sweep-{description['identity'][:10]}"
     runs = len(request.settings) * len(values.seeds)
     # Only the first process writes; the others learn whether there is anything to do.
     directory = processes.by_first(
-        lambda: sweep_directory.Directory(out, asked, runs, values.resume, values.overwrite)
+        lambda: sweep_directory.Directory(out, description, runs, values.resume, values.overwrite)
     )
     if processes.agree(directory is not None and directory.finished):
         if directory:
@@ -227,7 +228,7 @@ def run_together(request: Request, console, signals: Signals) -> Path | None:
     sweep = compiled(values, request.settings, dataset)
     processes.by_first(lambda: directory.begin() if directory else None)
     try:
-        train(sweep, directory, asked, request.axes, console, signals)
+        train(sweep, directory, description, request.axes, console, signals)
     finally:
         if directory:
             directory.close()
@@ -267,24 +268,24 @@ def finish_again(directory: Any, console) -> None:
 
     directory.begin()
     try:
-        asked, runs, _ = sweep_files.load(directory.out)
-        draw(directory, asked, runs)
+        description, runs, _ = sweep_files.load(directory.out)
+        draw(directory, description, runs)
     finally:
         directory.close()
     console.print(f"{directory.out} is finished; nothing is left to do")
 
 
-def draw(directory: Any, asked: dict[str, Any], runs: Any) -> None:
+def draw(directory: Any, description: dict[str, Any], runs: Any) -> None:
     from jaxmlp.record import sweep_figures, sweep_files
 
-    figures = sweep_figures.draw(asked, runs)
-    sweep_files.save_figures(directory.out, figures, asked["identity"])
+    figures = sweep_figures.draw(description, runs)
+    sweep_files.save_figures(directory.out, figures, description["identity"])
 
 
 def train(
     sweep: Any,
     directory: Any,
-    asked: dict[str, Any],
+    description: dict[str, Any],
     axes: list[grid.Axis],
     console,
     signals: Signals,
@@ -300,14 +301,14 @@ def train(
     console.print(job.describe(sweep, axes, len(done)))
     for path in directory.damaged() if directory else ():
         console.print(f"{path} is damaged, or not this sweep's: it is not used, and left there")
-    train_chunks(sweep, directory, asked["forecast"], done, console, signals)
+    train_chunks(sweep, directory, description["forecast"], done, console, signals)
     if directory:
         timings = {
             "started": started,
             "setup_seconds": sweep.setup_seconds,
             "train_seconds": time.perf_counter() - began,
         }
-        finish(directory, asked, timings, console)
+        finish(directory, description, timings, console)
 
 
 def train_chunks(
@@ -331,14 +332,14 @@ def train_chunks(
             show(trained)
 
 
-def finish(directory: Any, asked: dict[str, Any], timings: dict[str, Any], console) -> None:
+def finish(directory: Any, description: dict[str, Any], timings: dict[str, Any], console) -> None:
     """The tables and figures of a sweep that is trained, and how it ended."""
     from jaxmlp.record import sweep_figures
     from jaxmlp.sweep import job
 
     runs, curves = directory.tables()
     directory.finish(runs, curves, timings)
-    draw(directory, asked, runs)
+    draw(directory, description, runs)
     if strange := directory.strange():
         files = counted(strange, "file")
         console.print(f"{directory.parts} stays: {files} in it not the sweep's")
