@@ -17,6 +17,7 @@ from typing import Any
 from jaxmlp.commands import exit_status, flags, output
 from jaxmlp.commands import sweep as command
 from jaxmlp.commands.progress import Steps
+from jaxmlp.commands.sweep_flags import parse, plan
 from jaxmlp.experiment import Experiment
 from jaxmlp.law.words import counted
 
@@ -32,8 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def of_flags(arguments: list[str]) -> Callable[[], bool]:
     """The comparison that sweep.py's flags ask for, not yet begun."""
-    values = command.parse(arguments, __doc__ or "", lambda parser: None)
-    base, _, settings = command.plan(values)
+    values = parse(arguments, __doc__ or "", lambda parser: None)
+    base, _, settings = plan(values)
     return functools.partial(check_runs, values, base, settings)
 
 
