@@ -39,19 +39,22 @@ runpy.run_path({script!r}, run_name="__main__")
 """
 
 
+def killed(number: int) -> None:
+    with exit_status.one_line_errors("all is kept"):
+        os.kill(os.getpid(), number)
+        pytest.fail("the work goes on")
+
+
 @pytest.mark.parametrize("number", STATUS)
 def test_either_ends_the_work_with_a_line_and_its_status(number, capsys):
-    with pytest.raises(SystemExit) as ended, exit_status.one_line_errors("all is kept"):
-        os.kill(os.getpid(), number)
+    with pytest.raises(SystemExit) as ended:
+        killed(number)
     assert ended.value.code == STATUS[number]
     assert capsys.readouterr().err == f"error: {WORD[number]}; all is kept\n"
 
 
-@pytest.mark.parametrize("number", STATUS)
-def test_what_cleans_up_is_not_disturbed_by_more_of_them(number, capsys):
-    cleaned = []
-
-    def work():
+def killed_again_and_again(number: int, cleaned: list[str]) -> None:
+    with exit_status.one_line_errors():
         try:
             os.kill(os.getpid(), number)
         finally:
@@ -60,8 +63,12 @@ def test_what_cleans_up_is_not_disturbed_by_more_of_them(number, capsys):
                 time.sleep(0)
             cleaned.append("up")
 
-    with pytest.raises(SystemExit) as ended, exit_status.one_line_errors():
-        work()
+
+@pytest.mark.parametrize("number", STATUS)
+def test_what_cleans_up_is_not_disturbed_by_more_of_them(number, capsys):
+    cleaned: list[str] = []
+    with pytest.raises(SystemExit) as ended:
+        killed_again_and_again(number, cleaned)
     assert cleaned == ["up"]
     assert ended.value.code == STATUS[number]
     assert capsys.readouterr().err.count("\n") == 1

@@ -29,15 +29,17 @@ import re
 import time
 from typing import Any, NamedTuple
 
-# libtpu asks for these when it loads, and complains of a machine without TPU if they are missing.
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
-os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-
 from jaxmlp.commands import exit_status, flags
 from jaxmlp.experiment import Experiment
+
+# libtpu asks for these when it loads, and complains of a machine without TPU if they are missing.
+LIBTPU_ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 
 
 class Chip(NamedTuple):
@@ -299,6 +301,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(values: argparse.Namespace) -> None:
+    """Compiles, and prints a row for each program as it is done."""
     experiment = Experiment(
         hidden=tuple(values.hidden),
         batch_size=values.batch_size,
@@ -340,6 +343,8 @@ def topology(name: str) -> tuple[Chip, list[Any]]:
     kind = name.split(":")[0]
     if kind not in CHIPS:
         raise ValueError(f"{name}: known are {', '.join(CHIPS)}, such as {TOPOLOGIES[0]}")
+    for variable, value in LIBTPU_ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
     try:
         import libtpu  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError:
