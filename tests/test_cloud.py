@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jaxmlp.commands import sweep
+from jaxmlp.commands import sweep_flags
 
 ROOT = Path(__file__).parents[1]
 TASKS = ("gpu", "tpu", "tpu_pod")
@@ -45,7 +45,7 @@ def understand(words: list[str]) -> list[Any]:
 
     The one place that knows the command: `parse(words)` and `plan(values)`.
     """
-    _, _, settings = sweep.plan(sweep.parse(words))
+    _, _, settings = sweep_flags.plan(sweep_flags.parse(words, ""))
     return settings
 
 

@@ -29,6 +29,16 @@ def test_help_is_one_screen_with_every_command(arguments, capsys):
     assert names == [*invocation.COMMANDS, "--help", "--version"]
 
 
+def test_help_says_that_torch_is_missing_where_it_is(monkeypatch, capsys):
+    main.main([])
+    assert "missing" not in capsys.readouterr().out
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    main.main([])
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "missing" in line)
+    assert line.startswith("  run-torch  ")
+    assert len(line) <= 80
+
+
 def test_every_command_has_a_module_and_a_script_that_calls_it():
     for command, (module, _, _) in invocation.COMMANDS.items():
         assert callable(import_module(f"jaxmlp.commands.{module}").main)

@@ -270,7 +270,7 @@ def test_parity_prints_a_table_and_writes_it(command):
     assert "seeds, float64" in out
     assert "FAIL" not in out
     result = json.loads(Path("p/parity.json").read_text())
-    assert {row["verdict"] for row in result["checks"]} == {"pass"}
+    assert {row["result"] for row in result["checks"]} == {"pass"}
     assert sum(row["tensors"] for row in result["checks"]) > 500
     assert Path("p/parity.md").read_text().startswith("| check |")
     assert command(parity, "--quick", "seeds", "--out", "p")[0] == 0  # replaces its own

@@ -17,6 +17,7 @@ from typing import Any
 from jaxmlp.commands import exit_status, flags, output
 from jaxmlp.commands import sweep as command
 from jaxmlp.commands.progress import Steps
+from jaxmlp.commands.sweep_flags import parse, plan
 from jaxmlp.experiment import Experiment
 from jaxmlp.law.words import counted
 
@@ -32,8 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def of_flags(arguments: list[str]) -> Callable[[], bool]:
     """The comparison that sweep.py's flags ask for, not yet begun."""
-    values = command.parse(arguments, __doc__ or "", lambda parser: None)
-    base, _, settings = command.plan(values)
+    values = parse(arguments, __doc__ or "", lambda parser: None)
+    base, _, settings = plan(values)
     return functools.partial(check_runs, values, base, settings)
 
 
@@ -94,13 +95,13 @@ def check_tables(values: argparse.Namespace) -> bool:
     from jaxmlp.record import sweep_files
     from jaxmlp.sweep import alone
 
-    asked, runs, curves = sweep_files.load(values.directory)
+    description, runs, curves = sweep_files.load(values.directory)
     fingerprints = runs["experiment"].to_pylist()
-    experiments = alone.experiments_of(asked, fingerprints, values.directory)
+    experiments = alone.experiments_of(description, fingerprints, values.directory)
     dataset = load(values, experiments[0])
-    if dataset.sha256 != asked["data"].get("sha256"):
+    if dataset.sha256 != description["data"].get("sha256"):
         raise ValueError(
-            f"{values.directory} was trained on {asked['data'].get('source')}, and "
+            f"{values.directory} was trained on {description['data'].get('source')}, and "
             f"this is {dataset.source}; give its --data"
         )
     epochs: dict[int, list[dict[str, Any]]] = {}

@@ -113,14 +113,14 @@ def experiment(values: argparse.Namespace) -> tuple[str, Experiment]:
     }
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
     if values.case is None:
-        asked = Experiment(**given)
-        return question.name(asked), asked
+        chosen = Experiment(**given)
+        return question.name(chosen), chosen
     settings = question.settings(values.case, given.get("input_scale"))
-    asked, case = Experiment(**{**settings, **given}), Experiment(**settings)
-    overridden = any(getattr(asked, name) != getattr(case, name) for name in settings)
-    if overridden or (values.case == "baseline") != (asked.input_scale == 1):
-        return question.name(asked), asked  # it is no longer what the case changed
-    return values.case, asked
+    chosen, case = Experiment(**{**settings, **given}), Experiment(**settings)
+    overridden = any(getattr(chosen, name) != getattr(case, name) for name in settings)
+    if overridden or (values.case == "baseline") != (chosen.input_scale == 1):
+        return question.name(chosen), chosen  # it is no longer what the case changed
+    return values.case, chosen
 
 
 def add_data_flags(flags: Parser) -> None:

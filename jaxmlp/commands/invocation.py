@@ -31,6 +31,11 @@ def name(command: str) -> str:
     return " ".join(words(command)) if package else f"{COMMANDS[command][1]}.py"
 
 
+def installing(extra: str) -> str:
+    """The command that brings what an extra of the package names."""
+    return f"pip install 'jaxmlp[{extra}]'" if package else f"pip install -e '.[{extra}]'"
+
+
 def in_text(text: str) -> str:
     """Our own text, which calls commands by their scripts, with the names that this user knows."""
     return _IN_TEXT.sub(lambda found: name(_SCRIPTS[found[1]]), text) if package else text

@@ -6,7 +6,7 @@ import sys
 
 from jaxmlp.commands import exit_status, invocation, output
 
-TORCH_MISSING = "(torch is missing: pip install 'jaxmlp[torch]')"
+TORCH_MISSING = "the same in PyTorch, which is missing: pip install 'jaxmlp[torch]'"
 
 
 def main(arguments: list[str] | None = None, package: tuple[str, ...] = ("jaxmlp",)) -> None:
@@ -35,9 +35,9 @@ def main(arguments: list[str] | None = None, package: tuple[str, ...] = ("jaxmlp
 def screen(program: str) -> str:
     """What --help shows."""
     lines = [f"usage: {program} COMMAND ...", "", "commands:"]
-    for name, (module, _, purpose) in invocation.COMMANDS.items():
-        missing = module == "run_torch" and importlib.util.find_spec("torch") is None
-        lines.append(f"  {name:11}{purpose}{f' {TORCH_MISSING}' if missing else ''}")
+    for name, (_, _, purpose) in invocation.COMMANDS.items():
+        missing = name == "run-torch" and importlib.util.find_spec("torch") is None
+        lines.append(f"  {name:11}{TORCH_MISSING if missing else purpose}")
     example = f"{program} run --input-scale 255 --epochs 2"
     lines += [
         "",

@@ -13,147 +13,20 @@ import argparse
 import contextlib
 import datetime
 import functools
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxmlp import grid, question
-from jaxmlp.commands import exit_status, flags
+from jaxmlp import grid
+from jaxmlp.commands import exit_status
 from jaxmlp.commands.signals import Signals
+from jaxmlp.commands.sweep_flags import parse, plan
 from jaxmlp.experiment import Experiment
 from jaxmlp.law.words import counted
 
 KEPT = "finished chunks are kept; --resume goes on"
-LAYER_FLAG = re.compile(
-    rf"--(?:{'|'.join(name.replace('_', '-') for name in grid.SWEPT)})\.[1-9]\d*(?==|$)"
-)
-
-
-# ---- what is asked
-
-
-def add_flags(parser: flags.Parser) -> None:
-    flags.add_data_flags(parser)
-    how = parser.add_argument_group("sweep")
-    ways = how.add_mutually_exclusive_group()
-    ways.add_argument(
-        "--zip",
-        action="store_true",
-        help="the axes' values side by side (default: all combinations)",
-    )
-    ways.add_argument("--random", type=int, metavar="N", help="N draws from the axes")
-    how.add_argument("--sweep-seed", type=int, metavar="K", help="of the draws (default: 0)")
-    where = parser.add_argument_group("devices")
-    where.add_argument(
-        "--runs-per-device",
-        type=int,
-        metavar="N",
-        help="trained at a time (default: by its memory; 16 on CPU)",
-    )
-    where.add_argument(
-        "--batching",
-        choices=("vmap", "map"),
-        help="a device's runs side by side, or one after the other\n"
-        "(default: map on CPU, vmap elsewhere)",
-    )
-    flags.add_data_parallel_flag(where)
-
-
-def add_output_flags(parser: flags.Parser) -> None:
-    flags.add_distributed_flags(parser.add_argument_group("several processes"))
-    output = parser.add_argument_group("output")
-    output.add_argument(
-        "--out", metavar="DIR", type=Path, help="the sweep's directory (default: runs/sweep-HASH)"
-    )
-    output.add_argument(
-        "--no-forecast", action="store_true", help="leave out sharpness and what was foretold"
-    )
-    keep = output.add_mutually_exclusive_group()
-    keep.add_argument(
-        "--resume", action="store_true", help="go on with an unfinished sweep, or start it"
-    )
-    keep.add_argument("--overwrite", action="store_true", help="replace a sweep that stands there")
-
-
-def parse(
-    arguments: list[str] | None,
-    description: str = __doc__ or "",
-    more: Callable[[flags.Parser], None] = add_output_flags,
-) -> argparse.Namespace:
-    """The flags; those of single layers in `layer_axes`.
-
-    Args:
-        more: adds the flags beyond what is swept and on which devices.
-    """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    matches = [LAYER_FLAG.match(word) for word in arguments]
-    layer_flags = list(dict.fromkeys(match[0] for match in matches if match))
-    parser = flags.parser(description, grid.SWEPT, layer_flags)
-    add_flags(parser)
-    more(parser)
-    values, rest = parser.parse_known_args(arguments)
-    for word in rest:
-        if not word.startswith("-"):
-            exit_status.fail(
-                f"{word} is one value too many: a sweep does not vary what it follows; run a sweep "
-                "for each",
-                exit_status.INPUT,
-            )
-        parser.error(f"unrecognized arguments: {word}")
-    names = [flag.removeprefix("--") for flag in layer_flags]
-    values.layer_axes = {name: getattr(values, name) for name in names}
-    return values
-
-
-def plan(values: argparse.Namespace) -> tuple[Experiment, list[grid.Axis], list[Experiment]]:
-    """The base experiment, the axes, and the settings that they span; `values.seeds` beside them.
-
-    Raises:
-        ValueError: a value breaks its rule.
-    """
-    words = {name: getattr(values, name) for name in grid.SWEPT if getattr(values, name)}
-    values.seeds = grid.seeds(words.pop("seed", None) or ["0"])
-    for name in grid.SWEPT:
-        setattr(values, name, None)
-    axes = [grid.axis(name, own) for name, own in {**words, **values.layer_axes}.items()]
-    if values.case:
-        values.input_scale = scale_of_case(values.case, axes)
-    _, base = flags.experiment(values)
-    for name in ("random", "runs_per_device", "data_parallel"):
-        if getattr(values, name) is not None and getattr(values, name) < 1:
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"{flag} {getattr(values, name)} must be at least 1")
-    if values.sweep_seed is not None and values.random is None:
-        raise ValueError("--sweep-seed is of the draws; give --random N, or leave it out")
-    way = "zip" if values.zip else "random" if values.random is not None else "grid"
-    settings = grid.experiments(
-        base, axes, way, values.random, values.sweep_seed or 0, len(values.seeds)
-    )
-    return base, axes, settings
-
-
-def scale_of_case(case: str, axes: list[grid.Axis]) -> float | None:
-    """The input scale for which a case's settings are taken.
-
-    Raises:
-        ValueError: there are several.
-    """
-    own = [axis for axis in axes if axis.setting == "input_scale"]
-    if not own:
-        return None
-    scales = {experiment.input_scale for experiment in grid.experiments(Experiment(), own)}
-    if len(scales) > 1 and question.settings(case, 2.0) != {"input_scale": 2.0}:
-        raise ValueError(
-            f"--case {case}: its settings depend on the input scale; give one --input-scale, or "
-            "the settings themselves"
-        )
-    return scales.pop() if len(scales) == 1 else None
-
-
-# ---- the command
 
 
 class Request(NamedTuple):
@@ -166,7 +39,8 @@ class Request(NamedTuple):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    values = parse(arguments)
+    """Parses the flags, trains what is not done, writes, prints how it ended."""
+    values = parse(arguments, __doc__ or "")
     try:
         with exit_status.one_line_errors(KEPT, for_good=arguments is None) as signals:
             run(Request(values, *plan(values)), signals)
@@ -204,7 +78,7 @@ def run_together(request: Request, console, signals: Signals) -> Path | None:
 
     values = request.values
     dataset = load(request, console)
-    asked = job.description(
+    description = job.description(
         request.base,
         request.axes,
         {"zip": values.zip, "random": values.random, "seed": values.sweep_seed},
@@ -213,12 +87,12 @@ def run_together(request: Request, console, signals: Signals) -> Path | None:
         dataset,
         not values.no_forecast,
     )
-    processes.alike(asked["identity"])
-    out = values.out or Path("runs") / f"sweep-{asked['identity'][:10]}"
+    processes.alike(description["identity"])
+    out = values.out or Path("runs") / f"sweep-{description['identity'][:10]}"
     runs = len(request.settings) * len(values.seeds)
     # Only the first process writes; the others learn whether there is anything to do.
     directory = processes.by_first(
-        lambda: sweep_directory.Directory(out, asked, runs, values.resume, values.overwrite)
+        lambda: sweep_directory.Directory(out, description, runs, values.resume, values.overwrite)
     )
     if processes.agree(directory is not None and directory.finished):
         if directory:
@@ -227,7 +101,7 @@ def run_together(request: Request, console, signals: Signals) -> Path | None:
     sweep = compiled(values, request.settings, dataset)
     processes.by_first(lambda: directory.begin() if directory else None)
     try:
-        train(sweep, directory, asked, request.axes, console, signals)
+        train(sweep, directory, description, request.axes, console, signals)
     finally:
         if directory:
             directory.close()
@@ -267,24 +141,24 @@ def finish_again(directory: Any, console) -> None:
 
     directory.begin()
     try:
-        asked, runs, _ = sweep_files.load(directory.out)
-        draw(directory, asked, runs)
+        description, runs, _ = sweep_files.load(directory.out)
+        draw(directory, description, runs)
     finally:
         directory.close()
     console.print(f"{directory.out} is finished; nothing is left to do")
 
 
-def draw(directory: Any, asked: dict[str, Any], runs: Any) -> None:
+def draw(directory: Any, description: dict[str, Any], runs: Any) -> None:
     from jaxmlp.record import sweep_figures, sweep_files
 
-    figures = sweep_figures.draw(asked, runs)
-    sweep_files.save_figures(directory.out, figures, asked["identity"])
+    figures = sweep_figures.draw(description, runs)
+    sweep_files.save_figures(directory.out, figures, description["identity"])
 
 
 def train(
     sweep: Any,
     directory: Any,
-    asked: dict[str, Any],
+    description: dict[str, Any],
     axes: list[grid.Axis],
     console,
     signals: Signals,
@@ -300,14 +174,14 @@ def train(
     console.print(job.describe(sweep, axes, len(done)))
     for path in directory.damaged() if directory else ():
         console.print(f"{path} is damaged, or not this sweep's: it is not used, and left there")
-    train_chunks(sweep, directory, asked["forecast"], done, console, signals)
+    train_chunks(sweep, directory, description["forecast"], done, console, signals)
     if directory:
         timings = {
             "started": started,
             "setup_seconds": sweep.setup_seconds,
             "train_seconds": time.perf_counter() - began,
         }
-        finish(directory, asked, timings, console)
+        finish(directory, description, timings, console)
 
 
 def train_chunks(
@@ -331,14 +205,14 @@ def train_chunks(
             show(trained)
 
 
-def finish(directory: Any, asked: dict[str, Any], timings: dict[str, Any], console) -> None:
+def finish(directory: Any, description: dict[str, Any], timings: dict[str, Any], console) -> None:
     """The tables and figures of a sweep that is trained, and how it ended."""
     from jaxmlp.record import sweep_figures
     from jaxmlp.sweep import job
 
     runs, curves = directory.tables()
     directory.finish(runs, curves, timings)
-    draw(directory, asked, runs)
+    draw(directory, description, runs)
     if strange := directory.strange():
         files = counted(strange, "file")
         console.print(f"{directory.parts} stays: {files} in it not the sweep's")

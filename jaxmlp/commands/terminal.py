@@ -155,8 +155,8 @@ def conclude(
 
 def advise(console: Console, experiment: Experiment, again: list[str]) -> None:
     """The exact repairs as commands, each on a line of its own, to be pasted."""
-    found = advice.exact_repairs(experiment, explanation.baseline(experiment), again)
-    if not found:
+    repairs = advice.exact_repairs(experiment, explanation.baseline(experiment), again)
+    if not repairs:
         return
     if experiment.input_scale != 1:
         console.print(
@@ -166,6 +166,6 @@ def advise(console: Console, experiment: Experiment, again: list[str]) -> None:
         )
     else:
         console.print("\nWhat to do: this is the baseline, step for step:")
-    for label, text in found:
+    for label, text in repairs:
         console.print(f"  {label}:")
         console.print(text, soft_wrap=True, markup=False)

@@ -66,22 +66,26 @@ def near(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return finite[0] == finite[1] and abs(a["test_accuracy"] - b["test_accuracy"]) < NEAR
 
 
-def experiments_of(asked: dict[str, Any], fingerprints: list[str], out: Path) -> list[Experiment]:
+def experiments_of(
+    description: dict[str, Any], fingerprints: list[str], out: Path
+) -> list[Experiment]:
     """The experiments of a sweep's table, out of its sweep.json.
 
     Args:
-        asked: sweep.json.
+        description: sweep.json.
         fingerprints: of the table's experiments.
         out: the sweep's directory, for what is told.
 
     Raises:
         ValueError: they are not those of the table.
     """
-    axes = [grid.axis(axis["flag"].removeprefix("--"), axis["values"]) for axis in asked["axes"]]
-    way, base = asked["way"], Experiment.from_json(asked["experiment"])
+    axes = [
+        grid.axis(axis["flag"].removeprefix("--"), axis["values"]) for axis in description["axes"]
+    ]
+    way, base = description["way"], Experiment.from_json(description["experiment"])
     kind = "zip" if way["zip"] else "random" if way["random"] is not None else "grid"
     settings = grid.experiments(base, axes, kind, way["random"], way["seed"] or 0)
-    experiments = [seeded(setting, seed) for setting in settings for seed in asked["seeds"]]
+    experiments = [seeded(setting, seed) for setting in settings for seed in description["seeds"]]
     if [experiment.sha256 for experiment in experiments] != fingerprints:
         raise ValueError(
             f"{out}: sweep.json and runs.parquet tell of different runs; another "
