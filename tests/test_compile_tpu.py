@@ -85,6 +85,7 @@ def fresh(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 @needs_libtpu
 def test_the_three_programs_compile_for_a_topology():
     said = fresh("v5e:2x2", *SMALL, "--json")
@@ -110,6 +111,7 @@ def test_a_topology_that_is_none_is_one_line():
     assert re.fullmatch(r"error: v5e:3x3x3 is no topology .*\n", said.stderr)
 
 
+@pytest.mark.slow
 @needs_libtpu
 def test_pixels_keep_both_products_on_tpu():
     """ToTensor's division: the compiler must not fold pixel·high + pixel·low into one product."""

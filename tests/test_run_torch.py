@@ -48,6 +48,7 @@ def keys(value) -> object:
     return type(value)
 
 
+@pytest.mark.by_default("options1")
 @pytest.mark.parametrize(
     "options",
     [
@@ -302,6 +303,7 @@ def test_bad_input_to_parity_is_one_line(command, arguments, words):
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_parity_plants_faults_and_tells_who_noticed(command, monkeypatch):
     from parity_tests import faults, random_faults
 

@@ -235,8 +235,8 @@ def test_the_table_says_of_each_run_what_its_record_says(tiny_npz, tiny_dataset,
     assert not (tmp_path / "s" / "parts").exists()
 
 
-def test_any_number_of_devices_gives_the_same_table(tiny_npz, tmp_path):
-    counts = (2, 4, 8)
+@pytest.mark.parametrize("counts", [(2,), pytest.param((4, 8), marks=pytest.mark.slow)])
+def test_any_number_of_devices_gives_the_same_table(counts, tiny_npz, tmp_path):
     jobs = [start(tiny_npz, tmp_path / str(devices), devices=devices) for devices in counts]
     sweep_in_process(tiny_npz, tmp_path / "one")
     for devices, job in zip(counts, jobs, strict=True):
@@ -273,6 +273,7 @@ def job_of(count: int, tiny_npz, out, devices: int, **options) -> list[subproces
     ]
 
 
+@pytest.mark.by_default("2-2-float64")
 @pytest.mark.parametrize(("count", "devices", "precision"), [(2, 2, "float64"), (4, 1, "float32")])
 def test_any_number_of_processes_gives_the_same_table(
     count, devices, precision, tiny_npz, tmp_path
@@ -318,6 +319,7 @@ def test_processes_take_the_smallest_of_their_blocks(tiny_dataset, monkeypatch):
 LONG = (*FLAGS[:-1], "100000", "--learning-rate", "log:1e-3:1:8", "--no-forecast")
 
 
+@pytest.mark.by_default("1")
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_is_killed_ends_the_others_in_a_line(victim, tiny_npz, tmp_path):
     processes = job_of(2, tiny_npz, tmp_path / "s", 1, flags=LONG)
@@ -373,6 +375,7 @@ def test_devices_that_share_a_batch_give_the_same_to_rounding(tiny_npz, tmp_path
 # ---- crashes
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_again_and_again_ends_as_if_it_was_not(tiny_npz, tmp_path):
     flags = (
         *FLAGS[:-1],
