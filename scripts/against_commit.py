@@ -71,6 +71,8 @@ def mended(document: dict[str, Any]) -> dict[str, Any]:
         diagnostics = dict(document["outcome"])
         kind = diagnostics.pop("outcome")
         document |= {"schema": 3, "outcome": kind, "diagnostics": diagnostics}
+    for row in [*document.get("summary", []), *document.get("checks", [])]:  # parity.json
+        row["result"] = row.pop("verdict", row.get("result"))
     if {"canonical", "identity"} <= document.keys():  # explain.py --json
         document["explanation"] = document.pop("identity")
     return document
@@ -84,7 +86,8 @@ def lines(name: str, content: bytes) -> list[str]:
     if kind == ".json":
         return json.dumps(mended(json.loads(content)), indent=0, sort_keys=True).splitlines()
     if kind in (".txt", ".md", ".jsonl"):
-        return TIMES.sub("TIME", content.decode()).splitlines()
+        text = content.decode().replace("| verdict |", "| result |")  # parity.md
+        return TIMES.sub("TIME", text).splitlines()
     if kind == ".parquet":
         table = pq.read_table(io.BytesIO(content))
         parts = {"columns": str(table.schema).encode()}

@@ -57,6 +57,7 @@ def certify(framework: str, one: Experiment, other: Experiment, dataset) -> cert
     return certificate.certify(one, other, dataset, pair=pair)
 
 
+@pytest.mark.by_default("torch-*", "jax-sgd-float32", "jax-adam-float32", "jax-lion-float64")
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -70,6 +71,7 @@ def test_at_a_power_of_two_both_schemes_give_every_bit(framework, name, precisio
         assert found.steps == 3 * len(tiny_dataset.train_labels) // 4
 
 
+@pytest.mark.by_default("torch-*", "jax-hidden3-True")
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("hidden", HIDDEN)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -80,6 +82,7 @@ def test_at_any_depth_with_and_without_biases(framework, hidden, bias, tiny_data
         assert certify(framework, original, moved, tiny_dataset).identical
 
 
+@pytest.mark.slow
 @settings(
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -91,6 +94,7 @@ def test_any_factors_and_optimizers(tiny_dataset, data):
     assert certify("jax", original, moved, tiny_dataset).identical
 
 
+@pytest.mark.by_default("torch-*", "jax-sgd")
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_without_transport_the_first_losses_already_differ(framework, name, tiny_dataset):
@@ -111,6 +115,7 @@ WRONG = {  # each off by one power
 }
 
 
+@pytest.mark.by_default("sgd", "adam")
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_power_is_noticed(name, tiny_dataset, monkeypatch):
     original = experiment(name)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import arrays
+from tiny import arrays
 
 from jaxmlp.record import metrics, run_directory, saved_record
 from jaxmlp.record import run_record as record
@@ -357,6 +357,7 @@ def test_a_disk_without_room_for_checkpoints_is_said_before_training(
     assert names(tmp_path) == ["tiny.npz"]
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_of_a_checkpoint_is_believed(command, stopped, tmp_path):
     """Bits of every file, evenly: the run ends as if there had been none, or is refused."""
     assert command(*FAST, "--out", "whole")[0] == 0

@@ -13,12 +13,14 @@ from jaxmlp import question
 from jaxmlp.commands import calibrate, explain, run_torch
 from jaxmlp.commands import run as run_jax
 from jaxmlp.experiment import Experiment
+from jaxmlp.forecast import calibration
 from jaxmlp.forecast import rehearsal as forecast
 from jaxmlp.forecast.models import DIVERGES, FAILS, features
 from jaxmlp.law import advice, explanation, words
 from jaxmlp.law.difference import difference, in_words
 from jaxmlp.law.transport import transport
 from jaxmlp.record import metrics, outcomes
+from jaxmlp.record.reliability import reliability
 from jaxmlp.train.run import Run
 
 TINY = {"hidden": (5,), "batch_size": 4, "epochs": 6, "preprocessing": "center"}
@@ -91,10 +93,10 @@ def test_features_stay_within_the_range_that_was_seen():
 
 
 def test_a_family_is_the_same_each_time_and_its_members_differ():
-    first = [calibrate.random_experiment(1, index) for index in range(20)]
-    assert first == [calibrate.random_experiment(1, index) for index in range(20)]
+    first = [calibration.random_experiment(1, index) for index in range(20)]
+    assert first == [calibration.random_experiment(1, index) for index in range(20)]
     assert len(set(first)) == 20
-    assert first[0] != calibrate.random_experiment(2, 0)
+    assert first[0] != calibration.random_experiment(2, 0)
 
 
 def test_the_fit_finds_the_probabilities_that_made_the_data():
@@ -105,18 +107,18 @@ def test_the_fit_finds_the_probabilities_that_made_the_data():
         {"features": {"a": a, "b": b}, "diverges": bool(t)}
         for (a, b), t in zip(values, truth, strict=True)
     ]
-    model = calibrate.fit(found, ("a", "b"), "diverges")
+    model = calibration.fit(found, ("a", "b"), "diverges")
     # the weights' standard errors are below 0.08; three of them, and the ridge
     assert model.intercept == pytest.approx(0.5, abs=0.25)
     assert model.weights == pytest.approx({"a": 2.0, "b": -1.0}, abs=0.25)
     foretold = np.array([model.probability(row["features"]) for row in found])
-    for _, share, (low, high), _ in calibrate.reliability(foretold, truth):
+    for _, share, (low, high), _ in reliability(foretold, truth):
         assert low <= share <= high
-    assert "balanced accuracy" in calibrate.confusion("it", foretold, truth)
+    assert "balanced accuracy" in calibration.confusion("it", foretold, truth)
 
 
 def test_confusions_are_counted():
-    text = calibrate.confusion(
+    text = calibration.confusion(
         "it", np.array([0.9, 0.9, 0.1, 0.1, 0.1]), np.array([True, False, True, False, False])
     )
     assert "1 foretold and true, 1 missed, 1 false alarms, 2 rightly not" in text
@@ -152,7 +154,7 @@ def test_measurements_are_kept_and_not_repeated(tiny_npz, tmp_path, monkeypatch,
         rate = 10.0 ** ((index % 5) - 2)
         return Experiment(hidden=(5,), batch_size=4, learning_rate=(rate,), epochs=2, seed=index)
 
-    monkeypatch.setattr(calibrate, "random_experiment", tiny)
+    monkeypatch.setattr(calibration, "random_experiment", tiny)
     command = [
         "--family",
         "3",
@@ -167,7 +169,7 @@ def test_measurements_are_kept_and_not_repeated(tiny_npz, tmp_path, monkeypatch,
     first = capsys.readouterr().out
     assert "10 experiments of family 3" in first
     assert (tmp_path / "3.png").is_file()
-    monkeypatch.setattr(calibrate, "measure", None)
+    monkeypatch.setattr(calibration, "measure", None)
     calibrate.main(command)
     assert capsys.readouterr().out == first
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import pytest
 from experiments import experiments, factors
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxmlp import question
@@ -24,7 +24,7 @@ from jaxmlp.law.transport import SCHEMES, transport
 from jaxmlp.law.words import times
 
 BASELINE, SCALED = Experiment(), Experiment(input_scale=255.0)
-MANY = settings(max_examples=500, deadline=None)
+MANY = pytest.mark.examples(500)
 # Every setting is rounded once by each of at most three transports: 3 units of 2^-53, and a fourth
 # for the comparison.
 CLOSE = 4 * 2.0**-53
@@ -327,7 +327,7 @@ def test_every_knob_together_repairs_every_run(experiment, decade, data):
     assert difference(found.experiment, experiment).same
 
 
-@settings(max_examples=100, deadline=None)
+@pytest.mark.examples(100)
 @given(experiments(), st.data())
 def test_a_repair_touches_nothing_but_the_allowed_knobs(experiment, data):
     allowed = data.draw(st.lists(st.sampled_from(knobs(experiment)), unique=True))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import arrays
 
-from conftest import arrays
 from jaxmlp.commands import flags as command_line
 from jaxmlp.record import run_record as record
 from jaxmlp.record import saved_record
@@ -59,6 +59,7 @@ def test_the_same_command_twice_gives_the_same_result_but_for_times(command, tmp
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_devices_that_share_each_batch_give_the_same_run_to_rounding(
     command, start, tmp_path, monkeypatch
 ):
@@ -435,6 +436,7 @@ NAMES = {
 }
 
 
+@pytest.mark.by_default("bytes that are no text")
 @pytest.mark.parametrize("what", NAMES)
 def test_no_name_of_the_data_costs_the_record(script, tmp_path, tiny_npz, what):
     name = NAMES[what]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxmlp.commands import sweep as command
@@ -310,7 +310,7 @@ def put(out: Path, foreign: dict[str, bytes]) -> dict[str, bytes]:
     return placed
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.examples(300)
 @given(FOREIGN, FOREIGN, STATES, st.booleans(), st.booleans(), st.integers(0, 80), st.booleans())
 def test_a_file_that_is_not_ours_is_never_changed(
     before, later, state, overwrite, another, operations, killed

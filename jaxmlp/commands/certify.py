@@ -10,9 +10,10 @@ import time
 
 from jaxmlp.commands import exit_status, flags
 from jaxmlp.commands import run_job as job
-from jaxmlp.commands.progress import Steps, number
+from jaxmlp.commands.progress import Steps
 from jaxmlp.experiment import Experiment
 from jaxmlp.law.transport import SCHEMES, transport
+from jaxmlp.law.words import counted
 
 FRAMEWORKS = job.FRAMEWORKS
 SCHEMES = {scheme: (scheme,) for scheme in SCHEMES} | {"both": SCHEMES}
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     own.add_argument("--framework", choices=FRAMEWORKS, default="jax", help="(default: jax)")
     values = parser.parse_args(arguments)
-    try:
+    with exit_status.one_line_errors("nothing is certified", for_good=arguments is None):
         case, experiment = flags.experiment(values)
         if not 0 < values.to < math.inf:
             raise ValueError(f"--to {values.to:g} must be a positive number")
@@ -45,9 +46,6 @@ def main(arguments: list[str] | None = None) -> None:
             scheme: transport(experiment, values.to, scheme=scheme)
             for scheme in SCHEMES[values.scheme]
         }
-    except ValueError as error:
-        exit_status.fail(error, exit_status.INPUT)
-    with exit_status.one_line_errors("nothing is certified"):
         run(values, case, experiment, moved)
 
 
@@ -72,7 +70,7 @@ def run(
     job.check_memory(experiment, dataset)
     print(
         f"{case}, inputs × {experiment.input_scale:g} against × {values.to:g}: {dataset.source}, "
-        f"{number(experiment.epochs, 'epoch')}, {experiment.precision}",
+        f"{counted(experiment.epochs, 'epoch')}, {experiment.precision}",
         flush=True,
     )
     steps = Steps(len(frameworks) * len(moved) * experiment.epochs)
@@ -94,7 +92,3 @@ def run(
                 broken = True
     if broken:
         exit_status.fail("runs that should have every bit in common part", exit_status.TROUBLE)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from jaxmlp import atomic
 from jaxmlp.commands import exit_status, flags, output
-from jaxmlp.commands.progress import number
+from jaxmlp.law.words import counted
 from jaxmlp.record import run_files
 
 APART = 1e-3  # relative: where two loss curves are told as parted
@@ -30,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
         help="the figure (default: runs/compare.png)",
     )
     values = parser.parse_args(arguments)
-    with exit_status.one_line_errors():
+    with exit_status.one_line_errors(for_good=arguments is None):
         run(values)
 
 
@@ -102,7 +101,7 @@ def describe(result: dict[str, Any]) -> str:
     seconds = result["timings"]["train_seconds"]
     return (
         f"{result['framework']} on {result['environment']['device']}, {result['case']}, "
-        f"{result['data']['name']}, {number(len(result['epochs']), 'epoch')} in {seconds:.1f} s"
+        f"{result['data']['name']}, {counted(len(result['epochs']), 'epoch')} in {seconds:.1f} s"
     )
 
 
@@ -155,7 +154,3 @@ def outcomes(first: dict[str, Any], second: dict[str, Any]) -> str:
     accuracies = [f"{result['epochs'][-1]['test_accuracy']:.2%}" for result in (first, second)]
     same = f"the same, {kinds[0]}" if kinds[0] == kinds[1] else f"A {kinds[0]}, B {kinds[1]}"
     return f"outcome: {same}; test accuracy: A {accuracies[0]}, B {accuracies[1]}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

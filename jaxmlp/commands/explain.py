@@ -5,20 +5,18 @@ The settings are those of run_jax.py.
 """
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jaxmlp import question
-from jaxmlp.commands import exit_status, flags, output
+from jaxmlp.commands import exit_status, flags, invocation, output
 from jaxmlp.commands import run_job as job
 from jaxmlp.data.dataset import Dataset, first_images
 from jaxmlp.errors import DataError
 from jaxmlp.experiment import Experiment
 from jaxmlp.law import screen
 from jaxmlp.law.canonical import canonical_section
-from jaxmlp.law.emission import SCRIPT
 from jaxmlp.law.explanation import BASELINE, Explanation, baseline, explain, which_run
 from jaxmlp.record import saved_record
 
@@ -204,7 +202,7 @@ def json_text(
 
 def main(arguments: list[str] | None = None) -> None:
     values, case, experiment, against = parse(arguments)
-    with exit_status.one_line_errors("nothing was explained"):
+    with exit_status.one_line_errors("nothing was explained", for_good=arguments is None):
         console, errors = output.console(width=screen.WIDTH), output.console(stderr=True)
 
         def warn(text: str) -> None:
@@ -215,12 +213,8 @@ def main(arguments: list[str] | None = None) -> None:
         if values.json:
             print(json_text(case, experiment, against, values.other, foretold), end="")
             return
-        again = [*SCRIPT, *(words if values.data else ["--data", "PATH"])]
+        again = [*invocation.words("run"), *(words if values.data else ["--data", "PATH"])]
         explanation = explain(
             experiment, against, foretold, case=case, other=values.other, again=again
         )
         show(console, explanation)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

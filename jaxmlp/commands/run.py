@@ -1,7 +1,6 @@
 """Trains one network and leaves a record: `python scripts/run_jax.py --input-scale 255`."""
 
 import argparse
-import sys
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -9,13 +8,11 @@ from jaxmlp.commands import flags
 from jaxmlp.commands import run_job as job
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import Experiment
+from jaxmlp.record.run_record import JAX_PACKAGES
 
 DESCRIPTION = (
     "Train the question's MLP on CIFAR-10, as one compiled JAX program, and say what happened."
 )
-
-
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")  # whose versions the record holds
 
 
 def add_flags(parser: flags.Parser) -> None:
@@ -48,20 +45,17 @@ def checkpoints(
     values: argparse.Namespace, experiment: Experiment, dataset: Dataset, warn: job.Warn
 ) -> AbstractContextManager[job.Checkpoints]:
     from jaxmlp.record import run_record as record
-    from jaxmlp.train.checkpoint import Checkpoints, state_size
-    from jaxmlp.train.checkpoint import provenance as identity
+    from jaxmlp.train.checkpoint import Checkpoints, provenance, state_size
 
-    run = identity(experiment, dataset, record.environment(device(values), PACKAGES))
+    run = provenance(experiment, dataset, record.environment(device(values), JAX_PACKAGES))
     size = state_size(experiment, dataset)
     return Checkpoints(values.checkpoint, values.checkpoint_every or 1, run, warn, size)
 
 
-JAX = job.Framework("jax", PACKAGES, device, trainer, job.load, forecast, checkpoints, add_flags)
+JAX = job.Framework(
+    "jax", JAX_PACKAGES, device, trainer, job.load, forecast, checkpoints, add_flags
+)
 
 
 def main(arguments: list[str] | None = None) -> None:
     job.main(DESCRIPTION, JAX, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,6 @@
 """The same run in PyTorch, with the same flags and record: `python scripts/run_torch.py`."""
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,7 +52,3 @@ TORCH = job.Framework("torch", ("torch", "numpy"), device, trainer, load)
 
 def main(arguments: list[str] | None = None) -> None:
     job.main(DESCRIPTION, TORCH, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,7 +4,6 @@ sweep.py draws the same when it ends. Runs that share a place in a figure are av
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from jaxmlp import atomic
@@ -20,7 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--value", default=VALUE, metavar="COLUMN", help=f"(default: {VALUE})")
     parser.add_argument("--out", type=Path, metavar="DIR", help="(default: the sweep's)")
     values = parser.parse_args(arguments)
-    with exit_status.one_line_errors("no figure was written"):
+    with exit_status.one_line_errors("no figure was written", for_good=arguments is None):
         run(values)
 
 
@@ -34,7 +33,3 @@ def run(values: argparse.Namespace) -> None:
     sweep_files.save_figures(out, figures, plan["identity"])
     for name in figures:
         print(f"written: {out / name}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

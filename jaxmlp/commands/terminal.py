@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from jaxmlp.commands.progress import number
+from jaxmlp.commands import invocation
 from jaxmlp.experiment import Experiment
 from jaxmlp.law import advice, explanation
+from jaxmlp.law.words import counted
 from jaxmlp.record import outcomes
 
 ROWS_SHOWN = 8
@@ -136,7 +137,7 @@ def conclude(
     )
     if not result["finished"]:
         done, asked = len(result["epochs"]), result["experiment"]["epochs"]
-        console.print(f"\nInterrupted after {done} of {number(asked, 'epoch')}; these are kept.")
+        console.print(f"\nInterrupted after {done} of {counted(asked, 'epoch')}; these are kept.")
     console.print(f"\n{result['verdict']}", style="bold", markup=False)
     experiment = Experiment.from_json(result["experiment"])
     for paragraph in explanation.why(experiment):
@@ -148,14 +149,14 @@ def conclude(
         if name.endswith(".png"):
             console.print(f"figure: {out / name}", soft_wrap=True, markup=False)
     console.print(f"record: {out}", soft_wrap=True, markup=False)
-    further = shlex.join(["python", "scripts/explain.py", str(out)])
+    further = shlex.join([*invocation.words("explain"), str(out)])
     console.print(f"more:   {further}", soft_wrap=True, markup=False)
 
 
 def advise(console: Console, experiment: Experiment, again: list[str]) -> None:
     """The exact repairs as commands, each on a line of its own, to be pasted."""
-    found = advice.exact_repairs(experiment, explanation.baseline(experiment), again)
-    if not found:
+    repairs = advice.exact_repairs(experiment, explanation.baseline(experiment), again)
+    if not repairs:
         return
     if experiment.input_scale != 1:
         console.print(
@@ -165,6 +166,6 @@ def advise(console: Console, experiment: Experiment, again: list[str]) -> None:
         )
     else:
         console.print("\nWhat to do: this is the baseline, step for step:")
-    for label, text in found:
+    for label, text in repairs:
         console.print(f"  {label}:")
         console.print(text, soft_wrap=True, markup=False)

@@ -8,9 +8,8 @@ layer, a convolution, a patch embedding) that meets the scaled inputs directly; 
 
 import argparse
 import dataclasses
-import sys
 
-from jaxmlp.commands import exit_status, flags
+from jaxmlp.commands import exit_status, flags, invocation
 from jaxmlp.experiment import Experiment
 from jaxmlp.law import emission
 from jaxmlp.law.groups import OPTIONS
@@ -67,15 +66,12 @@ def answer(values: argparse.Namespace) -> str:
         scheme=values.scheme,
         weight=values.weight,
         clip=values.clip,
+        again=invocation.words("run"),
         **settings,
     )
 
 
 def main(arguments: list[str] | None = None) -> None:
     values = parse(arguments)
-    with exit_status.one_line_errors("nothing was printed"):
+    with exit_status.one_line_errors("nothing was printed", for_good=arguments is None):
         print(answer(values), end="")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -27,7 +27,15 @@ class Canonical(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """The record's section `canonical`."""
-        return {**self._asdict(), "bias": self.bias and self.bias._asdict()}
+        biases = None if self.bias is None else _with_lists(self.bias._asdict())
+        return {**_with_lists(self._asdict()), "bias": biases}
+
+
+def _with_lists(values: dict[str, Any]) -> dict[str, Any]:
+    """As JSON reads them back."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
+    }
 
 
 def canonical(experiment: Experiment) -> Canonical:

@@ -1,10 +1,15 @@
-"""Sizes, ratios, probabilities and forecasts in words."""
+"""Counts, sizes, ratios, probabilities and forecasts in words."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
 NO_BREAK = "\N{NO-BREAK SPACE}%"  # a percent sign stays with its number
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 epoch`, `2 epochs`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def number(value: float) -> str:

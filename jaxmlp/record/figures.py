@@ -38,8 +38,3 @@ def png(figure: Figure, metadata: dict[str, str] | None = None) -> bytes:
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
         figure.savefig(buffer, format="png", dpi=120, metadata=metadata)
     return buffer.getvalue()
-
-
-def number(count: int, noun: str) -> str:
-    """`1 epoch`, `2 epochs`."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"

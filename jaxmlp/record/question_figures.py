@@ -9,7 +9,8 @@ import numpy as np
 from jaxmlp.experiment import Experiment
 from jaxmlp.law import words
 from jaxmlp.law.canonical import Canonical, canonical
-from jaxmlp.record.figures import BLUE, COLOURS, GREEN, GREY, ORANGE, number, panels, png
+from jaxmlp.law.words import counted
+from jaxmlp.record.figures import BLUE, COLOURS, GREEN, GREY, ORANGE, panels, png
 
 Runs = list[dict[str, Any]]
 TRAINED = "trained"
@@ -31,7 +32,7 @@ def of_cases(runs: dict[str, Runs], data: str) -> dict[str, bytes]:
 def accuracy(runs: dict[str, Runs], data: str) -> bytes:
     """Test accuracy per epoch, mean over the seeds with the range as a band."""
     seeds = len(next(iter(runs.values())))
-    figure, (axis,) = panels(f"The question's cases on {data}, {number(seeds, 'seed')}", 1, 9, 5)
+    figure, (axis,) = panels(f"The question's cases on {data}, {counted(seeds, 'seed')}", 1, 9, 5)
     ends = []
     for name, style in styles(runs).items():
         curves = np.array([run["test_accuracy"] for run in runs[name]])
@@ -77,7 +78,7 @@ def of_rates(runs: list[tuple[Experiment, dict[str, Any]]], data: str) -> dict[s
     """Accuracy over the learning rate, raw and effective: three curves become one."""
     epochs = runs[0][0].epochs
     figure, axes = panels(
-        f"The same network at three input scales on {data}, {number(epochs, 'epoch')}, seed 0",
+        f"The same network at three input scales on {data}, {counted(epochs, 'epoch')}, seed 0",
         2,
         10,
     )

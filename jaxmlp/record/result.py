@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -106,3 +108,37 @@ def _in_notebook() -> bool:
     """Whether this is a Jupyter kernel, which shows images; one has loaded IPython long since."""
     ipython = sys.modules.get("IPython")
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+def now() -> str:
+    """The time as a record says it: UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def conclude(
+    run: Any, results: Sequence[Any], rows: list[dict[str, Any]], *, started: str, **known: Any
+) -> Result:
+    """The result of a run on either side, from its finished epochs.
+
+    Args:
+        run: with experiment, setup_seconds, compile_seconds, train_size and `steps`.
+        results: of the epochs, each with params and seconds; at least one.
+        rows: the record's, one for each.
+        known: what else `run_record.build` takes.
+    """
+    timings = run_record.timings(
+        started,
+        run.setup_seconds,
+        run.compile_seconds,
+        [result.seconds for result in results],
+        run.train_size,
+    )
+    parts = run_record.build(
+        experiment=run.experiment,
+        rows=rows,
+        steps=run.steps(results),
+        params=results[-1].params,
+        timings=timings,
+        **known,
+    )
+    return Result(*parts)

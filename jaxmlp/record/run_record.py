@@ -68,6 +68,7 @@ from jaxmlp.torch_rng import init_bound
 
 PER_LAYER = (*PER_TENSOR, "schedule", "warmup_epochs", "gamma")
 STEERING = ("XLA_FLAGS", "JAX_PLATFORMS", "OMP_NUM_THREADS", "PJRT_NPROC", "NVIDIA_TF32_OVERRIDE")
+JAX_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")  # whose versions a record holds
 MOST_NAME_BYTES = 100  # of a data set's name in a directory's, of which a file system takes 255
 FLOAT64_BYTES = 8
 

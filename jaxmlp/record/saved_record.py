@@ -1,6 +1,7 @@
 """A record from the disk: every byte verified, every value of the shape that its readers need."""
 
 import io
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -188,20 +189,34 @@ def _result(content: bytes) -> dict[str, Any]:
     _check_shape(result, SHAPE, "")
     experiment = Experiment.from_json(result["experiment"])
     result["experiment"] = experiment.to_json()  # as it is, but for settings that were left out
-    if len(result["data"]["shape"]) != 3:
+    _check_layers(result, experiment)
+    _check_epochs(result, experiment)
+    return result
+
+
+def _check_layers(result: dict[str, Any], experiment: Experiment) -> None:
+    shape, classes = result["data"]["shape"], result["data"]["classes"]
+    if len(shape) != 3:
         raise ValueError("data.shape is not channels, height and width")
-    widths = [math.prod(result["data"]["shape"]), *experiment.hidden, result["data"]["classes"]]
-    there = [(layer["name"], layer["fan_in"], layer["fan_out"]) for layer in result["layers"]]
-    if there != [(f"layer{i}", *widths[i - 1 : i + 1]) for i in range(1, len(widths))]:
+    widths = [math.prod(shape), *experiment.hidden, classes]
+    recorded = [(layer["name"], layer["fan_in"], layer["fan_out"]) for layer in result["layers"]]
+    expected = [
+        (f"layer{number}", fan_in, fan_out)
+        for number, (fan_in, fan_out) in enumerate(itertools.pairwise(widths), 1)
+    ]
+    if recorded != expected:
         raise ValueError("its layers are not those of its experiment on its data")
+
+
+def _check_epochs(result: dict[str, Any], experiment: Experiment) -> None:
     epochs = [row["epoch"] for row in result["epochs"]]
     if not epochs or epochs != list(range(1, len(epochs) + 1)) or len(epochs) > experiment.epochs:
         raise ValueError("its epochs are not 1, 2, 3, ... of those that it asked for")
+    # Whatever is a list in these sections has one value per hidden layer.
     per_layer = [row[name] for row in result["epochs"] for name in ("dead", "silent")]
     per_layer += [value for value in result["diagnostics"].values() if isinstance(value, list)]
     if any(len(values) != len(experiment.hidden) for values in per_layer):
         raise ValueError("it does not have one value per hidden layer")
-    return result
 
 
 # ---- arrays
