@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import torch
 
-from jaxmlp.commands import run_torch
+from jaxmlp.commands import torch_side
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import Experiment
 from jaxmlp.record import outcomes
@@ -81,9 +81,9 @@ def courses(experiment: Experiment, dataset: Dataset) -> Iterator[Course]:
     """jaxmlp's run, torch's, and torch's from weights a unit in the last place away."""
     yield course(Run(experiment, dataset), dataset)
     for nudge in (None, *range(TWINS)):
-        run = run_torch.TorchRun(experiment, dataset, device=sides.torch_device)
+        run = torch_side.TorchTrainer(experiment, dataset, device=sides.torch_device)
         if nudge is not None:
-            sides.nudge_weights(run.model, nudge)
+            sides.nudge_weights(run.reference.model, nudge)
         yield course(run, dataset)
 
 
@@ -107,8 +107,6 @@ def course(run: Any, dataset: Dataset) -> Course:
 
 def _correct(results: list[Any]) -> np.ndarray:
     """Right answers of each batch."""
-    if isinstance(results[0].steps, list):  # torch's: a step's metrics at a time
-        return np.array([int(step.correct) for result in results for step in result.steps])
     return np.concatenate([np.asarray(result.steps.correct, np.int64) for result in results])
 
 

@@ -99,7 +99,7 @@ def train(
 
         foretold = {"foretold": forecast(experiment, dataset).to_json()}
     else:
-        from jaxmlp.commands.run_torch import TorchRun as Start
+        from jaxmlp.commands.torch_side import TorchTrainer as Start
 
         foretold = {}
 

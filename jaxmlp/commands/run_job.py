@@ -24,7 +24,7 @@ COMMANDS = {"jax": "run", "torch": "run-torch"}  # by framework
 
 
 class Trainer(Protocol):
-    """A run, ready to train: jaxmlp.train.Run, or run_torch.py's."""
+    """A run, ready to train: jaxmlp.train.run.Run, or torch_side.TorchTrainer."""
 
     experiment: Experiment
     setup_seconds: float
