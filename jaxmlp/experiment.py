@@ -30,17 +30,22 @@ PRECISIONS = ("float32", "tf32", "bfloat16", "float64")
 FLOAT32_MAX = 3.4028234663852886e38
 FLOAT32_MIN = 1.1754943508222875e-38  # smallest normal; XLA flushes what is smaller to zero
 
-Rule = tuple[Callable[[Any], bool], str]
-POSITIVE: Rule = (
+Check = tuple[Callable[[Any], bool], str]  # what a value has to be, and the same in words
+POSITIVE: Check = (
     lambda value: FLOAT32_MIN <= value <= FLOAT32_MAX,
     "must be a positive number that float32 can hold (1.2e-38 to 3.4e38)",
 )
-NOT_NEGATIVE: Rule = (
+NOT_NEGATIVE: Check = (
     lambda value: value == 0 or FLOAT32_MIN <= value <= FLOAT32_MAX,
     "must be 0 or a positive number that float32 can hold (1.2e-38 to 3.4e38)",
 )
-FRACTION: Rule = (lambda value: 0 <= value < 1, "must lie in [0, 1)")
-COUNT: Rule = (lambda value: 1 <= value < 2**31, "must be at least 1, and below 2^31")
+FRACTION: Check = (lambda value: 0 <= value < 1, "must lie in [0, 1)")
+COUNT: Check = (lambda value: 1 <= value < 2**31, "must be at least 1, and below 2^31")
+
+
+def full_name(tensor: str, name: str) -> str:
+    """The field of Experiment with a setting of PER_TENSOR for one of TENSORS."""
+    return name if tensor == "kernel" else f"bias_{name}"
 
 
 def _setting(default: Any, section: str, help: str, **rules: Any) -> Any:  # noqa: A002
@@ -240,7 +245,7 @@ class Experiment:
                 object.__setattr__(self, name, defaults.get(name))
             elif name not in defaults:
                 having = ", ".join(
-                    kind for kind, known in OPTIMIZER_DEFAULTS.items() if name in known
+                    kind for kind, options in OPTIMIZER_DEFAULTS.items() if name in options
                 )
                 raise ValueError(
                     f"{name} does not apply to the optimizer {self.optimizer}; "
@@ -250,13 +255,13 @@ class Experiment:
     def _resolve_biases(self) -> None:
         """Settings of the biases that say what the weights' say are stored as None."""
         for name in PER_TENSOR:
-            own = getattr(self, f"bias_{name}")
-            if own is None:
+            of_biases = getattr(self, f"bias_{name}")
+            if of_biases is None:
                 continue
             if not self.bias:
                 raise ValueError(
-                    f"bias_{name} {_plain(own)}: the network has no biases; leave it out, or give "
-                    "them with bias"
+                    f"bias_{name} {_plain(of_biases)}: the network has no biases; leave it out, or "
+                    "give them with bias"
                 )
             if getattr(self, name) is None:
                 raise ValueError(
@@ -323,8 +328,7 @@ class Experiment:
 
     def per_tensor(self, name: str) -> dict[str, tuple[float, ...]]:
         """A setting of PER_TENSOR per layer, for each kind of tensor that a layer has."""
-        names = {"kernel": name, "bias": f"bias_{name}"}
-        return {tensor: self.per_layer(names[tensor]) for tensor in self.tensors}
+        return {tensor: self.per_layer(full_name(tensor, name)) for tensor in self.tensors}
 
     def steps_per_epoch(self, images: int) -> int:
         """Batches in an epoch over `images` training images.
@@ -358,10 +362,10 @@ class Experiment:
         Raises:
             ValueError: a name is unknown, or a value breaks its rule.
         """
-        known = {setting.name for setting in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
+        names = {setting.name for setting in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - names):
             raise ValueError(
-                f"unknown setting {unknown[0]!r}; known are {', '.join(sorted(known))}"
+                f"unknown setting {unknown[0]!r}; known are {', '.join(sorted(names))}"
             )
         return cls(**values)
 
@@ -408,9 +412,9 @@ def _checked(setting: dataclasses.Field, value: Any) -> Any:
         if value not in choices:
             raise ValueError(f"{name} {value!r} is not known; choose from {', '.join(choices)}")
         return value
-    wanted = "a whole number" if rules["kind"] is int else "a number"
-    whole = isinstance(value, int) and not isinstance(value, bool)
+    whole = isinstance(value, int) and not isinstance(value, bool)  # which Python counts as one
     if not (whole or (rules["kind"] is float and isinstance(value, float))):
+        wanted = "a whole number" if rules["kind"] is int else "a number"
         raise ValueError(f"{name} {value!r} must be {wanted}")
     holds, rule = rules["rule"]
     if not (holds(value) and (whole or math.isfinite(value))):

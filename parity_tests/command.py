@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from jaxmlp import atomic
 from jaxmlp.commands import exit_status, flags
-from jaxmlp.data.dataset import DataError
-from jaxmlp.record import atomic
+from jaxmlp.errors import DataError
 from jaxmlp.record import run_record as record
 
 EPILOG = """\
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
         help="for parity.json and parity.md (default: runs/parity)",
     )
     values = parser.parse_args(arguments)
-    with exit_status.one_line_errors():
+    with exit_status.one_line_errors(for_good=arguments is None):
         raise SystemExit(0 if run(values) else exit_status.TROUBLE)
 
 
@@ -128,54 +128,55 @@ def draw(values: argparse.Namespace, header: dict[str, str]) -> bool:
     family, first = values.family or 0, values.first or 0
     rows, failures, again = [], [], f"python {sys.argv[0]} --random 1 --family {family} --first"
     for checked in random_experiments.family(family, first, values.random):
-        verdict = "FAIL" if checked.failures else "pass"
+        result = "FAIL" if checked.failures else "pass"
         rows.append(
             {
                 "experiment": checked.drawn.name,
                 "steps": checked.steps,
                 "compared": checked.stable,
                 "share": checked.share,
-                "verdict": verdict,
+                "result": result,
             }
         )
         print(
             f"{checked.drawn.name:72}{checked.stable:>6} of{checked.steps:>5} steps   "
-            f"share {checked.share:<8.2g}{verdict}",
+            f"share {checked.share:<8.2g}{result}",
             flush=True,
         )
         for failure in checked.failures[:3]:
             print(f"FAILED {failure.failure}\n  {again} {checked.drawn.index}", flush=True)
         failures += [failure.failure for failure in checked.failures]
-    good = sum(row["verdict"] == "pass" for row in rows)
+    good = sum(row["result"] == "pass" for row in rows)
     steps, compared = (sum(row[name] for row in rows) for name in ("steps", "compared"))
-    verdict = f"{good} of {len(rows)} experiments pass; {compared:,} of {steps:,} steps compared"
-    print(f"\n{verdict}\none of them again: {again} {rows[-1]['experiment'].split()[0]}")
+    count = f"{good} of {len(rows)} experiments pass; {compared:,} of {steps:,} steps compared"
+    print(f"\n{count}\none of them again: {again} {rows[-1]['experiment'].split()[0]}")
     write(
         values.out,
         {"environment": header, "family": family, "experiments": rows, "failures": failures},
-        f"{verdict}\n",
+        f"{count}\n",
     )
     return good == len(rows)
 
 
 def check(values: argparse.Namespace, header: dict[str, str], names: list[str]) -> bool:
+    """The levels, a row or more each as it is done."""
     from parity_tests.levels import LEVELS
 
-    found, rows = [], []
+    comparisons, rows = [], []
     for name in names:
         start = time.perf_counter()
-        comparisons = list(LEVELS[name](values.quick))
+        of_level = list(LEVELS[name](values.quick))
         seconds = time.perf_counter() - start
-        found += comparisons
-        new = summary(comparisons)
-        rows += new
-        print("\n".join(line(row) for row in new) + f"   ({seconds:.0f} s)", flush=True)
-    failed = [comparison for comparison in found if not comparison.passed]
+        comparisons += of_level
+        level_rows = summary(of_level)
+        rows += level_rows
+        print("\n".join(line(row) for row in level_rows) + f"   ({seconds:.0f} s)", flush=True)
+    failed = [comparison for comparison in comparisons if not comparison.passed]
     for comparison in failed[:20]:
         print(f"FAILED {comparison.failure}")
-    verdict = f"{len(found) - len(failed)} of {len(found)} tensors pass"
-    print(f"\n{verdict}")
-    checks = summary(found, by_check=True)
+    count = f"{len(comparisons) - len(failed)} of {len(comparisons)} tensors pass"
+    print(f"\n{count}")
+    checks = summary(comparisons, by_check=True)
     write(
         values.out,
         {
@@ -184,51 +185,49 @@ def check(values: argparse.Namespace, header: dict[str, str], names: list[str]) 
             "checks": checks,
             "failures": [c.failure for c in failed],
         },
-        f"{markdown(rows)}\n\n{verdict}\n",
+        f"{markdown(rows)}\n\n{count}\n",
     )
-    return not failed and bool(found)
+    return not failed and bool(comparisons)
 
 
 def summary(comparisons: list[Any], by_check: bool = False) -> list[dict[str, Any]]:
     """A row per level, tolerance and float width; or per check."""
 
-    def key(c) -> tuple[str, ...]:
-        width = "float64" if "float64" in c.check else "float32"
-        return (c.level, c.check if by_check else width, c.tolerance)
-
-    order = {k: i for i, k in enumerate(dict.fromkeys(map(key, comparisons)))}
+    groups: dict[tuple[str, str, str], list[Any]] = {}  # in the order of their first members
+    for comparison in comparisons:
+        width = "float64" if "float64" in comparison.check else "float32"
+        what = comparison.check if by_check else width
+        groups.setdefault((comparison.level, what, comparison.tolerance), []).append(comparison)
     rows = []
-    for (level, what, tolerance), group in itertools.groupby(
-        sorted(comparisons, key=lambda c: order[key(c)]), key
-    ):
-        members = list(group)
-        ulps = [c.ulps for c in members if not math.isnan(c.ulps)]
+    for (level, what, tolerance), members in groups.items():
+        ulps = [member.ulps for member in members if not math.isnan(member.ulps)]
         rows.append(
             {
                 "check": f"{level}, {what}",
                 "tolerance": tolerance,
                 "tensors": len(members),
                 "ulps": max(ulps) if ulps else None,
-                "share": max(c.share for c in members),
-                "verdict": "pass" if all(c.passed for c in members) else "FAIL",
+                "share": max(member.share for member in members),
+                "result": "pass" if all(member.passed for member in members) else "FAIL",
             }
         )
     return rows
 
 
 def cells(row: dict[str, Any]) -> list[str]:
+    """A row's numbers as they are shown."""
     ulps = "–" if row["ulps"] is None else f"{row['ulps']:.3g}"
     share = f"{row['share']:.2g}" if row["share"] else "0"
-    return [row["check"], row["tolerance"], f"{row['tensors']:,}", ulps, share, row["verdict"]]
+    return [row["check"], row["tolerance"], f"{row['tensors']:,}", ulps, share, row["result"]]
 
 
 def line(row: dict[str, Any]) -> str:
-    check, tolerance, tensors, ulps, share, verdict = cells(row)
-    return f"{check:24}{tolerance:26}{tensors:>8}{ulps:>9} ulps   share {share:8}{verdict}"
+    check, tolerance, tensors, ulps, share, result = cells(row)
+    return f"{check:24}{tolerance:26}{tensors:>8}{ulps:>9} ulps   share {share:8}{result}"
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    head = "| check | tolerance | tensors | worst ulps | share of the bound | verdict |"
+    head = "| check | tolerance | tensors | worst ulps | share of the bound | result |"
     return "\n".join([head, "|---" * 6 + "|", *(f"| {' | '.join(cells(row))} |" for row in rows)])
 
 
@@ -237,10 +236,10 @@ def plant(values: argparse.Namespace, header: dict[str, str]) -> bool:
     from parity_tests import faults, random_faults
 
     caught = []
-    noticed = map(faults.notice, itertools.chain.from_iterable(faults.FAULTS.values()))
-    for one in itertools.chain(noticed, random_faults.all_caught()):
-        caught.append(one)
-        print(faults.row(one), flush=True)
+    planted = itertools.chain.from_iterable(faults.FAULTS.values())
+    for fault in itertools.chain(map(faults.notice, planted), random_faults.all_caught()):
+        caught.append(fault)
+        print(faults.row(fault), flush=True)
     print(f"\n{faults.count(caught)}")
     write(
         values.out,
@@ -252,16 +251,13 @@ def plant(values: argparse.Namespace, header: dict[str, str]) -> bool:
         },
         faults.table(caught) + "\n",
     )
-    return all(one.level and one.margin >= faults.MARGIN for one in caught)
+    return all(fault.level and fault.margin >= faults.MARGIN for fault in caught)
 
 
 def write(out: Path, result: dict[str, Any], text: str) -> None:
+    """parity.json and parity.md, each whole or not at all."""
     plain = json.loads(record.encode(result))
     atomic.make_directory(out)
     atomic.replace(out / "parity.md", text.encode())
     atomic.replace(out / "parity.json", json.dumps(plain, indent=1).encode())
     print(f"written: {out}/parity.json, parity.md")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

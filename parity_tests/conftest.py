@@ -10,7 +10,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--threads", type=int, help="of either side (default: all CPUs)")
     group.addoption("--no-jit", action="store_true", help="run JAX without compiling")
     group.addoption("--x64", action="store_true", help="float64 as JAX's default")
-    group.addoption("--quick", action="store_true", help="a few small problems of each kind")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,6 +27,7 @@ def pytest_report_header() -> list[str]:
     return [f"parity: {name}: {value}" for name, value in environment.describe().items()]
 
 
-@pytest.fixture
+@pytest.fixture(params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=["few", "all"])
 def quick(request: pytest.FixtureRequest) -> bool:
-    return request.config.getoption("--quick")
+    """A few small problems of each kind, enough to notice every planted fault; or all problems."""
+    return request.param

@@ -32,7 +32,7 @@ RNG, PIXELS, TRAIN = "jaxmlp.torch_rng", "jaxmlp.train.preprocessing", "jaxmlp.t
 RUN = "jaxmlp.train.run"
 MODEL, OPTIMIZER = "jaxmlp.train.model", "jaxmlp.train.optimizer"
 TORCH_MODEL, TORCH_DATA, TORCH_TRAIN = "torchref.model", "torchref.data", "torchref.train"
-RUN_TORCH = "jaxmlp.commands.run_torch"
+TORCH_RUN = "torchref.run"
 
 FAULTS: dict[str, list[Fault]] = {  # by the first level that notices them
     "seeds": [
@@ -409,27 +409,27 @@ FAULTS: dict[str, list[Fault]] = {  # by the first level that notices them
         ),
         Fault(
             "the run's seed cut to 31 bits in torch",
-            RUN_TORCH,
-            "torch.manual_seed(experiment.seed)",
-            "torch.manual_seed(experiment.seed & 0x7FFFFFFF)",
+            TORCH_RUN,
+            "torch.manual_seed(settings.seed)",
+            "torch.manual_seed(settings.seed & 0x7FFFFFFF)",
         ),
         Fault(
             "bias left out in torch",
-            RUN_TORCH,
-            "MLP(widths, experiment.bias, dtype)",
-            "MLP(widths, False, dtype)",
+            TORCH_RUN,
+            "MLP(settings.widths, settings.bias, dtype)",
+            "MLP(settings.widths, False, dtype)",
         ),
         Fault(
             "preprocessing ignored in torch",
-            RUN_TORCH,
-            "data.statistics(dataset.train_images, experiment.preprocessing)",
-            'data.statistics(dataset.train_images, "unit")',
+            TORCH_RUN,
+            "data.statistics(images.train_images, settings.preprocessing)",
+            'data.statistics(images.train_images, "unit")',
         ),
         Fault(
             "statistics of the test set",
-            RUN_TORCH,
-            "data.statistics(dataset.train_images, experiment.preprocessing)",
-            "data.statistics(dataset.test_images, experiment.preprocessing)",
+            TORCH_RUN,
+            "data.statistics(images.train_images, settings.preprocessing)",
+            "data.statistics(images.test_images, settings.preprocessing)",
         ),
         Fault(
             "schedule's clock of one step an epoch",
@@ -439,9 +439,9 @@ FAULTS: dict[str, list[Fault]] = {  # by the first level that notices them
         ),
         Fault(
             "schedule's clock of one step an epoch in torch",
-            RUN_TORCH,
-            "optimizers(experiment, self.model, steps_per_epoch)",
-            "optimizers(experiment, self.model, 1)",
+            TORCH_RUN,
+            "optimizers(settings, self.model, steps_per_epoch)",
+            "optimizers(settings, self.model, 1)",
         ),
         Fault(
             "number of epochs blanked before compiling",

@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
         help="where they go (default: tests/torch_fingerprints.json of this checkout)",
     )
     values = parser.parse_args(arguments)
-    with exit_status.one_line_errors("nothing was written"):
+    with exit_status.one_line_errors("nothing was written", for_good=arguments is None):
         write(values.out)
 
 
@@ -78,7 +78,3 @@ def write(out: Path) -> None:
     }
     out.write_text(json.dumps(stored, indent=1) + "\n")
     print(f"wrote {out}")
-
-
-if __name__ == "__main__":
-    main()

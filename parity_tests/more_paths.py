@@ -14,14 +14,15 @@ from unittest import mock
 import numpy as np
 
 from jaxmlp.commands import run as run_jax
-from jaxmlp.commands import run_torch
-from jaxmlp.data.dataset import Dataset, first_images, load_data
+from jaxmlp.commands import run_torch, torch_side
+from jaxmlp.data.dataset import Dataset, first_images
+from jaxmlp.data.loading import load_data
 from jaxmlp.device import processes as devices
 from jaxmlp.experiment import Experiment
 from jaxmlp.forecast.rehearsal import forecast
 from jaxmlp.law import emission
 from jaxmlp.law.transport import transport
-from jaxmlp.record import saved as saved_record
+from jaxmlp.record import saved_record
 from jaxmlp.sweep.sweep import Sweep
 from jaxmlp.train import certificate
 from jaxmlp.train.run import Run
@@ -152,7 +153,7 @@ def by_commands(drawn: Drawn, dataset: Dataset) -> Iterator[Comparison]:
         "record: experiment is what was asked",
         sides[0][0]["experiment"] == drawn.experiment.to_json(),
     )
-    kinds = [result["outcome"]["outcome"] for result, _, _ in sides]
+    kinds = [result["outcome"] for result, _, _ in sides]
     yield same(drawn, "record: outcome", *kinds)
     for which in (1, 2):
         mine, other = (side[which] for side in sides)
@@ -176,10 +177,10 @@ def by_torchvision(drawn: Drawn, dataset: Dataset) -> Iterator[Comparison]:
 
 
 def _results(experiment: Experiment, dataset: Dataset, root: Path | None) -> list[np.ndarray]:
-    run = run_torch.TorchRun(experiment, dataset, root, device="cpu")
+    run = torch_side.torch_run(experiment, dataset, root, device="cpu")
     results = []
     for result in run.epochs():
-        results += [np.array(float(step.loss)) for step in result.steps]
+        results += [np.array(float(loss)) for loss in result.steps["loss"]]
         results += [np.array([result.test.loss, result.test.correct])]
         results += [value for layer in result.params for value in layer.values()]
     return results
@@ -285,5 +286,4 @@ def by_certificate(drawn: Drawn, dataset: Dataset) -> Iterator[Comparison]:
 
 
 def _certificate(original: Experiment, moved: Experiment, dataset: Dataset) -> bool:
-    epochs = list(certificate.certify(original, moved, dataset))
-    return certificate.summary(epochs, 0).identical
+    return certificate.certify(original, moved, dataset).identical

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxmlp import question
-from jaxmlp.data.dataset import Dataset, load_data
+from jaxmlp.data.dataset import Dataset
+from jaxmlp.data.loading import load_data
 from jaxmlp.experiment import Experiment
 
 REAL = Path(

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 import torch
 
-from jaxmlp.commands import run_torch
+from jaxmlp.commands import torch_side
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import Experiment
-from jaxmlp.record import outcomes as verdict
+from jaxmlp.record import outcomes
 from jaxmlp.train.run import Run
 from parity_tests import drawing, more_paths, sides
 from parity_tests.comparison import Comparison, bitwise, compare
@@ -36,7 +36,7 @@ class Course(NamedTuple):
 
     steps: Arrays  # leading axis of steps: loss, grad_norm, dead (as in steps.npz), correct
     epochs: list[Arrays]  # the record's row, and every parameter after the epoch
-    outcome: dict[str, Any]  # of the record
+    outcome: dict[str, Any]  # the record's, and its diagnostics
 
 
 class Checked(NamedTuple):
@@ -81,9 +81,9 @@ def courses(experiment: Experiment, dataset: Dataset) -> Iterator[Course]:
     """jaxmlp's run, torch's, and torch's from weights a unit in the last place away."""
     yield course(Run(experiment, dataset), dataset)
     for nudge in (None, *range(TWINS)):
-        run = run_torch.TorchRun(experiment, dataset, device=sides.torch_device)
+        run = torch_side.TorchTrainer(experiment, dataset, device=sides.torch_device)
         if nudge is not None:
-            sides.nudge_weights(run.model, nudge)
+            sides.nudge_weights(run.reference.model, nudge)
         yield course(run, dataset)
 
 
@@ -100,14 +100,13 @@ def course(run: Any, dataset: Dataset) -> Course:
         epochs.append({name: np.asarray(value) for name, value in rows[-1].items()} | params)
     steps = run.steps(results)
     finite = all(np.isfinite(value).all() for value in params.values())
-    outcome = verdict.outcome(dataset.classes, steps, rows, finite)
-    return Course({**steps, "correct": _correct(results)}, epochs, outcome)
+    outcome = outcomes.outcome(dataset.classes, steps, rows, finite)
+    ended = {"outcome": outcome, **outcomes.diagnostics(steps, rows)}
+    return Course({**steps, "correct": _correct(results)}, epochs, ended)
 
 
 def _correct(results: list[Any]) -> np.ndarray:
     """Right answers of each batch."""
-    if isinstance(results[0].steps, list):  # torch's: a step's metrics at a time
-        return np.array([int(step.correct) for result in results for step in result.steps])
     return np.concatenate([np.asarray(result.steps.correct, np.int64) for result in results])
 
 

@@ -8,9 +8,9 @@ from parity_tests.faults import (
     OPTIMIZER,
     PIXELS,
     RUN,
-    RUN_TORCH,
     TORCH_DATA,
     TORCH_MODEL,
+    TORCH_RUN,
     TORCH_TRAIN,
     TRAIN,
     Caught,
@@ -39,9 +39,9 @@ FAULTS: dict[str, list[Fault]] = {  # by the edge that reaches them
         ),
         Fault(
             "no Nesterov from the fourth layer on in torch",
-            RUN_TORCH,
-            "layer_optimizer(experiment.optimizer, layer, tensors, options)",
-            'layer_optimizer(experiment.optimizer, layer, tensors, {**options, "nesterov": options["nesterov"] and i < 3})',
+            TORCH_RUN,
+            "layer_optimizer(settings.optimizer, layer, tensors, settings.options)",
+            'layer_optimizer(settings.optimizer, layer, tensors, {**settings.options, "nesterov": settings.options["nesterov"] and i < 3})',
         ),
         Fault(
             "dead units from the sixth hidden layer on not counted",
@@ -83,7 +83,7 @@ FAULTS: dict[str, list[Fault]] = {  # by the edge that reaches them
         ),
         Fault(
             "rates, decays and eps from the fourth layer on those of the third in torch",
-            RUN_TORCH,
+            TORCH_RUN,
             "values[tensor][i] for name",
             "values[tensor][min(i, 2)] for name",
         ),
@@ -97,9 +97,9 @@ FAULTS: dict[str, list[Fault]] = {  # by the edge that reaches them
         ),
         Fault(
             "schedules from the fourth layer on those of the third in torch",
-            RUN_TORCH,
-            "name: experiment.per_layer(name)[i]",
-            "name: experiment.per_layer(name)[min(i, 2)]",
+            TORCH_RUN,
+            "name: values[i] for name",
+            "name: values[min(i, 2)] for name",
         ),
         Fault(
             "batches from the fourth epoch on those of the third",
@@ -328,9 +328,9 @@ FAULTS: dict[str, list[Fault]] = {  # by the edge that reaches them
     "torchvision": [
         Fault(
             "torchvision's first image left out",
-            RUN_TORCH,
-            "range(experiment.train_size)",
-            "range(1, experiment.train_size + 1)",
+            TORCH_RUN,
+            "range(settings.train_size)",
+            "range(1, settings.train_size + 1)",
         ),
         Fault(
             "torchvision's inputs without their scale",
@@ -340,13 +340,13 @@ FAULTS: dict[str, list[Fault]] = {  # by the edge that reaches them
         ),
         Fault(
             "torchvision's test images not normalized",
-            RUN_TORCH,
+            TORCH_RUN,
             "train_images.transform = test_images.transform = transform",
-            "train_images.transform, test_images.transform = transform, data.transform(None, experiment.input_scale)",
+            "train_images.transform, test_images.transform = transform, data.transform(None, settings.input_scale)",
         ),
         Fault(
             "torchvision's test images in batches of one, the last dropped",
-            RUN_TORCH,
+            TORCH_RUN,
             "DataLoader(test_images, EVALUATION_BATCH)",
             "DataLoader(Subset(test_images, range(len(test_images) - 1)), 1)",
         ),

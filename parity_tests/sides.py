@@ -16,9 +16,10 @@ import torch
 
 import torchref.data
 import torchref.model
+import torchref.run
 import torchref.train
 from jaxmlp import torch_rng
-from jaxmlp.commands import run_torch
+from jaxmlp.commands import torch_side
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.device.precision import float_dtype, precision
 from jaxmlp.experiment import Experiment
@@ -301,7 +302,7 @@ def torch_optimizer(
     experiment: Experiment, weights: Layers, grads: list[Layers], per_epoch: int, change: Change
 ) -> Iterator[Stepped]:
     made = torch_model(experiment, weights)
-    optimizers, schedulers = run_torch.optimizers(experiment, made, per_epoch)
+    optimizers, schedulers = torch_optimizers(experiment, made, per_epoch)
     for step, layer_grads in enumerate(grads):
         if step == change.step:
             for stepped, scheduler in zip(optimizers, schedulers, strict=True):
@@ -314,6 +315,14 @@ def torch_optimizer(
         for scheduler in schedulers:
             scheduler.step()
         yield torch_stepped(made, optimizers, schedulers)
+
+
+def torch_optimizers(
+    experiment: Experiment, made: torchref.model.MLP, per_epoch: int
+) -> tuple[list, list]:
+    """The reference's optimizer and scheduler of each layer of a model."""
+    widths = [layer.in_features for layer in made.layers] + [made.layers[-1].out_features]
+    return torchref.run.optimizers(torch_side.settings(experiment, tuple(widths)), made, per_epoch)
 
 
 def scale_rates(stepped: torch.optim.Optimizer, scheduler: Any, factor: float) -> None:
@@ -359,7 +368,7 @@ def jax_rates(experiment: Experiment, per_epoch: int, steps: int) -> np.ndarray:
 
 def torch_rates(experiment: Experiment, per_epoch: int, steps: int) -> np.ndarray:
     made = torchref.model.MLP((2,) * (experiment.layers + 1), bias=False)
-    optimizers, schedulers = run_torch.optimizers(experiment, made, per_epoch)
+    optimizers, schedulers = torch_optimizers(experiment, made, per_epoch)
     rows = []
     for _ in range(steps):
         rows.append([stepped.param_groups[0]["lr"] for stepped in optimizers])
@@ -421,7 +430,7 @@ def torch_trajectory(
     Args:
         nudge: a seed; every initial weight is moved by one unit in the last place, up or down.
     """
-    run = run_torch.TorchRun(experiment, dataset, device=torch_device)
+    run = torch_side.torch_run(experiment, dataset, device=torch_device)
     if nudge is not None:
         nudge_weights(run.model, nudge)
     for _ in range(epochs):

@@ -17,9 +17,10 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_the_levels_hold_in_a_process_set_up_otherwise(way):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--quick"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [*command, "parity_tests/test_levels.py", *WAYS[way]],
         cwd=ROOT,

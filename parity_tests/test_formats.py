@@ -9,8 +9,10 @@ import torchvision_format
 from tfds_format import write_tfds
 
 import torchref.data
-from jaxmlp.commands import run_torch
-from jaxmlp.data.dataset import DataError, first_images, load_data
+from jaxmlp.commands import torch_side
+from jaxmlp.data.dataset import first_images
+from jaxmlp.data.loading import load_data
+from jaxmlp.errors import DataError
 from jaxmlp.experiment import Experiment
 from jaxmlp.torch_rng import TorchGenerator, batch_order
 
@@ -36,17 +38,11 @@ def root(tmp_path, monkeypatch, content):
 def test_tfds_and_torchvision_give_the_same_arrays(root, content):
     write_tfds(root / "tfds", content)
     by_tfds = load_data(str(root / "tfds"), warn=lambda text: None)
-    by_torchvision = run_torch.load(arguments(root), lambda text: None)
+    by_torchvision = torch_side.torchvision_data(root)
     for name, array in content.items():
         np.testing.assert_array_equal(getattr(by_tfds, name), array)
         np.testing.assert_array_equal(getattr(by_torchvision, name), array)
     assert by_tfds.sha256 == by_torchvision.sha256
-
-
-def arguments(root):
-    import argparse
-
-    return argparse.Namespace(data="torchvision", data_dir=root, precision=None)
 
 
 @pytest.mark.parametrize("preprocessing", ["unit", "center", "standardize"])
@@ -56,10 +52,10 @@ def test_torchvision_pipeline_gives_the_batches_of_the_arrays(root, content, pre
     experiment = Experiment(
         batch_size=1, epochs=1, seed=4, input_scale=255.0, preprocessing=preprocessing
     )
-    dataset = run_torch.load(arguments(root), lambda text: None)
+    dataset = torch_side.torchvision_data(root)
     batches = []
     for place in (root, None):
-        run = run_torch.TorchRun(experiment, dataset, place, device="cpu")
+        run = torch_side.torch_run(experiment, dataset, place, device="cpu")
         batches.append([*run.loaders[0], *run.loaders[1]])
     assert len(batches[0]) == 5 + 1
     for (images, labels), (others, other_labels) in zip(*batches, strict=True):
@@ -71,10 +67,10 @@ def test_the_first_images_of_torchvision_are_the_first_of_the_arrays(root, conte
     import torch
 
     experiment = Experiment(batch_size=1, epochs=1, seed=4, train_size=3)
-    whole = run_torch.load(arguments(root), lambda text: None)
+    whole = torch_side.torchvision_data(root)
     dataset = first_images(whole, 3)
     batches = [
-        list(run_torch.TorchRun(experiment, dataset, place, device="cpu").loaders[0])
+        list(torch_side.torch_run(experiment, dataset, place, device="cpu").loaders[0])
         for place in (root, None)
     ]
     assert len(batches[0]) == 3
@@ -87,8 +83,8 @@ def test_torchvision_shuffles_as_torch_rng_does(root, content):
     import torch
 
     experiment = Experiment(batch_size=1, epochs=1, seed=4)
-    dataset = run_torch.load(arguments(root), lambda text: None)
-    run = run_torch.TorchRun(experiment, dataset, root, device="cpu")
+    dataset = torch_side.torchvision_data(root)
+    run = torch_side.torch_run(experiment, dataset, root, device="cpu")
     labels = torch.cat([labels for _, labels in run.loaders[0]]).tolist()
     generator = TorchGenerator(4)
     generator.words(3072 * 300 + 300 * 10)
@@ -101,7 +97,7 @@ def test_torchvision_refuses_files_whose_checksum_is_not_the_known_one(root, mon
     batch.write_bytes(pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [1]}))
     assert hashlib.md5(batch.read_bytes())
     with pytest.raises(DataError, match="no intact cifar-10-batches-py"):
-        run_torch.load(arguments(root), lambda text: None)
+        torch_side.torchvision_data(root)
 
 
 def test_a_batch_of_pil_images_is_the_batch_of_arrays(content):

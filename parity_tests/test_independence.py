@@ -22,7 +22,7 @@ def loaded(imports: str, work: str = "") -> set[str]:
 
 def test_the_reference_loads_nothing_of_jax_or_of_the_system():
     names = loaded(
-        "import torchref.model, torchref.data, torchref.train",
+        "import torchref.model, torchref.data, torchref.train, torchref.run",
         "torchref.data.import_torchvision()\nmodel = torchref.model.MLP((3, 2), bias=True)",
     )
     assert "torch" in names
@@ -39,13 +39,13 @@ def test_the_system_loads_no_torch():
 
 def test_a_run_of_the_reference_loads_no_jax():
     names = loaded(
-        "from jaxmlp.commands import run_torch",
+        "from jaxmlp.commands import torch_side",
         "import numpy as np\n"
         "from jaxmlp.data.dataset import Dataset\n"
         "from jaxmlp.experiment import Experiment\n"
         "images, labels = np.zeros((4, 3, 2, 2), np.uint8), np.arange(4, dtype=np.int32)\n"
         "dataset = Dataset('d', 'd', images, labels, images, labels, '', 4)\n"
-        "run = run_torch.TorchRun(Experiment(batch_size=2, epochs=1, hidden=(3,)), dataset)\n"
+        "run = torch_side.TorchTrainer(Experiment(batch_size=2, epochs=1, hidden=(3,)), dataset)\n"
         "assert len(list(run.epochs())) == 1",
     )
     assert "torchref" in names

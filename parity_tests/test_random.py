@@ -25,6 +25,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.by_default("deep", "linear", "sweep", "commands", "dying", "certificate")
 @pytest.mark.parametrize("index", range(len(drawing.EDGES)), ids=list(drawing.EDGES))
 def test_both_commands_run_the_same_experiment_whatever_it_is(index):
     (checked,) = random_experiments.family(FAMILY, index, 1)
@@ -78,6 +79,7 @@ def test_a_run_of_which_too_little_can_be_compared_is_a_failure():
     assert require(random_experiments.compared("", course, course, 10, 0))
 
 
+@pytest.mark.by_default("*exponential decay a step late*")
 @pytest.mark.parametrize(
     ("edge", "fault"),
     [row for row in ALL if row[1].name in PLANTED],

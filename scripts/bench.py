@@ -31,7 +31,8 @@ import numpy as np
 from jaxmlp import grid
 from jaxmlp.commands import exit_status, flags
 from jaxmlp.commands.progress import Steps
-from jaxmlp.data.dataset import Dataset, load_data
+from jaxmlp.data.dataset import Dataset
+from jaxmlp.data.loading import load_data
 from jaxmlp.device.mesh import describe_devices
 from jaxmlp.device.precision import precision
 from jaxmlp.experiment import Experiment

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from jaxmlp.data.dataset import load_data
+from jaxmlp.data.loading import load_data
 from jaxmlp.experiment import Experiment
 from torchref.data import import_torchvision, transform
 from torchref.model import MLP

@@ -1,6 +1,6 @@
-import sys
+"""Holds JAX against PyTorch and prints one table: `python scripts/parity.py --quick`."""
 
 from parity_tests.command import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

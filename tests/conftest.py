@@ -1,4 +1,4 @@
-"""Shared by the tests: a tiny data set whose sizes are all distinct, a cache, the JAX command."""
+"""Shared by the tests: the tiny data set, a cache of its own, the JAX command."""
 
 import importlib.util
 import signal
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import arrays
 
 # In the background of a plain shell, pytest and the commands that tests start would ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "run_jax.py"
-TRAIN, TEST, CHANNELS, HEIGHT, WIDTH, CLASSES = 24, 10, 3, 5, 4, 7
 
 
 @pytest.fixture(autouse=True)
@@ -26,18 +26,6 @@ def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("JAXMLP_CIFAR10_URL", "http://127.0.0.1:1/nobody-listens")
 
 
-def arrays(seed: int = 0) -> dict[str, np.ndarray]:
-    """Random images, channels last, and labels that use every class."""
-    draw = np.random.default_rng(seed)
-    sizes = {"train": TRAIN, "test": TEST}
-    made = {
-        f"{split}_images": draw.integers(0, 256, (size, HEIGHT, WIDTH, CHANNELS), dtype=np.uint8)
-        for split, size in sizes.items()
-    }
-    labels = {f"{split}_labels": np.arange(size) % CLASSES for split, size in sizes.items()}
-    return made | labels
-
-
 @pytest.fixture
 def tiny_npz(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.npz"
@@ -47,7 +35,7 @@ def tiny_npz(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tiny_dataset(tiny_npz: Path):
-    from jaxmlp.data.dataset import load_data
+    from jaxmlp.data.loading import load_data
 
     return load_data(str(tiny_npz))
 

@@ -276,7 +276,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from test_array_cache import arrays
-from jaxmlp import array_cache
+from jaxmlp.data import array_cache
 seed, entry = int(sys.argv[1]), Path(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -289,7 +289,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from test_array_cache import NAME, arrays, damage, is_whole, names, put
-from jaxmlp import array_cache
+from jaxmlp.data import array_cache
 
 def die_at(moment):
     calls = []

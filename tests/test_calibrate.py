@@ -6,10 +6,11 @@ import pytest
 
 from jaxmlp.commands import calibrate
 from jaxmlp.experiment import Experiment
+from jaxmlp.forecast import calibration
 from jaxmlp.record import sealed
 
 MEASURED = {
-    "features": {name: 1.5 for names in calibrate.MODELS.values() for name in names},
+    "features": {name: 1.5 for names in calibration.MODELS.values() for name in names},
     "ratio": float("nan"),
     "finite": True,
     "diverges": True,
@@ -27,9 +28,9 @@ def tiny(monkeypatch):
         measured.append(experiment)
         return MEASURED
 
-    monkeypatch.setattr(calibrate, "measure", measure)
+    monkeypatch.setattr(calibration, "measure", measure)
     monkeypatch.setattr(
-        calibrate, "random_experiment", lambda family, index: Experiment(seed=index)
+        calibration, "random_experiment", lambda family, index: Experiment(seed=index)
     )
     return measured
 

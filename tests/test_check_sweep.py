@@ -44,14 +44,14 @@ def test_the_tables_of_a_finished_sweep(tiny_npz, tmp_path, capsys, monkeypatch)
     assert "1 of 1 run: every epoch" in capsys.readouterr().out
     assert before == {path.name: path.read_bytes() for path in out.iterdir()}
     # A table that was written with another accuracy, checksums and all:
-    from jaxmlp.record import sealed, sweep_files
+    from jaxmlp.record import sums, sweep_files
 
     curves = pq.read_table(out / "curves.parquet")
     better = curves.set_column(
         curves.column_names.index("test_accuracy"), "test_accuracy", [[0.99] * len(curves)]
     )
-    sums = sealed.Sums(out, sweep_files.NAMES, "0" * 64)
-    sums.put({"curves.parquet": sweep_files.parquet(better)})
+    listed = sums.Sums(out, sweep_files.NAMES, "0" * 64)
+    listed.put({"curves.parquet": sweep_files.parquet(better)})
     with pytest.raises(SystemExit) as ended:
         check_sweep.main([str(out), "--data", str(tiny_npz)])
     assert ended.value.code == 1

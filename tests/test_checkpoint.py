@@ -13,14 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import arrays
+from tiny import arrays
 
 from jaxmlp.errors import TerminatedError
 from jaxmlp.experiment import Experiment
-from jaxmlp.record import directory as run_directory
-from jaxmlp.record import metrics
+from jaxmlp.record import metrics, run_directory, saved_record
 from jaxmlp.record import run_record as record
-from jaxmlp.record import saved as saved_record
 from jaxmlp.train import checkpoint_directory
 from jaxmlp.train.checkpoint import Checkpoints
 from jaxmlp.train.run import Run
@@ -382,6 +380,7 @@ def test_a_disk_without_room_for_checkpoints_is_said_before_training(
     assert names(tmp_path) == ["tiny.npz"]
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_of_a_checkpoint_is_believed(command, stopped, tmp_path):
     """Bits of every file, evenly: the run ends as if there had been none, or is refused."""
     assert command(*FAST, "--out", "whole")[0] == 0

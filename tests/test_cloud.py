@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from jaxmlp.commands import sweep_flags
+
 ROOT = Path(__file__).parents[1]
 TASKS = ("gpu", "tpu", "tpu_pod")
 SKYPILOT = """
@@ -41,10 +43,9 @@ def command(task: dict[str, Any]) -> list[str]:
 def understand(words: list[str]) -> list[Any]:
     """The settings that scripts/sweep.py makes of its flags; fails where it would refuse them.
 
-    The one place that knows scripts/sweep.py: `parse(words)` and `plan(values)`.
+    The one place that knows the command: `parse(words)` and `plan(values)`.
     """
-    sweep = pytest.importorskip("sweep", reason="there is no scripts/sweep.py")
-    _, _, settings = sweep.plan(sweep.parse(words))
+    _, _, settings = sweep_flags.plan(sweep_flags.parse(words, ""))
     return settings
 
 

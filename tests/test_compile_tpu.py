@@ -5,12 +5,15 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from jaxmlp.commands import compile_tpu
 from jaxmlp.experiment import Experiment
+from jaxmlp.sweep import tpu
 
+SCRIPT = Path(__file__).parent.parent / "scripts" / "compile_tpu.py"
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="needs libtpu (the extra tpu)"
 )
@@ -38,15 +41,15 @@ ENTRY %main (p: s32[]) -> s32[] {
 
 
 def test_loops_count_as_often_as_they_run():
-    found = compile_tpu.parts(TEXT)
+    found = tpu.parts(TEXT)
     assert found == [(1, 5, 0), (200, 120, 2), (600, 7, 0)]
     with pytest.raises(ValueError, match="does not say how often"):
-        compile_tpu.parts(TEXT.replace("constant(200)", "parameter(0)"))
+        tpu.parts(TEXT.replace("constant(200)", "parameter(0)"))
 
 
 def test_work_is_that_of_the_products_and_of_the_state():
-    shape = compile_tpu.Shape(train=1000, test=100, features=30, classes=5)
-    gflop, gigabytes = compile_tpu.work(Experiment(hidden=(20,), batch_size=250), shape, 3, 1)
+    shape = tpu.Shape(train=1000, test=100, features=30, classes=5)
+    gflop, gigabytes = tpu.work(Experiment(hidden=(20,), batch_size=250), shape, 3, 1)
     first, second = 2 * 30 * 20, 2 * 20 * 5
     products = 1000 * (2 * first + 3 * second) + 100 * (first + second)
     assert gflop == pytest.approx(3 * products / 1e9)
@@ -55,9 +58,9 @@ def test_work_is_that_of_the_products_and_of_the_state():
 
 
 def test_a_batch_is_shared_by_as_many_as_can():
-    experiment, share = compile_tpu.shared(Experiment(), 50_000, 64)
+    experiment, share = tpu.shared(Experiment(), 50_000, 64)
     assert (experiment.batch_size, share) == (400, 16)  # 50,000 is 2⁴·5⁵
-    assert compile_tpu.shared(Experiment(), 50_000, 4)[0].batch_size == 200
+    assert tpu.shared(Experiment(), 50_000, 4)[0].batch_size == 200
 
 
 @pytest.mark.parametrize(
@@ -79,17 +82,16 @@ def test_bad_flags_are_one_line(arguments, words, capsys):
 
 
 def fresh(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, compile_tpu.__file__, *arguments], capture_output=True, text=True
-    )
+    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 @needs_libtpu
 def test_the_three_programs_compile_for_a_topology():
     said = fresh("v5e:2x2", *SMALL, "--json")
     assert said.returncode == 0, said.stderr
     run, shared, sweep = json.loads(said.stdout)
-    assert [row["program"] for row in (run, shared, sweep)] == list(compile_tpu.PROGRAMS)
+    assert [row["program"] for row in (run, shared, sweep)] == list(tpu.PROGRAMS)
     assert (run["chips"], shared["chips"], sweep["chips"]) == (1, 4, 4)
     assert run["collectives_per_step"] == sweep["collectives_per_step"] == 0
     assert shared["collectives_per_step"] >= 1  # the gradients' sum over the chips
@@ -109,16 +111,17 @@ def test_a_topology_that_is_none_is_one_line():
     assert re.fullmatch(r"error: v5e:3x3x3 is no topology .*\n", said.stderr)
 
 
+@pytest.mark.slow
 @needs_libtpu
 def test_pixels_keep_both_products_on_tpu():
     """ToTensor's division: the compiler must not fold pixel·high + pixel·low into one product."""
     code = """
-from jaxmlp.commands import compile_tpu
+from jaxmlp.sweep import tpu
 from jaxmlp.experiment import Experiment
-_, there = compile_tpu.topology("v5e:2x2")
-shape = compile_tpu.Shape(train=1000, test=1000)
+_, there = tpu.topology("v5e:2x2")
+shape = tpu.Shape(train=1000, test=1000)
 experiment = Experiment(hidden=(16,), precision="bfloat16")
-print(compile_tpu.compiled("run", experiment, shape, there, 1, 1).as_text())
+print(tpu.compiled("run", experiment, shape, there, 1, 1).as_text())
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert said.returncode == 0, said.stderr

@@ -24,9 +24,11 @@ from tfds_format import tfds_example, write_tfds
 from jaxmlp.data import array_cache, download, synthetic
 from jaxmlp.data import files as data_files
 from jaxmlp.data import tfds as tfds_cifar10
-from jaxmlp.data.dataset import STAND_IN, DataError, Dataset
+from jaxmlp.data.dataset import Dataset
 from jaxmlp.data.dataset import first_images as first
-from jaxmlp.data.dataset import load_data as load
+from jaxmlp.data.loading import STAND_IN
+from jaxmlp.data.loading import load_data as load
+from jaxmlp.errors import DataError
 
 HEIGHT, WIDTH = 4, 5
 REPOSITORY = Path(__file__).parents[1]
@@ -115,7 +117,7 @@ def npz(**changes) -> dict[str, Any]:
 
 def test_importing_it_loads_neither_jax_nor_tfds():
     code = (
-        "import sys, jaxmlp.data.dataset; "
+        "import sys, jaxmlp.data.loading; "
         "print({'jax', 'tensorflow_datasets', 'tensorflow', 'PIL', 'torch'} & set(sys.modules))"
     )
     result = subprocess.run(
@@ -135,11 +137,21 @@ def test_tfds_examples_come_out_in_the_order_of_their_ids(tmp_path, warned):
     assert_one_line(warned[0], "decoding", "once")
 
 
+def test_the_first_training_images_are_loaded_when_so_many_are_asked_for(tmp_path):
+    np.savez(tmp_path / "own.npz", **npz())
+    whole = load(tmp_path / "own.npz")
+    few = load(tmp_path / "own.npz", train_size=3)
+    np.testing.assert_array_equal(few.train_images, whole.train_images[:3])
+    assert (few.sha256, len(few.test_labels)) == (first(whole, 3).sha256, len(whole.test_labels))
+    with pytest.raises(ValueError, match="train size 99 exceeds the"):
+        load(tmp_path / "own.npz", train_size=99)
+
+
 def test_reading_tfds_says_nothing_of_its_own_and_warns_of_nothing(tmp_path):
     write_tfds(tmp_path, arrays(1))
     code = (
-        "import sys, pathlib; from jaxmlp.data.dataset import load; "
-        "load('cifar10', pathlib.Path(sys.argv[1]), warn=lambda message: None)"
+        "import sys, pathlib; from jaxmlp.data.loading import load_data; "
+        "load_data('cifar10', pathlib.Path(sys.argv[1]), warn=lambda message: None)"
     )
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, str(tmp_path)],

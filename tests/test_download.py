@@ -16,7 +16,7 @@ from web_host import answers, dribbles, floods, hosting, serves
 
 from jaxmlp.data import download, exchange, synthetic
 from jaxmlp.data import files as data_files
-from jaxmlp.data.dataset import load_data as load
+from jaxmlp.data.loading import load_data as load
 from jaxmlp.errors import DataError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -220,8 +220,8 @@ def test_breaks_are_mended_so_many_times_and_the_next_command_goes_on(ask, cache
     step = 40_000
     result = ask(serves(CONTENT, stop_after=step))
     assert "HOST broke off" in result.error
-    assert len(result.requests) == download.TRIES
-    assert kept(cache) == CONTENT[: step * download.TRIES]
+    assert len(result.requests) == download.MOST_CONNECTIONS
+    assert kept(cache) == CONTENT[: step * download.MOST_CONNECTIONS]
     assert ask(serves(CONTENT)).content == CONTENT
 
 
@@ -304,7 +304,7 @@ def test_a_host_that_is_too_slow_is_given_up(ask, behaviour):
 
 @pytest.mark.usefixtures("hasty")
 def test_a_host_that_is_slow_by_many_connections_is_slow(ask, monkeypatch):
-    monkeypatch.setattr(download, "TRIES", 10**6)
+    monkeypatch.setattr(download, "MOST_CONNECTIONS", 10**6)
     assert "gave less than 100 kB/s" in ask(serves(CONTENT, stop_after=7)).error
 
 
@@ -375,7 +375,7 @@ def test_a_host_without_a_certificate_is_not_trusted(cache, monkeypatch, tmp_pat
 
 
 def test_a_disk_that_is_too_small_is_said_before_the_first_byte(ask, cache, monkeypatch):
-    monkeypatch.setattr(download, "ARRAYS", 10**18)
+    monkeypatch.setattr(download, "ARRAYS_SIZE", 10**18)
     result = ask(serves(CONTENT))
     assert "MB free, " in result.error
     assert "set JAXMLP_CACHE" in result.error
@@ -480,9 +480,9 @@ def kept_names(cache: Path) -> list[str]:
 
 CHILD = """
 import sys
-from jaxmlp import data, data_files, download
-download.SIZE, download.SHA256, data_files.ARCHIVE_MD5 = int(sys.argv[1]), *sys.argv[2:4]
-dataset = data.load("cifar10")
+from jaxmlp.data import download, files, loading
+download.SIZE, download.SHA256, files.ARCHIVE_MD5 = int(sys.argv[1]), *sys.argv[2:4]
+dataset = loading.load_data("cifar10")
 print(dataset.source, len(dataset.train_labels))
 """
 LOADED = "CIFAR-10 from its official binary archive 7\n"

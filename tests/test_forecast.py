@@ -13,12 +13,14 @@ from jaxmlp import question
 from jaxmlp.commands import calibrate, explain, run_torch
 from jaxmlp.commands import run as run_jax
 from jaxmlp.experiment import Experiment
+from jaxmlp.forecast import calibration
 from jaxmlp.forecast import rehearsal as forecast
 from jaxmlp.forecast.models import DIVERGES, FAILS, features
-from jaxmlp.law import explanation
+from jaxmlp.law import advice, explanation, words
 from jaxmlp.law.difference import difference, in_words
 from jaxmlp.law.transport import transport
 from jaxmlp.record import metrics, outcomes
+from jaxmlp.record.reliability import reliability
 from jaxmlp.train.run import Run
 
 TINY = {"hidden": (5,), "batch_size": 4, "epochs": 6, "preprocessing": "center"}
@@ -54,7 +56,7 @@ def test_the_verdict_belongs_to_the_run_whatever_the_input_scale(tiny_dataset):
 def test_a_run_without_finite_numbers_has_a_forecast(tiny_dataset):
     found = forecast.forecast(Experiment(**TINY, input_scale=1e38, init_scale=(1e3,)), tiny_dataset)
     assert found.fails == 1
-    assert "not finite" in explanation.forecast(found.to_json())
+    assert "not finite" in words.forecast(found.to_json())
 
 
 def known(**changes: float) -> dict[str, float]:
@@ -91,10 +93,10 @@ def test_features_stay_within_the_range_that_was_seen():
 
 
 def test_a_family_is_the_same_each_time_and_its_members_differ():
-    first = [calibrate.random_experiment(1, index) for index in range(20)]
-    assert first == [calibrate.random_experiment(1, index) for index in range(20)]
+    first = [calibration.random_experiment(1, index) for index in range(20)]
+    assert first == [calibration.random_experiment(1, index) for index in range(20)]
     assert len(set(first)) == 20
-    assert first[0] != calibrate.random_experiment(2, 0)
+    assert first[0] != calibration.random_experiment(2, 0)
 
 
 def test_the_fit_finds_the_probabilities_that_made_the_data():
@@ -105,18 +107,18 @@ def test_the_fit_finds_the_probabilities_that_made_the_data():
         {"features": {"a": a, "b": b}, "diverges": bool(t)}
         for (a, b), t in zip(values, truth, strict=True)
     ]
-    model = calibrate.fit(found, ("a", "b"), "diverges")
+    model = calibration.fit(found, ("a", "b"), "diverges")
     # the weights' standard errors are below 0.08; three of them, and the ridge
     assert model.intercept == pytest.approx(0.5, abs=0.25)
     assert model.weights == pytest.approx({"a": 2.0, "b": -1.0}, abs=0.25)
     foretold = np.array([model.probability(row["features"]) for row in found])
-    for _, share, (low, high), _ in calibrate.reliability(foretold, truth):
+    for _, share, (low, high), _ in reliability(foretold, truth):
         assert low <= share <= high
-    assert "balanced accuracy" in calibrate.confusion("it", foretold, truth)
+    assert "balanced accuracy" in calibration.confusion("it", foretold, truth)
 
 
 def test_confusions_are_counted():
-    text = calibrate.confusion(
+    text = calibration.confusion(
         "it", np.array([0.9, 0.9, 0.1, 0.1, 0.1]), np.array([True, False, True, False, False])
     )
     assert "1 foretold and true, 1 missed, 1 false alarms, 2 rightly not" in text
@@ -152,7 +154,7 @@ def test_measurements_are_kept_and_not_repeated(tiny_npz, tmp_path, monkeypatch,
         rate = 10.0 ** ((index % 5) - 2)
         return Experiment(hidden=(5,), batch_size=4, learning_rate=(rate,), epochs=2, seed=index)
 
-    monkeypatch.setattr(calibrate, "random_experiment", tiny)
+    monkeypatch.setattr(calibration, "random_experiment", tiny)
     command = [
         "--family",
         "3",
@@ -167,7 +169,7 @@ def test_measurements_are_kept_and_not_repeated(tiny_npz, tmp_path, monkeypatch,
     first = capsys.readouterr().out
     assert "10 experiments of family 3" in first
     assert (tmp_path / "3.png").is_file()
-    monkeypatch.setattr(calibrate, "measure", None)
+    monkeypatch.setattr(calibration, "measure", None)
     calibrate.main(command)
     assert capsys.readouterr().out == first
 
@@ -183,10 +185,10 @@ def test_a_loss_that_reaches_0_has_features():
 def test_settings_that_a_repair_puts_back_are_printed():
     experiment = Experiment(init_scale=(0.5,), weight_decay=(0.0, 0.1))
     against = Experiment(weight_decay=(0.0, 0.1))
-    assert explanation.exact_repairs(experiment, against) == [
+    assert advice.exact_repairs(experiment, against) == [
         ("its own settings", "python scripts/run_jax.py --weight-decay 0 0.1")
     ]
-    rows = dict(explanation.single_knobs(Experiment(init_scale=(0.5,)), Experiment()))
+    rows = dict(advice.single_knobs(Experiment(init_scale=(0.5,)), Experiment()))
     assert rows["initial scales alone"] == (
         "possible: initial scale of layer 1 × 2, initial scale of layer 2 × 2"
     )
@@ -194,12 +196,12 @@ def test_settings_that_a_repair_puts_back_are_printed():
 
 def test_biases_that_follow_their_weights_again_are_printed():
     own = Experiment(bias=True, bias_learning_rate=(0.5,))
-    ((_, command),) = explanation.exact_repairs(own, Experiment(bias=True))
+    ((_, command),) = advice.exact_repairs(own, Experiment(bias=True))
     assert command == "python scripts/run_jax.py --bias"
 
 
 def test_a_scheme_that_leaves_the_range_does_not_hide_the_other():
-    rows = dict(explanation.exact_repairs(Experiment(input_scale=1e20), Experiment()))
+    rows = dict(advice.exact_repairs(Experiment(input_scale=1e20), Experiment()))
     assert "impossible: learning_rate" in rows["first layer alone"]
     assert "--init-scale 1e-10" in rows["all layers alike"]
 
@@ -241,8 +243,8 @@ def test_what_is_missing_for_a_repair_is_told_in_words(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "It needs as well: initial scales, weight decays." in shown
     assert "It needs as well: learning rates, weight decays." in shown
-    assert explanation._knob("bias_eps:2") == "eps of the biases of layer 2"
-    assert explanation._knob("bias_init_scale") == "initial scales of the biases"
+    assert advice.in_words("bias_eps:2") == "eps of the biases of layer 2"
+    assert advice.in_words("bias_init_scale") == "initial scales of the biases"
 
 
 def test_every_attempt_of_the_question_is_explained():

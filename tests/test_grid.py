@@ -92,6 +92,8 @@ BAD = [
     (lambda: rates(["log:1:2:0"]), "this is no value"),
     (lambda: rates(["log:1:2:3:4"]), "this is no value"),
     (lambda: rates(["log:1:inf:3"]), "this is no value"),
+    (lambda: rates(["log:1"]), "this is no value"),
+    (lambda: rates(["log:1:2:"]), "this is no value"),
     (lambda: rates(["1..3"]), "this is no value"),
     (lambda: rates(["log:1:2"]), "log:1:2: say how many, log:1:2:N"),
     (lambda: rates(["log:1:2:3"], way="random", count=2), "with --random give one log:LOW:HIGH"),

@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmlp.device.precision import float_dtype, precision
+from jaxmlp.device.precision import float_dtype
+from jaxmlp.device.precision import precision as computing_in
 from jaxmlp.experiment import Experiment
 from jaxmlp.train.optimizer import LayerRates, optimizer, scheduled_rate
 
@@ -113,7 +114,7 @@ def factors(steps_per_epoch: int = 4, layer: int = 0, **settings) -> np.ndarray:
 
 def scheduled(experiment: Experiment, layer: int, steps_per_epoch: int, steps: int) -> np.ndarray:
     """The layer's rates at a base rate of 1, compiled as a run compiles them."""
-    with precision(experiment):
+    with computing_in(experiment):
         one = jnp.ones((), float_dtype(experiment))
         rate = scheduled_rate(experiment, layer, one, steps_per_epoch)
         counts = jnp.arange(steps, dtype=jnp.int32)
@@ -196,7 +197,7 @@ def test_a_count_is_a_whole_number_beyond_the_floats_that_hold_one(precision):
     steps = 2**24 + 1  # twice as many less one is no float32
     for schedule, milestones in (("step", (2,)), ("exponential", ())):
         experiment = Experiment(schedule=(schedule,), milestones=milestones, **settings)
-        with precision(experiment):
+        with computing_in(experiment):
             one = jnp.ones((), float_dtype(experiment))
             rate = jax.jit(scheduled_rate(experiment, 0, one, steps))
             before, after = (float(rate(jnp.int32(2 * steps - i))) for i in (1, 0))

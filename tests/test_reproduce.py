@@ -9,7 +9,11 @@ from jaxmlp import question
 from jaxmlp.commands import reproduce
 from jaxmlp.experiment import Experiment
 from jaxmlp.law.canonical import canonical
-from jaxmlp.record import sealed
+from jaxmlp.record import question_experiments, question_runs, question_tables, sealed
+
+
+def trains_nothing(*arguments):
+    raise AssertionError("trained again")
 
 
 @pytest.fixture
@@ -27,7 +31,8 @@ def small(monkeypatch):
         return small
 
     for name in ("cases", "claims", "collapse"):
-        monkeypatch.setattr(reproduce, name, shrunk(getattr(reproduce, name)))
+        made = getattr(question_experiments, name)
+        monkeypatch.setattr(question_experiments, name, shrunk(made))
 
 
 def test_it_leaves_tables_and_figures_and_repeats_nothing(
@@ -48,7 +53,7 @@ def test_it_leaves_tables_and_figures_and_repeats_nothing(
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
     lines = (tmp_path / "runs.jsonl").read_text().splitlines()
     assert len(lines) == 10 * 2 + 9 * 2 + 30
-    monkeypatch.setattr(reproduce, "one", None)
+    monkeypatch.setattr(reproduce, "train", trains_nothing)
     reproduce.main(command)
     said = capsys.readouterr()
     assert (tmp_path / "tables.md").read_text() in said.out
@@ -77,34 +82,39 @@ def test_both_frameworks_are_compared(small, tiny_npz, tmp_path, capsys):
 
 
 def test_the_rates_of_the_collapse_have_one_start_and_the_same_effective_rates():
-    found = list(reproduce.collapse().values())
+    found = list(question_experiments.collapse().values())
     for experiment in found:
         assert canonical(experiment).init_scale == pytest.approx((1.0, 1.0))
     effective = [canonical(experiment).learning_rate for experiment in found]
-    rates = len(reproduce.RATES)
-    assert effective[:rates] == pytest.approx(list(reproduce.RATES))
+    rates = len(question_experiments.RATES)
+    assert effective[:rates] == pytest.approx(list(question_experiments.RATES))
     assert effective[rates : 2 * rates] == pytest.approx(effective[:rates])
     assert found[0].per_layer("learning_rate") != found[rates].per_layer("learning_rate")
 
 
 def test_counts_are_written_out_where_seeds_differ():
-    assert reproduce.counted(["dead", "dead"]) == "dead"
-    assert reproduce.counted(["dead", "trained", "dead"]) == "dead 2, trained 1"
+    assert question_tables.by_kind(["dead", "dead"]) == "dead"
+    assert question_tables.by_kind(["dead", "trained", "dead"]) == "dead 2, trained 1"
 
 
-def test_the_plane_is_where_the_sharpness_reaches_its_limit(tiny_dataset, monkeypatch):
-    import numpy as np
+def test_at_the_critical_rate_the_sharpness_meets_its_limit(tiny_dataset):
+    from jaxmlp.forecast.curvature import critical_rate
+    from jaxmlp.forecast.rehearsal import forecast
 
-    monkeypatch.setattr(reproduce.np, "geomspace", lambda *a: np.array([1.0]))
-    monkeypatch.setattr(
-        reproduce, "Experiment", lambda **kw: Experiment(hidden=(5,), batch_size=4, **kw)
-    )
-    (scale,), (critical,) = reproduce.plane(tiny_dataset)
-    assert scale == 1
-    from jaxmlp.forecast import rehearsal as forecast
+    small = {"hidden": (5,), "batch_size": 4, "epochs": 1}
+    critical = critical_rate(Experiment(**small, init_scale=(2.0,)), tiny_dataset)
+    at_limit = Experiment(**small, init_scale=(2.0,), learning_rate=(critical,))
+    assert forecast(at_limit, tiny_dataset).sharpness.ratio == pytest.approx(1, rel=1e-3)
 
-    at_limit = Experiment(hidden=(5,), batch_size=4, learning_rate=(critical,), epochs=1)
-    assert forecast.forecast(at_limit, tiny_dataset).sharpness.ratio == pytest.approx(1, rel=1e-3)
+
+def test_the_plane_is_of_the_critical_rates(tiny_dataset, monkeypatch, capsys):
+    from jaxmlp.forecast import curvature
+
+    monkeypatch.setattr(curvature, "critical_rate", lambda e, data: 1 / e.init_scale[0])
+    scales, critical = reproduce.plane(tiny_dataset)
+    assert (len(scales), scales[0], scales[-1]) == (25, 1 / 40, pytest.approx(200))
+    assert critical == pytest.approx(1 / scales)
+    assert capsys.readouterr().err.count("\n") == 25
 
 
 @pytest.mark.parametrize("flags", [["--seeds", "0"], ["--epochs", "0"], ["--framework", "tf"]])
@@ -125,32 +135,34 @@ def run_of(seed: int) -> dict:
     }
 
 
-def test_of_1000_flipped_bits_in_kept_runs_none_is_believed(tmp_path, tiny_dataset, capsys):
+def test_of_1000_flipped_bits_in_kept_runs_none_is_believed(tmp_path):
     path = tmp_path / "runs.jsonl"
     for seed in range(3):
         sealed.append_line(
-            path, {"key": f"jax baseline {seed}", "run": run_of(seed)}, reproduce.KEY
+            path, {"key": f"jax baseline {seed}", "run": run_of(seed)}, question_runs.KEY
         )
     whole, draw = path.read_bytes(), random.Random(0)
-    expected = {key: repr(run) for key, run in reproduce.Runs(tiny_dataset, path).kept.items()}
+    told: list[str] = []
+    expected = {key: repr(run) for key, run in question_runs.read(path, told.append).items()}
     assert len(expected) == 3
     for _ in range(1000):
         damaged, at = bytearray(whole), draw.randrange(8 * len(whole))
         damaged[at // 8] ^= 1 << at % 8
         path.write_bytes(damaged)
-        found = reproduce.Runs(tiny_dataset, path).kept
+        told.clear()
+        found = question_runs.read(path, told.append)
         assert 1 <= len(found) <= 3
         assert {key: repr(run) for key, run in found.items()}.items() <= expected.items()
         if len(found) < 3:
-            assert "not believed, but trained again" in capsys.readouterr().err
+            assert "not believed, but trained again" in told[0]
 
 
 def test_a_line_that_was_cut_off_costs_one_run(tmp_path):
     path = tmp_path / "runs.jsonl"
     for seed in range(2):
-        sealed.append_line(path, {"key": str(seed)}, reproduce.KEY)
+        sealed.append_line(path, {"key": str(seed)}, question_runs.KEY)
     path.write_bytes(path.read_bytes()[:-9])
-    sealed.append_line(path, {"key": "2"}, reproduce.KEY)
+    sealed.append_line(path, {"key": "2"}, question_runs.KEY)
     assert sealed.read_lines(path) == ([{"key": "0"}, {"key": "2"}], 1)
 
 
@@ -158,7 +170,7 @@ def test_a_line_that_was_cut_off_costs_one_run(tmp_path):
 def test_files_of_somebody_else_are_refused_before_the_first_run(
     name, tiny_npz, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(reproduce, "one", None)
+    monkeypatch.setattr(reproduce, "train", trains_nothing)
     (tmp_path / "o").mkdir()
     for content in (b"", b"mine", b"{}", b"[" * 100_000):
         (tmp_path / "o" / name).write_bytes(content)

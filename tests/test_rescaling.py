@@ -9,19 +9,22 @@ from fractions import Fraction
 
 import pytest
 from experiments import experiments, factors
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxmlp import question
 from jaxmlp.experiment import OPTIMIZER_DEFAULTS, PER_TENSOR, Experiment
 from jaxmlp.law.canonical import canonical
-from jaxmlp.law.difference import difference, in_words, times
+from jaxmlp.law.difference import difference, in_words
+from jaxmlp.law.invariants import Invariant
 from jaxmlp.law.repair import knobs, repair
-from jaxmlp.law.rules import RULES, power, rule_of
-from jaxmlp.law.transport import SCHEMES, surd, transport
+from jaxmlp.law.rules import RULES, power, scaling_rule
+from jaxmlp.law.surd import surd
+from jaxmlp.law.transport import SCHEMES, transport
+from jaxmlp.law.words import times
 
 BASELINE, SCALED = Experiment(), Experiment(input_scale=255.0)
-MANY = settings(max_examples=500, deadline=None)
+MANY = pytest.mark.examples(500)
 # Every setting is rounded once by each of at most three transports: 3 units of 2^-53, and a fourth
 # for the comparison.
 CLOSE = 4 * 2.0**-53
@@ -180,8 +183,8 @@ BAD = [
     (lambda: transport(BASELINE, 2.0, scheme="best"), "choose from first-layer, uniform"),
     (lambda: transport(BASELINE, 1e30, scheme="first-layer"), "learning_rate .* float32"),
     (lambda: transport(BASELINE, factors=[1e-200, 1e200]), "too large for a float"),
-    (lambda: rule_of("adadelta"), "eps stands beside the squared gradients"),
-    (lambda: rule_of("sdg"), "not known; choose from sgd"),
+    (lambda: scaling_rule("adadelta"), "eps stands beside the squared gradients"),
+    (lambda: scaling_rule("sdg"), "not known; choose from sgd"),
     (lambda: canonical(Experiment(learning_rate=(0.1, 0.0))), "layer 2 has learning rate 0"),
     (lambda: repair(SCALED, BASELINE, ["lr"]), "knob 'lr' is not known"),
     (lambda: repair(SCALED, Experiment(seed=1), ["learning_rate"]), "seed is 0 and should be 1"),
@@ -237,7 +240,8 @@ def test_other_settings_are_part_of_a_run():
 
 def test_a_decay_that_only_one_has_is_said():
     found = difference(Experiment(weight_decay=(0.0,)), BASELINE)
-    assert found.ratios == {"δ1": 0.0, "δ2": 0.0}
+    assert found.ratios == {Invariant("decay", "kernel", layer): 0.0 for layer in (0, 1)}
+    assert [invariant.symbol for invariant in found.ratios] == ["δ1", "δ2"]
     assert "decay absent" in in_words(found, 2)
 
 
@@ -258,6 +262,7 @@ def test_first_layer_knobs_init_over_255_rate_over_its_square_decay_times_its_sq
     assert found.factors["init_scale:1"] == surd(1) / 255
     assert found.factors["learning_rate:1"] == surd(1) / 255**2
     assert found.factors["weight_decay:1"] == 255**2
+    assert found.experiment
     assert_close(found.experiment, transport(BASELINE, 255.0, scheme="first-layer"))
 
 
@@ -291,7 +296,9 @@ def test_no_factor_leads_from_a_decay_of_0_to_another():
         assert found.missing == ()
     scaled = dataclasses.replace(free, input_scale=255.0)
     few = ["learning_rate", "init_scale"]  # without decay, two knobs are enough
-    assert difference(repair(scaled, free, few).experiment, free).same
+    repaired = repair(scaled, free, few).experiment
+    assert repaired
+    assert difference(repaired, free).same
 
 
 def test_deep_networks_with_biases_take_no_long_time():
@@ -320,7 +327,7 @@ def test_every_knob_together_repairs_every_run(experiment, decade, data):
     assert difference(found.experiment, experiment).same
 
 
-@settings(max_examples=100, deadline=None)
+@pytest.mark.examples(100)
 @given(experiments(), st.data())
 def test_a_repair_touches_nothing_but_the_allowed_knobs(experiment, data):
     allowed = data.draw(st.lists(st.sampled_from(knobs(experiment)), unique=True))
@@ -349,7 +356,7 @@ def test_a_repair_touches_nothing_but_the_allowed_knobs(experiment, data):
 def test_every_optimizer_of_an_experiment_has_a_rule():
     assert set(OPTIMIZER_DEFAULTS) <= set(RULES)
     for name, options in OPTIMIZER_DEFAULTS.items():
-        assert ("eps" in options) == (rule_of(name).eps is not None)
+        assert ("eps" in options) == (scaling_rule(name).eps is not None)
 
 
 def test_the_law_needs_no_jax():

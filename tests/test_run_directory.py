@@ -16,16 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jaxmlp import atomic
 from jaxmlp.commands import compare
-from jaxmlp.record import atomic, question_figures
-from jaxmlp.record import directory as run_directory
-from jaxmlp.record import figures as report
-from jaxmlp.record import files as record_files
-from jaxmlp.record import saved as saved_record
-from jaxmlp.record.files import KNOWN, SUMS
+from jaxmlp.record import figures, run_directory, run_figures, run_files, saved_record
+from jaxmlp.record.run_files import KNOWN, SUMS
 
 FLIPS = 1000
-RESULT = {"schema": 2, "framework": "jax", "finished": True}
+RESULT = {"schema": 3, "framework": "jax", "finished": True}
 
 
 def files(mark: str, *, finished: bool = True, left_out: tuple[str, ...] = ()) -> dict[str, bytes]:
@@ -43,7 +40,7 @@ def lay(out: Path, content: dict[str, bytes], sealed: bool = True) -> None:
     for name, each in content.items():
         (out / name).write_bytes(each)
     if sealed and content:
-        (out / SUMS).write_bytes(record_files.sums(content))
+        (out / SUMS).write_bytes(run_files.sums(content))
 
 
 def lay_foreign(out: Path, draw: random.Random) -> None:
@@ -71,7 +68,7 @@ def snapshot(directory: Path, without: tuple[str, ...] = ()) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for path in sorted(directory.rglob("*")):
         name = str(path.relative_to(directory))
-        if name in without or name.startswith((run_directory.INCOMING, record_files.READY)):
+        if name in without or name.startswith((run_directory.INCOMING, run_files.READY)):
             continue
         if path.is_symlink():
             told[name] = path.readlink()
@@ -133,18 +130,18 @@ def test_a_run_killed_at_any_operation_leaves_the_old_record_or_the_new_and_noth
             killed = False
         assert snapshot(out, without=KNOWN) == before
         there = None
-        if record_files.is_sealed(out):
-            there = record_files.read(out)
+        if run_files.is_sealed(out):
+            there = run_files.read(out)
             assert there in (content, NEW)
         elif content:
             assert {name: (out / name).read_bytes() for name in content} == content
         run_directory.settle(out)
         save(out, files("newer"), overwrite=True)
-        assert record_files.read(out) == files("newer")
+        assert run_files.read(out) == files("newer")
         assert snapshot(out, without=KNOWN) == before
         assert {p.name for p in out.iterdir()} & {
             run_directory.INCOMING,
-            record_files.READY,
+            run_files.READY,
         } == set()
         if not killed:
             assert count > 20
@@ -205,8 +202,8 @@ def test_a_process_that_is_killed_at_any_moment_leaves_a_whole_record(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
-        mark = json.loads(record_files.read(out)["result.json"])["mark"]
-        assert record_files.read(out) == files(mark)
+        mark = json.loads(run_files.read(out)["result.json"])["mark"]
+        assert run_files.read(out) == files(mark)
         assert snapshot(out, without=KNOWN) == before
 
 
@@ -226,7 +223,7 @@ def test_a_file_that_takes_a_records_name_meanwhile_stays_and_so_does_the_record
         with pytest.raises(ValueError, match="is not ours"):
             run_directory.save(tmp_path, NEW)
     assert (tmp_path / "steps.npz").read_text() == "precious"
-    assert record_files.read(tmp_path) == NEW
+    assert run_files.read(tmp_path) == NEW
     (tmp_path / "steps.npz").unlink()
     run_directory.settle(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*NEW, SUMS])
@@ -250,7 +247,7 @@ def test_a_file_that_takes_a_records_name_before_a_killed_run_is_finished_stays(
     taken.write_text("precious")
     run_directory.settle(tmp_path)
     assert taken.read_text() == "precious"
-    assert record_files.read(tmp_path) == NEW
+    assert run_files.read(tmp_path) == NEW
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -282,7 +279,7 @@ def test_a_claim_leaves_nothing_behind_and_ends_with_its_context(tmp_path):
 
 
 def test_a_claim_holds_where_the_directory_is_removed_while_it_is_taken(tmp_path, monkeypatch):
-    flock, out = run_directory.fcntl.flock, tmp_path / "a"
+    flock, out = atomic.fcntl.flock, tmp_path / "a"
     gone = []
 
     def removing(descriptor, how):
@@ -290,9 +287,9 @@ def test_a_claim_holds_where_the_directory_is_removed_while_it_is_taken(tmp_path
             gone.append(out.rmdir())
         return flock(descriptor, how)
 
-    monkeypatch.setattr(run_directory.fcntl, "flock", removing)
+    monkeypatch.setattr(atomic.fcntl, "flock", removing)
     save(out, NEW)
-    assert record_files.read(out) == NEW
+    assert run_files.read(out) == NEW
 
 
 def test_the_sums_are_those_of_the_standard_tool(tmp_path):
@@ -305,7 +302,7 @@ def test_the_sums_are_those_of_the_standard_tool(tmp_path):
         ["sha256sum", *NEW], cwd=tmp_path / "a", capture_output=True, text=True
     ).stdout
     (tmp_path / "a" / SUMS).write_text(sums)
-    assert record_files.read(tmp_path / "a") == NEW
+    assert run_files.read(tmp_path / "a") == NEW
 
 
 def test_a_single_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -322,11 +319,13 @@ def test_a_single_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("target", ["loop", "nowhere"])
-def test_a_link_that_leads_nowhere_is_no_place_for_results(tmp_path, target):
-    (tmp_path / "loop").symlink_to(tmp_path / target)
-    with pytest.raises(ValueError, match="loop is a link that leads nowhere; --out needs"):
-        atomic.make_directory(tmp_path / "loop")
+@pytest.mark.parametrize(
+    ("target", "what"), [("link", "a loop of links"), ("nowhere", "a link that leads nowhere")]
+)
+def test_a_link_that_leads_nowhere_is_no_place_for_results(tmp_path, target, what):
+    (tmp_path / "link").symlink_to(tmp_path / target)
+    with pytest.raises(ValueError, match=f"link is {what}; --out needs a directory's name"):
+        atomic.make_directory(tmp_path / "link")
 
 
 # ---- what is believed
@@ -357,7 +356,7 @@ def test_no_flipped_bit_of_a_record_is_believed(run):
 
 def reseal(run: Path) -> None:
     names = [path.name for path in run.iterdir() if path.name != SUMS]
-    (run / SUMS).write_bytes(record_files.sums({n: (run / n).read_bytes() for n in names}))
+    (run / SUMS).write_bytes(run_files.sums({n: (run / n).read_bytes() for n in names}))
 
 
 def places(value: Any, path: tuple = ()) -> Iterator[tuple]:
@@ -403,9 +402,19 @@ def test_an_edited_record_is_refused_with_a_line_or_compared(run):
                 compare.describe(b)
                 compare.differences(a, b)
                 compare.outcomes(a, b)
-                report.title(b)
+                run_figures.title(b)
     assert len(lines) > 500
     assert not any("\n" in line for line in lines)
+
+
+@pytest.mark.parametrize("schema", [1, 2, 4])
+def test_a_record_of_another_schema_is_refused_with_a_line(run, schema):
+    text = (run / "result.json").read_text()
+    (run / "result.json").write_text(edited(text, ("schema",), schema))
+    reseal(run)
+    told = f"^{run} is no record of a run: it has schema {schema}, this reads 3; give a run's"
+    with pytest.raises(ValueError, match=told):
+        saved_record.load(run)
 
 
 def swapped(old: str, new: str) -> Callable[[bytes], bytes]:
@@ -415,7 +424,7 @@ def swapped(old: str, new: str) -> Callable[[bytes], bytes]:
 WRONG: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "nesting": ("result.json", lambda _: 100_000 * b"["),
     "a section of null": ("result.json", swapped('"data": {', '"data": null, "x": {')),
-    "a section too few": ("result.json", swapped('"outcome": {', '"out": {')),
+    "a section too few": ("result.json", swapped('"diagnostics": {', '"out": {')),
     "a rate that is no number": (
         "result.json",
         swapped('"learning_rate": [\n      0.02\n    ]', '"learning_rate": "x"'),
@@ -472,8 +481,8 @@ def test_a_records_names_are_drawn_whatever_is_in_them(run, capsys):
         reseal(run)
         compare.main([str(run), str(run), "--out", str(run.parent / "c.png")])
         assert capsys.readouterr().err == ""
-        figure, _ = question_figures.panels(f"3 runs on {name}", 1, 4)  # a sweep's
-        assert report.png(figure).startswith(b"\x89PNG")
+        figure, _ = figures.panels(f"3 runs on {name}", 1, 4)  # a sweep's
+        assert figures.png(figure).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("name", ["curves.png", "weights.png"])

@@ -1,6 +1,5 @@
 """run_torch.py, compare.py and parity.py: what they leave, and what they do with bad input."""
 
-import argparse
 import json
 import os
 import signal
@@ -14,9 +13,9 @@ pytest.importorskip("torch")
 
 import torchvision_format
 
-from jaxmlp.commands import compare, run_torch
+from jaxmlp.commands import compare, run_torch, torch_side
 from jaxmlp.commands import run as run_jax
-from jaxmlp.record import saved as saved_record
+from jaxmlp.record import saved_record
 from parity_tests import command as parity
 
 FAST = ("--hidden", "5", "--batch-size", "8", "--epochs", "2", "--data", "tiny.npz")
@@ -48,6 +47,7 @@ def keys(value) -> object:
     return type(value)
 
 
+@pytest.mark.by_default("options1")
 @pytest.mark.parametrize(
     "options",
     [
@@ -61,9 +61,9 @@ def test_both_commands_leave_the_same_record_of_the_same_run(command, options):
         assert command(script, *FAST, *options, "--precision", "float64", "--out", out)[0] == 0
     (first, steps, params), (second, others, other_params) = map(saved_record.load, map(Path, "ab"))
     assert [first["framework"], second["framework"]] == ["jax", "torch"]
-    for section in ("experiment", "layers", "data", "outcome"):
+    for section in ("experiment", "layers", "data", "diagnostics"):
         assert keys(first[section]) == keys(second[section])
-    for section in ("experiment", "layers", "data", "verdict"):
+    for section in ("experiment", "layers", "data", "outcome", "verdict"):
         assert first[section] == second[section]
     assert keys(first["epochs"]) == keys(second["epochs"])
     for mine, other in ((steps, others), (params, other_params)):
@@ -76,7 +76,7 @@ def test_both_commands_leave_the_same_record_of_the_same_run(command, options):
 def test_sigterm_keeps_the_finished_epochs_of_either(command, monkeypatch):
     from jaxmlp.train.run import Run
 
-    for script, trainer in ((run_jax, Run), (run_torch, run_torch.TorchRun)):
+    for script, trainer in ((run_jax, Run), (run_torch, torch_side.TorchTrainer)):
         row = trainer.row
 
         def signalled(run, epoch, result, row=row):
@@ -92,11 +92,11 @@ def test_sigterm_keeps_the_finished_epochs_of_either(command, monkeypatch):
 
 
 def test_an_unfinished_run_of_the_other_framework_stays(command, monkeypatch):
-    def interrupted(run, epoch, result, row=run_torch.TorchRun.row):
+    def interrupted(run, epoch, result, row=torch_side.TorchTrainer.row):
         os.kill(os.getpid(), signal.SIGINT)
         return row(run, epoch, result)
 
-    monkeypatch.setattr(run_torch.TorchRun, "row", interrupted)
+    monkeypatch.setattr(torch_side.TorchTrainer, "row", interrupted)
     assert command(run_torch, *FAST, "--out", "a")[0] == 130
     status, _, err = command(run_jax, *FAST, "--out", "a")
     assert (status, err.count("\n")) == (2, 1)
@@ -168,9 +168,7 @@ def test_a_run_on_torchvision_data_is_the_run_on_its_arrays(command, tmp_path, m
     result, steps, _ = saved_record.load(Path("a"))
     assert result["data"]["source"] == "CIFAR-10 by torchvision"
     assert result["data"]["train_size"] == 4
-    dataset = run_torch.load(
-        argparse.Namespace(data="torchvision", data_dir=tmp_path / "data", precision=None), print
-    )
+    dataset = torch_side.torchvision_data(tmp_path / "data")
     np.savez(
         "same.npz",
         train_images=np.moveaxis(dataset.train_images, 1, 3),
@@ -234,13 +232,13 @@ def test_a_torchvision_that_does_not_load_is_one_line_with_the_remedy(command, m
 def test_a_precision_means_the_same_products_on_both_sides(monkeypatch):
     import torch
 
+    import torchref.run
     from jaxmlp.device.precision import MATMUL
-    from jaxmlp.experiment import Experiment
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     meant = {"float32": "highest", "float64": "highest", "tf32": "high", "bfloat16": "medium"}
     for kind, products in meant.items():
-        dtype = run_torch.set_precision(Experiment(precision=kind))
+        dtype = torchref.run.set_precision(kind)
         assert torch.get_float32_matmul_precision() == products
         assert dtype == (torch.float64 if kind == "float64" else torch.float32)
     torch.set_float32_matmul_precision("highest")
@@ -270,7 +268,7 @@ def test_parity_prints_a_table_and_writes_it(command):
     assert "seeds, float64" in out
     assert "FAIL" not in out
     result = json.loads(Path("p/parity.json").read_text())
-    assert {row["verdict"] for row in result["checks"]} == {"pass"}
+    assert {row["result"] for row in result["checks"]} == {"pass"}
     assert sum(row["tensors"] for row in result["checks"]) > 500
     assert Path("p/parity.md").read_text().startswith("| check |")
     assert command(parity, "--quick", "seeds", "--out", "p")[0] == 0  # replaces its own
@@ -302,6 +300,7 @@ def test_bad_input_to_parity_is_one_line(command, arguments, words):
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_parity_plants_faults_and_tells_who_noticed(command, monkeypatch):
     from parity_tests import faults, random_faults
 

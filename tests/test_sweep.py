@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,14 +19,16 @@ from hypothesis import strategies as st
 
 from jaxmlp import grid
 from jaxmlp.commands import sweep as command
-from jaxmlp.commands import sweep_figures
+from jaxmlp.commands import sweep_figures as figures_command
 from jaxmlp.experiment import Experiment
 from jaxmlp.forecast import rehearsal as forecast
-from jaxmlp.record import metrics
+from jaxmlp.record import metrics, sweep_figures, sweep_places
 from jaxmlp.sweep import sweep
 from jaxmlp.sweep.blocks import blocks, one_scale_per_block
+from jaxmlp.sweep.job import summary
 from jaxmlp.train.run import Run
 
+SCRIPT = Path(__file__).parent.parent / "scripts" / "sweep.py"
 TINY = {"hidden": (5,), "batch_size": 4, "epochs": 2}
 FLAGS = ["--hidden", "5", "--batch-size", "4", "--epochs", "2"]
 AXES = ["--input-scale", "1", "255", "--learning-rate", "log:1e-3:1:4", "--seed", "0..2"]
@@ -188,7 +191,7 @@ def start(tiny_npz, out, *more: str, devices: int = 1, flags=(*FLAGS, *AXES)) ->
     return subprocess.Popen(
         [
             sys.executable,
-            command.__file__,
+            str(SCRIPT),
             "--data",
             str(tiny_npz),
             *flags,
@@ -232,8 +235,8 @@ def test_the_table_says_of_each_run_what_its_record_says(tiny_npz, tiny_dataset,
     assert not (tmp_path / "s" / "parts").exists()
 
 
-def test_any_number_of_devices_gives_the_same_table(tiny_npz, tmp_path):
-    counts = (2, 4, 8)
+@pytest.mark.parametrize("counts", [(2,), pytest.param((4, 8), marks=pytest.mark.slow)])
+def test_any_number_of_devices_gives_the_same_table(counts, tiny_npz, tmp_path):
     jobs = [start(tiny_npz, tmp_path / str(devices), devices=devices) for devices in counts]
     sweep_in_process(tiny_npz, tmp_path / "one")
     for devices, job in zip(counts, jobs, strict=True):
@@ -270,6 +273,7 @@ def job_of(count: int, tiny_npz, out, devices: int, **options) -> list[subproces
     ]
 
 
+@pytest.mark.by_default("2-2-float64")
 @pytest.mark.parametrize(("count", "devices", "precision"), [(2, 2, "float64"), (4, 1, "float32")])
 def test_any_number_of_processes_gives_the_same_table(
     count, devices, precision, tiny_npz, tmp_path
@@ -315,6 +319,7 @@ def test_processes_take_the_smallest_of_their_blocks(tiny_dataset, monkeypatch):
 LONG = (*FLAGS[:-1], "100000", "--learning-rate", "log:1e-3:1:8", "--no-forecast")
 
 
+@pytest.mark.by_default("1")
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_is_killed_ends_the_others_in_a_line(victim, tiny_npz, tmp_path):
     processes = job_of(2, tiny_npz, tmp_path / "s", 1, flags=LONG)
@@ -370,6 +375,7 @@ def test_devices_that_share_a_batch_give_the_same_to_rounding(tiny_npz, tmp_path
 # ---- crashes
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_again_and_again_ends_as_if_it_was_not(tiny_npz, tmp_path):
     flags = (
         *FLAGS[:-1],
@@ -502,10 +508,10 @@ def test_what_was_foretold_is_counted_by_course():
         )
 
     always = runs(*[("stable", "stable")] * 3)
-    assert command.summary(always, []).endswith("foretold correctly: stable 3 of 3")
+    assert summary(always, []).endswith("foretold correctly: stable 3 of 3")
     mixed = runs(*[("stable", "stable")] * 9, ("fails", "stable"), ("stable", "fails"))
-    assert command.summary(mixed, []).endswith("foretold correctly: stable 9 of 10, fails 0 of 1")
-    assert "foretold" not in command.summary(runs((None, "stable")), [])
+    assert summary(mixed, []).endswith("foretold correctly: stable 9 of 10, fails 0 of 1")
+    assert "foretold" not in summary(runs((None, "stable")), [])
 
 
 @pytest.mark.parametrize(
@@ -701,7 +707,7 @@ def test_columns_that_only_go_together_are_one_axis(tiny_npz, tmp_path, capsys):
     sweep_in_process(tiny_npz, tmp_path / "s")
     runs = tables(tmp_path / "s")[0]
     assert sweep_figures.swept(runs) == ["input_scale", "learning_rate_1"]
-    sweep_figures.main(
+    figures_command.main(
         [
             str(tmp_path / "s"),
             "--axes",
@@ -721,7 +727,7 @@ def test_columns_that_only_go_together_are_one_axis(tiny_npz, tmp_path, capsys):
         ([str(tmp_path)], "is no sweep"),
     ):
         with pytest.raises(SystemExit) as ended:
-            sweep_figures.main(arguments)
+            figures_command.main(arguments)
         assert ended.value.code == 2
         assert words in capsys.readouterr().err
 
@@ -733,5 +739,5 @@ def test_an_axis_with_a_zero_is_one_axis(tiny_npz, tmp_path):
 
 
 def test_cells_meet_half_way_on_their_axis():
-    np.testing.assert_allclose(sweep_figures._edges(np.array([1.0, 100.0])), [0.1, 10, 1000])
-    np.testing.assert_allclose(sweep_figures._edges(np.array([0.0, 1.0, 3.0])), [-0.5, 0.5, 2, 4])
+    np.testing.assert_allclose(sweep_places.edges(np.array([1.0, 100.0])), [0.1, 10, 1000])
+    np.testing.assert_allclose(sweep_places.edges(np.array([0.0, 1.0, 3.0])), [-0.5, 0.5, 2, 4])

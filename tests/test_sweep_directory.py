@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxmlp.commands import sweep as command
@@ -42,9 +42,9 @@ def plan(identity: str = IDENTITY) -> dict:
 
 
 def row(run: int) -> dict:
-    from jaxmlp.record import sweep_tables as sweep_record
+    from jaxmlp.record import sweep_tables
 
-    numbers = dict.fromkeys(sweep_record.columns(ASKED).names, run + 0.5)
+    numbers = dict.fromkeys(sweep_tables.columns(ASKED).names, run + 0.5)
     epochs = [
         {
             "epoch": epoch,
@@ -310,7 +310,7 @@ def put(out: Path, foreign: dict[str, bytes]) -> dict[str, bytes]:
     return placed
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.examples(300)
 @given(FOREIGN, FOREIGN, STATES, st.booleans(), st.booleans(), st.integers(0, 80), st.booleans())
 def test_a_file_that_is_not_ours_is_never_changed(
     before, later, state, overwrite, another, operations, killed

@@ -7,6 +7,7 @@ import pytest
 
 from jaxmlp.experiment import Experiment
 from jaxmlp.law import explanation
+from jaxmlp.law.difference import same
 
 FAST = ("--hidden", "5", "--batch-size", "4", "--no-forecast")
 DEADLY = ("--input-scale", "255", "--learning-rate", "0.5")
@@ -18,7 +19,7 @@ def test_a_run_that_did_not_train_ends_with_why_and_what_to_do(command, tmp_path
     screen = out[out.index("set-up") :]
     lines = screen.splitlines()
     result = json.loads((tmp_path / "my run" / "result.json").read_text())
-    assert result["outcome"]["outcome"] != "trained"
+    assert result["outcome"] != "trained"
     assert "Why: Inputs × 255 are the same as inputs × 1" in " ".join(screen.split())
     assert "divide the inputs by 255" in " ".join(screen.split())
     commands = [shlex.split(line) for line in lines if line.startswith("python ")]
@@ -39,7 +40,7 @@ def test_what_it_says_to_run_is_the_baseline(command, tmp_path):
         assert command(*words, "--no-forecast", "--out", f"repaired-{i}")[0] == 0
         result = json.loads((tmp_path / f"repaired-{i}" / "result.json").read_text())
         experiment = Experiment.from_json(result["experiment"])
-        assert explanation.same(experiment, explanation.baseline(experiment))
+        assert same(experiment, explanation.baseline(experiment))
 
 
 def test_a_run_that_is_the_baseline_gets_no_advice(command):

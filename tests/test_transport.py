@@ -13,8 +13,9 @@ from jaxmlp.commands import flags
 from jaxmlp.commands import run as run_jax
 from jaxmlp.commands import transport as command
 from jaxmlp.experiment import Experiment
-from jaxmlp.law import emission, explanation
-from jaxmlp.law.rules import RULES, rule_of
+from jaxmlp.law import explanation
+from jaxmlp.law.rules import RULES, scaling_rule
+from jaxmlp.law.templates import DIRECTIONS
 from jaxmlp.law.transport import SCHEMES, transport
 
 STEPS, SCALE = 8, 64.0
@@ -159,12 +160,14 @@ def test_the_optax_code_is_what_optax_calls_by_that_name(optimizer, capsys):
 
 
 def test_every_optimizer_with_a_rule_can_be_emitted():
-    assert set(OPTAX) | {"muon"} == set(RULES) == set(emission.DIRECTIONS) | {"muon"}
+    assert set(OPTAX) | {"muon"} == set(RULES) == set(DIRECTIONS) | {"muon"}
 
 
 def test_muons_rule_holds_for_optaxs_muon():
     """It takes matrices only: a network of two, without biases."""
-    found = rule_of("muon")
+    rule = scaling_rule("muon")
+    eps_power = rule.eps
+    assert eps_power is not None
     draw = np.random.default_rng(0)
     start = [jnp.asarray(draw.normal(size=shape), jnp.float32) for shape in ((7, 5), (5, 3))]
     inputs = jnp.asarray(draw.uniform(size=(6, 7)), jnp.float32)
@@ -173,9 +176,9 @@ def test_muons_rule_holds_for_optaxs_muon():
         c, rate, decay, eps = 1 / scale, 0.02, 0.1, 1e-2
         chains = [
             optax.chain(
-                optax.contrib.scale_by_muon(eps=eps * c**found.eps),
-                optax.add_decayed_weights(decay * c**found.weight_decay),
-                optax.scale(-rate * c**found.learning_rate),
+                optax.contrib.scale_by_muon(eps=eps * c**eps_power),
+                optax.add_decayed_weights(decay * c**rule.weight_decay),
+                optax.scale(-rate * c**rule.learning_rate),
             )
             for c in (c, 1.0)
         ]

@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from jaxmlp.record import figures as report
-from jaxmlp.record import outcomes as verdict
+from jaxmlp.record import outcomes, run_figures
 from jaxmlp.record import run_record as record
 
 STEPS, CLASSES, WIDTH = 12, 7, 5
@@ -39,36 +38,42 @@ def result(made, rows):
         "layers": [{"name": "layer1", "fan_out": WIDTH}, {"name": "layer2", "fan_out": CLASSES}],
         "data": {"classes": CLASSES, "test_size": 1000, "name": "tiny", "shape": [3, 5, 4]},
         "epochs": rows,
-        "outcome": verdict.outcome(CLASSES, made, rows, finite=True),
+        "outcome": outcomes.outcome(CLASSES, made, rows, finite=True),
+        "diagnostics": outcomes.diagnostics(made, rows),
     }
 
 
 def outcome(made=None, finite=True, **of_row):
-    return verdict.outcome(CLASSES, made or steps(), [row(**of_row)], finite)
+    return outcomes.outcome(CLASSES, made or steps(), [row(**of_row)], finite)
+
+
+def diagnostics(made, **of_row):
+    return outcomes.diagnostics(made, [row(**of_row)])
 
 
 def test_an_outcome_is_one_of_four():
-    assert outcome()["outcome"] == "trained"
-    assert outcome(loss=0.91 * math.log(CLASSES))["outcome"] == "stalled"
-    assert outcome(silent=0.999)["outcome"] == "dead"
-    assert outcome(silent=0.998)["outcome"] == "trained"
-    assert outcome(finite=False)["outcome"] == "nonfinite"
-    assert outcome(test_loss=math.inf)["outcome"] == "nonfinite"
+    assert outcome() == "trained"
+    assert outcome(loss=0.91 * math.log(CLASSES)) == "stalled"
+    assert outcome(silent=0.999) == "dead"
+    assert outcome(silent=0.998) == "trained"
+    assert outcome(finite=False) == "nonfinite"
+    assert outcome(test_loss=math.inf) == "nonfinite"
 
 
 def test_a_loss_that_is_not_finite_outranks_death_and_names_its_step():
     made = steps()
     made["loss"][4:] = np.nan
-    ended = outcome(made, silent=1.0)
-    assert (ended["outcome"], ended["first_nonfinite_step"]) == ("nonfinite", 5)
+    assert outcome(made, silent=1.0) == "nonfinite"
+    ended = diagnostics(made, silent=1.0)
+    assert ended["first_nonfinite_step"] == 5
     assert math.isnan(ended["spike"])
-    assert "from step 5 on" in verdict.in_words(result(made, [row()]), made)
+    assert "from step 5 on" in outcomes.verdict(result(made, [row()]), made)
 
 
 def test_spike_is_the_largest_loss_over_the_first():
     made = steps()
     made["loss"][:3] = 2, 9, 1
-    assert outcome(made)["spike"] == 4.5
+    assert diagnostics(made)["spike"] == 4.5
 
 
 @pytest.mark.parametrize(
@@ -82,21 +87,21 @@ def test_spike_is_the_largest_loss_over_the_first():
     ],
 )
 def test_the_collapse_is_the_step_after_the_last_living_batch(dead, step):
-    assert outcome(steps(dead=dead))["collapse_step"] == [step]
+    assert diagnostics(steps(dead=dead))["collapse_step"] == [step]
 
 
 def test_the_words_for_death_name_units_step_output_and_loss():
     made, guess = steps(dead=[0.2] * 6 + [1.0] * 6), math.log(CLASSES)
-    text = verdict.in_words(result(made, [row(loss=guess, silent=1.0, dead=1.0)]), made)
+    text = outcomes.verdict(result(made, [row(loss=guess, silent=1.0, dead=1.0)]), made)
     assert "in every batch from step 7 on all 5 hidden units are dead" in text
     assert "outputs 0 for every test image" in text
     assert "loss is ln 7" in text
-    text = verdict.in_words(result(made, [row(loss=guess, silent=0.999, dead=0.8)]), made)
+    text = outcomes.verdict(result(made, [row(loss=guess, silent=0.999, dead=0.8)]), made)
     assert "outputs 0 for 999 of the 1000 test images" in text
 
 
 def test_worst_dead_is_over_all_epochs():
-    ended = verdict.outcome(CLASSES, steps(), [row(dead=0.6), row(dead=0.2)], finite=True)
+    ended = outcomes.diagnostics(steps(), [row(dead=0.6), row(dead=0.2)])
     assert (ended["dead"], ended["worst_dead"]) == ([0.2], [0.6])
 
 
@@ -112,7 +117,7 @@ def test_figures_can_be_drawn_of_anything_that_training_leaves(bad):
     made = steps(loss=bad)
     made["grad_norm"][:] = bad
     weights = {"layer1.kernel": np.full((60, WIDTH), bad, np.float32)}
-    drawn = report.figures(result(made, [row(loss=bad, test_loss=bad)]), made, weights)
+    drawn = run_figures.figures(result(made, [row(loss=bad, test_loss=bad)]), made, weights)
     assert all(png.startswith(b"\x89PNG") for png in drawn.values())
 
 
@@ -120,7 +125,7 @@ def test_a_run_is_over_from_the_first_epoch_of_its_last_state():
     dead, bad = {"silent": 1.0}, {"loss": math.nan, "silent": 1.0}
 
     def over(*rows: dict):
-        return verdict.over_since([row(**each) | {"epoch": i + 1} for i, each in enumerate(rows)])
+        return outcomes.over_since([row(**each) | {"epoch": i + 1} for i, each in enumerate(rows)])
 
     assert over({}, {}) is None
     assert over({}, dead, dead) == ("dead", 2)

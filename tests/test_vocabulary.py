@@ -15,10 +15,8 @@ from test_verdict import result, row, steps
 from jaxmlp import question
 from jaxmlp.commands import run as run_jax
 from jaxmlp.experiment import Experiment
-from jaxmlp.forecast.models import FAILS_FROM
-from jaxmlp.law import explanation
+from jaxmlp.law import words
 from jaxmlp.record import outcomes
-from jaxmlp.record import outcomes as verdict
 
 ROOT = Path(__file__).parent.parent
 RETIRED = re.compile(
@@ -93,7 +91,7 @@ def test_an_attempt_is_told_by_its_outcome(case):
 
 @given(fails=st.floats(0, 1), diverges=st.floats(0, 1), course=st.sampled_from(outcomes.COURSES))
 def test_a_forecast_in_words_begins_with_its_course(fails, diverges, course):
-    text = explanation.forecast(
+    text = words.forecast(
         {
             "ratio": 2.0,
             "sharpness": 7.6,
@@ -111,13 +109,13 @@ def test_a_forecast_in_words_begins_with_its_course(fails, diverges, course):
 def test_a_verdict_begins_with_its_outcome(loss, silent):
     made = steps(loss=loss)
     found = result(made, [row(loss=loss, silent=silent)])
-    text = verdict.in_words(found, made)
-    assert text.lower().startswith(found["outcome"]["outcome"] + ":")
+    text = outcomes.verdict(found, made)
+    assert text.lower().startswith(found["outcome"] + ":")
     assert not RETIRED.search(text)
 
 
 def test_the_probability_from_which_on_fails_is_foretold_is_told_as_it_is():
-    told = explanation.forecast(
+    told = words.forecast(
         {
             "ratio": 2.0,
             "sharpness": 7.6,
@@ -127,6 +125,7 @@ def test_the_probability_from_which_on_fails_is_foretold_is_told_as_it_is():
             "course": "fails",
         }
     )
-    assert f"(foretold from {FAILS_FROM:.0%} on)".replace("%", explanation.NO_BREAK) in told
+    share = f"{outcomes.FAILS_FROM:.0%}".replace("%", words.NO_BREAK)
+    assert f"(foretold from {share} on)" in told
     glossary = (ROOT / "docs" / "glossary.md").read_text()
-    assert f"`fails` is foretold from a\nprobability of {FAILS_FROM} on" in glossary
+    assert f"`fails` is foretold from a\nprobability of {outcomes.FAILS_FROM} on" in glossary

@@ -66,3 +66,10 @@ def named(layer: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Parameters under the names of weight arrays: kernel, bias."""
     names = {"weight": "kernel", "bias": "bias"}
     return [(names[name], parameter) for name, parameter in layer.named_parameters()]
+
+
+def relative_distance(expected: np.ndarray, values: np.ndarray) -> float:
+    """The L2 norm of the difference over that of what was expected; of arrays of one dtype."""
+    wanted = torch.from_numpy(expected)
+    norm = torch.linalg.norm
+    return float(norm(torch.from_numpy(values) - wanted) / norm(wanted))

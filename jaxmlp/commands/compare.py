@@ -2,16 +2,15 @@
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxmlp import atomic
 from jaxmlp.commands import exit_status, flags, output
-from jaxmlp.commands.progress import number
-from jaxmlp.record import atomic
-from jaxmlp.record import files as record_files
+from jaxmlp.law.words import counted
+from jaxmlp.record import run_files
 
 APART = 1e-3  # relative: where two loss curves are told as parted
 
@@ -30,13 +29,12 @@ def main(arguments: list[str] | None = None) -> None:
         help="the figure (default: runs/compare.png)",
     )
     values = parser.parse_args(arguments)
-    with exit_status.one_line_errors():
+    with exit_status.one_line_errors(for_good=arguments is None):
         run(values)
 
 
 def run(values: argparse.Namespace) -> None:
-    from jaxmlp.record import figures as report
-    from jaxmlp.record import saved as saved_record
+    from jaxmlp.record import run_figures, saved_record
 
     console = output.console()
     (first, steps, params), (second, other_steps, other_params) = (
@@ -53,7 +51,7 @@ def run(values: argparse.Namespace) -> None:
     console.print(f"A: {first['verdict']}", soft_wrap=True)
     console.print(f"B: {second['verdict']}", soft_wrap=True)
     names = (f"A, {first['framework']}", f"B, {second['framework']}")
-    figure = report.comparison(names, [first, second], [steps["loss"], other_steps["loss"]])
+    figure = run_figures.comparison(names, [first, second], [steps["loss"], other_steps["loss"]])
     values.out.parent.mkdir(parents=True, exist_ok=True)
     atomic.replace(values.out, figure)
     console.print(f"figure: {values.out}", soft_wrap=True)
@@ -80,19 +78,21 @@ def check(values: argparse.Namespace, first: dict[str, Any], second: dict[str, A
         raise ValueError(f"{values.out} is a directory; --out needs a file's name")
     if os.path.lexists(values.out) and not is_figure(values.out):
         raise ValueError(f"{values.out} is no figure of ours; choose another --out")
-    beside = (values.out.parent, values.out.parent / record_files.READY)
-    if any(values.out.name in record_files.listed(directory) for directory in beside):
+    beside = (values.out.parent, values.out.parent / run_files.READY)
+    if any(values.out.name in run_files.listed(directory) for directory in beside):
         raise ValueError(
-            f"{values.out} is of a record ({record_files.SUMS} lists it); choose another --out"
+            f"{values.out} is of a record ({run_files.SUMS} lists it); choose another --out"
         )
 
 
 def is_figure(path: Path) -> bool:
     """Whether a file is one of our figures, which may be replaced."""
-    from jaxmlp.record import figures as report
+    from jaxmlp.record import run_figures
 
     try:
-        return path.is_file() and not path.is_symlink() and report.SOFTWARE in path.read_bytes()
+        return (
+            path.is_file() and not path.is_symlink() and run_figures.SOFTWARE in path.read_bytes()
+        )
     except OSError:
         return False
 
@@ -101,7 +101,7 @@ def describe(result: dict[str, Any]) -> str:
     seconds = result["timings"]["train_seconds"]
     return (
         f"{result['framework']} on {result['environment']['device']}, {result['case']}, "
-        f"{result['data']['name']}, {number(len(result['epochs']), 'epoch')} in {seconds:.1f} s"
+        f"{result['data']['name']}, {counted(len(result['epochs']), 'epoch')} in {seconds:.1f} s"
     )
 
 
@@ -150,11 +150,7 @@ def parameters(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> str:
 
 
 def outcomes(first: dict[str, Any], second: dict[str, Any]) -> str:
-    kinds = [result["outcome"]["outcome"] for result in (first, second)]
+    kinds = [result["outcome"] for result in (first, second)]
     accuracies = [f"{result['epochs'][-1]['test_accuracy']:.2%}" for result in (first, second)]
     same = f"the same, {kinds[0]}" if kinds[0] == kinds[1] else f"A {kinds[0]}, B {kinds[1]}"
     return f"outcome: {same}; test accuracy: A {accuracies[0]}, B {accuracies[1]}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

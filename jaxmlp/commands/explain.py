@@ -5,20 +5,20 @@ The settings are those of run_jax.py.
 """
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jaxmlp import question
-from jaxmlp.commands import exit_status, flags, output
+from jaxmlp.commands import exit_status, flags, invocation, output
 from jaxmlp.commands import run_job as job
-from jaxmlp.data.dataset import DataError, Dataset, first_images
-from jaxmlp.experiment import NETWORK, Experiment
-from jaxmlp.law import explanation
-from jaxmlp.record import saved as saved_record
-
-WIDTH = 100
+from jaxmlp.data.dataset import Dataset, first_images
+from jaxmlp.errors import DataError
+from jaxmlp.experiment import Experiment
+from jaxmlp.law import screen
+from jaxmlp.law.canonical import canonical_section
+from jaxmlp.law.explanation import BASELINE, Explanation, baseline, explain, which_run
+from jaxmlp.record import saved_record
 
 
 def of_record(directory: Path) -> tuple[Experiment, dict[str, Any]]:
@@ -35,27 +35,27 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, str, Experim
     """The flags, with `recorded` beside them: the record's data, if one is explained."""
     parser = flags.parser(__doc__ or "")
     flags.add_data_flags(parser)
-    own = parser.add_argument_group("explanation")
-    own.add_argument(
+    group = parser.add_argument_group("explanation")
+    group.add_argument(
         "record",
         nargs="?",
         type=Path,
         metavar="RECORD",
         help="explain this run instead of the one that the flags ask for",
     )
-    own.add_argument(
+    group.add_argument(
         "--against",
         type=Path,
         metavar="RECORD",
         help="compare with this run (default: the same with unscaled\ninputs "
         "and default scales, rates and decays)",
     )
-    own.add_argument(
+    group.add_argument(
         "--no-forecast",
         action="store_true",
         help="only what follows from the settings: no data, no JAX",
     )
-    own.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    group.add_argument("--json", action="store_true", help="print the numbers as JSON")
     values = parser.parse_args(arguments)
     try:
         case, experiment = flags.experiment(values)
@@ -67,7 +67,7 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, str, Experim
                 )
             experiment, values.recorded = of_record(values.record)
             case = question.name(experiment)
-        against, values.other = explanation.baseline(experiment), explanation.BASELINE
+        against, values.other = baseline(experiment), BASELINE
         if values.against:
             against, other_data = of_record(values.against)
             values.other = named(values, other_data)
@@ -149,134 +149,72 @@ def of_recorded_data(values: argparse.Namespace, warn: Callable[[str], None]) ->
 # ---- one screen
 
 
-def head(console, text: str) -> None:
-    console.print(f"\n{text}", style="bold", markup=False)
+def show(console, explanation: Explanation) -> None:
+    """Which run it is, its forecast, its repairs, the question's attempts."""
+    console.print(explanation.title, style="bold")
+    for section in explanation.sections:
+        console.print(f"\n{section.heading}", style="bold", markup=False)
+        for part in section.parts:
+            show_part(console, part)
 
 
-def paragraph(console, text: str) -> None:
-    from rich.padding import Padding
-
-    console.print(Padding(text, (0, 0, 0, 2)), markup=False)
-
-
-def pairs(console, rows: list[tuple[str, str]]) -> None:
+def show_part(console, part: screen.Part) -> None:
     from rich.padding import Padding
     from rich.table import Table
 
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold")
-    for row in rows:
-        grid.add_row(*row)
-    console.print(Padding(grid, (0, 0, 0, 2)), markup=False)
-
-
-def show(
-    console,
-    case: str,
-    experiment: Experiment,
-    against: Experiment,
-    other: str,
-    foretold: dict[str, Any] | None,
-    again: list[str],
-) -> None:
-    """Which run it is, its forecast, its repairs, the question's attempts.
-
-    Args:
-        other: what `against` is called.
-        again: the words that a command to be pasted starts with.
-    """
-    depth = f"{experiment.layers} layer{'s' * (experiment.layers > 1)}"
-    console.print(
-        f"{case}: {depth}, {experiment.optimizer}, inputs × {experiment.input_scale:g}",
-        style="bold",
-    )
-    comparable = all(getattr(experiment, name) == getattr(against, name) for name in NETWORK)
-    show_identity(console, experiment, against, other, comparable)
-    if foretold:
-        head(console, f"Forecast ({foretold['data']})")
-        paragraph(console, explanation.forecast(foretold))
-    if comparable:
-        show_repairs(console, experiment, against, other, again)
-    baseline = explanation.baseline(experiment)
-    if against != baseline or explanation.same(experiment, baseline):
-        return
-    if tried := question.attempts(experiment):
-        head(console, "The question's attempts at inputs × 255 (CIFAR-10, 20 epochs)")
-        paragraph(console, explanation.same_as(experiment))
-        pairs(console, tried)
-        paragraph(console, question.BOTH_LAYERS)
-
-
-def show_identity(
-    console, experiment: Experiment, against: Experiment, other: str, comparable: bool
-) -> None:
-    from rich.table import Table
-
-    head(console, f"Which run this is, beside {other.partition(':')[0]}")
-    paragraph(console, explanation.which_run(experiment, against, other))
-    if rows := explanation.table(experiment, against) if comparable else []:
-        grid = Table("", "this run", "the other", "ratio", box=None, padding=(0, 2))
-        for row in rows:
+    indent = (0, 0, 0, len(screen.INDENT))
+    if isinstance(part, screen.Paragraph):
+        console.print(Padding(part.text, indent), markup=False)
+    elif isinstance(part, screen.Table):
+        table = Table(*part.headings, box=None, padding=(0, 2))
+        for row in part.rows:
+            table.add_row(*row)
+        console.print(table, markup=False)
+    elif isinstance(part, screen.Labelled):
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="bold")
+        for row in part.rows:
             grid.add_row(*row)
-        console.print(grid, markup=False)
-
-
-def show_repairs(
-    console, experiment: Experiment, against: Experiment, other: str, again: list[str]
-) -> None:
-    """Each command on a line of its own, however long, so that it can be pasted."""
-    if explanation.same(experiment, against):
-        return
-    try:
-        head(console, f"What turns it into {other.partition(':')[0]}")
-        if experiment.input_scale != against.input_scale:
-            change = experiment.input_scale / against.input_scale
-            paragraph(
-                console,
-                f"Divide the inputs by {change:g} where they were multiplied. Where "
-                "they have to stay as they are:",
-            )
-        for label, command in explanation.exact_repairs(experiment, against, again):
-            console.print(f"  {label}:", style="bold", markup=False)
+        console.print(Padding(grid, indent), markup=False)
+    else:
+        for label, command in part.rows:
+            console.print(f"{screen.INDENT}{label}:", style="bold", markup=False)
             console.print(command, soft_wrap=True, markup=False)
-        to = explanation.target(experiment, against)
-        if not explanation.same(experiment, to):
-            pairs(console, explanation.single_knobs(experiment, to))
-    except ValueError as error:
-        paragraph(console, f"Nothing exact: {error}.")
+
+
+def json_text(
+    case: str, experiment: Experiment, against: Experiment, other: str, foretold: Any
+) -> str:
+    """The numbers, and which run it is."""
+    from jaxmlp.record import run_record
+
+    return run_record.encode(
+        {
+            "case": case,
+            "experiment": experiment.to_json(),
+            "canonical": canonical_section(experiment),
+            "identity": which_run(experiment, against, other),
+            "forecast": foretold,
+            "against": against.to_json(),
+        }
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
     values, case, experiment, against = parse(arguments)
-    with exit_status.one_line_errors("nothing was explained"):
-        console, warn = output.console(width=WIDTH), output.console(stderr=True)
+    with exit_status.one_line_errors("nothing was explained", for_good=arguments is None):
+        console, errors = output.console(width=screen.WIDTH), output.console(stderr=True)
 
-        def say(text: str) -> None:
-            warn.print(text, style="bold yellow", soft_wrap=True, markup=False)
+        def warn(text: str) -> None:
+            errors.print(text, style="bold yellow", soft_wrap=True, markup=False)
 
         words = data_words(values)
-        foretold = None if values.no_forecast else forecast(values, experiment, say)
-        other = values.other
+        foretold = None if values.no_forecast else forecast(values, experiment, warn)
         if values.json:
-            from jaxmlp.record import run_record as record
-
-            print(
-                record.encode(
-                    {
-                        "case": case,
-                        "experiment": experiment.to_json(),
-                        "canonical": explanation.canonical_section(experiment),
-                        "identity": explanation.which_run(experiment, against, other),
-                        "forecast": foretold,
-                        "against": against.to_json(),
-                    }
-                ),
-                end="",
-            )
+            print(json_text(case, experiment, against, values.other, foretold), end="")
             return
-        again = [*explanation.SCRIPT, *(words if values.data else ["--data", "PATH"])]
-        show(console, case, experiment, against, other, foretold, again)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        again = [*invocation.words("run"), *(words if values.data else ["--data", "PATH"])]
+        explanation = explain(
+            experiment, against, foretold, case=case, other=values.other, again=again
+        )
+        show(console, explanation)

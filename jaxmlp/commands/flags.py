@@ -2,13 +2,14 @@
 
 import argparse
 import dataclasses
+import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxmlp import question
-from jaxmlp.commands import output
+from jaxmlp.commands import invocation, output
 from jaxmlp.commands.exit_status import INPUT, fail
 from jaxmlp.experiment import Experiment, parse_number
 
@@ -19,6 +20,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str, epilog: str = "") -> None:
         output.forgive()  # every command comes by here before it prints
         super().__init__(
+            prog=sys.argv[0] if invocation.package else None,
             description=description,
             epilog=epilog,
             allow_abbrev=False,
@@ -26,6 +28,10 @@ class Parser(argparse.ArgumentParser):
                 prog, max_help_position=26, width=100
             ),
         )
+
+    def format_help(self) -> str:
+        """The help, which calls commands as this user does."""
+        return invocation.in_text(super().format_help())
 
     def error(self, message: str) -> NoReturn:
         fail(f"{message}; --help lists the flags", INPUT)
@@ -107,14 +113,14 @@ def experiment(values: argparse.Namespace) -> tuple[str, Experiment]:
     }
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
     if values.case is None:
-        asked = Experiment(**given)
-        return question.name(asked), asked
+        chosen = Experiment(**given)
+        return question.name(chosen), chosen
     settings = question.settings(values.case, given.get("input_scale"))
-    asked, case = Experiment(**{**settings, **given}), Experiment(**settings)
-    overridden = any(getattr(asked, name) != getattr(case, name) for name in settings)
-    if overridden or (values.case == "baseline") != (asked.input_scale == 1):
-        return question.name(asked), asked  # it is no longer what the case changed
-    return values.case, asked
+    chosen, case = Experiment(**{**settings, **given}), Experiment(**settings)
+    overridden = any(getattr(chosen, name) != getattr(case, name) for name in settings)
+    if overridden or (values.case == "baseline") != (chosen.input_scale == 1):
+        return question.name(chosen), chosen  # it is no longer what the case changed
+    return values.case, chosen
 
 
 def add_data_flags(flags: Parser) -> None:

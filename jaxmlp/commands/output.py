@@ -107,6 +107,11 @@ def check() -> None:
                 raise stream.lost
 
 
+def to_stderr(text: str) -> None:
+    """Says what a person should know beside what is printed."""
+    print(text, file=sys.stderr)
+
+
 def console(**options: Any) -> Any:
     """rich's Console, which shows text as it is: a path's brackets and colons are no markup."""
     from rich.console import Console

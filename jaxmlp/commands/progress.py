@@ -5,11 +5,6 @@ import time
 from jaxmlp.commands import output
 
 
-def number(count: int, noun: str) -> str:
-    """`1 epoch`, `2 epochs`."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
-
-
 def duration(seconds: float) -> str:
     """Seconds up to two minutes, then minutes, then hours."""
     if seconds < 120:

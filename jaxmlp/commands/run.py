@@ -3,21 +3,19 @@
 import argparse
 import contextlib
 import signal
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 from jaxmlp.commands import flags
 from jaxmlp.commands import run_job as job
+from jaxmlp.commands.signals import noted
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import Experiment
+from jaxmlp.record.run_record import JAX_PACKAGES
 
 DESCRIPTION = (
     "Train the question's MLP on CIFAR-10, as one compiled JAX program, and say what happened."
 )
-
-
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")  # whose versions the record holds
 
 
 def add_flags(parser: flags.Parser) -> None:
@@ -52,26 +50,19 @@ def checkpoints(
 ) -> Iterator[job.Checkpoints]:
     """The checkpoints; meanwhile SIGTERM is only noted, and stops the run in a good place."""
     from jaxmlp.record import run_record as record
-    from jaxmlp.train.checkpoint import Checkpoints, state_size
-    from jaxmlp.train.checkpoint import provenance as identity
+    from jaxmlp.train.checkpoint import Checkpoints, provenance, state_size
 
-    noted: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: noted.append(number))
-    try:
-        run = identity(experiment, dataset, record.environment(device(values), PACKAGES))
+    with noted(signal.SIGTERM) as stop_asked:
+        run = provenance(experiment, dataset, record.environment(device(values), JAX_PACKAGES))
         every, size = values.checkpoint_every or 1, state_size(experiment, dataset)
-        with Checkpoints(values.checkpoint, every, run, warn, size, lambda: bool(noted)) as kept:
+        with Checkpoints(values.checkpoint, every, run, warn, size, stop_asked) as kept:
             yield kept
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
-JAX = job.Framework("jax", PACKAGES, device, trainer, job.load, forecast, checkpoints, add_flags)
+JAX = job.Framework(
+    "jax", JAX_PACKAGES, device, trainer, job.load, forecast, checkpoints, add_flags
+)
 
 
 def main(arguments: list[str] | None = None) -> None:
     job.main(DESCRIPTION, JAX, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import datetime
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -12,20 +11,22 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
-from jaxmlp.commands import exit_status, flags, output
-from jaxmlp.commands import signals as stopping
+from jaxmlp.commands import exit_status, flags, invocation, output
+from jaxmlp.commands.signals import NUMBERS, Signals
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.errors import TerminatedError
 from jaxmlp.experiment import Experiment
-from jaxmlp.record import directory as run_directory
+from jaxmlp.record import run_directory
 
 # What a command's --framework takes, and whom it lets train.
 FRAMEWORKS = {"jax": ("jax",), "torch": ("torch",), "both": ("jax", "torch")}
+COMMANDS = {"jax": "run", "torch": "run-torch"}  # by framework
 
 
 class Trainer(Protocol):
-    """A run, ready to train: jaxmlp.train.Run, or run_torch.py's."""
+    """A run, ready to train: jaxmlp.train.run.Run, or torch_side.TorchTrainer."""
 
+    experiment: Experiment
     setup_seconds: float
     compile_seconds: float
     train_size: int
@@ -38,7 +39,7 @@ class Trainer(Protocol):
 
 
 class Checkpoints(Protocol):
-    """A run's checkpoints: jaxmlp.checkpoint.Checkpoints."""
+    """A run's checkpoints: jaxmlp.train.checkpoint.Checkpoints."""
 
     def resume(self, run: Any) -> list[Any]: ...
 
@@ -68,11 +69,23 @@ class Framework(NamedTuple):
     add_flags: Callable[[flags.Parser], None] = lambda parser: None  # its own
 
 
-def load(values: argparse.Namespace, warn: Warn) -> Dataset:
-    """The data set that --data and --data-dir name."""
-    from jaxmlp.data.dataset import load_data
+class Job(NamedTuple):
+    """What one command was asked to do, and where it speaks."""
 
-    return load_data(values.data, values.data_dir, warn=warn)
+    framework: Framework
+    values: argparse.Namespace
+    case: str
+    experiment: Experiment
+    console: Any
+    signals: Signals
+
+    @property
+    def resumes(self) -> bool:
+        """Whether it goes on from checkpoints, if there are any."""
+        return self.framework.checkpoints is not None and self.values.checkpoint is not None
+
+    def warn(self, text: str) -> None:
+        warn(self.console, text)
 
 
 def main(description: str, framework: Framework, arguments: list[str] | None = None) -> None:
@@ -81,80 +94,57 @@ def main(description: str, framework: Framework, arguments: list[str] | None = N
     flags.add_run_flags(parser)
     framework.add_flags(parser)
     values = parser.parse_args(arguments)
-    try:
+    with exit_status.one_line_errors(for_good=arguments is None) as signals:
         case, experiment = flags.experiment(values)
         if framework.checkpoints:
             flags.check_checkpoint_every(values)
-    except ValueError as error:
-        exit_status.fail(error, exit_status.INPUT)
-    with exit_status.one_line_errors(), stopping.Signals() as signals:
-        try:
-            run(framework, values, case, experiment, signals)
-        except KeyboardInterrupt:
-            exit_status.fail(f"interrupted; {signals.kept}", exit_status.INTERRUPTED)
+        console = output.console(stderr=values.json)
+        run(Job(framework, values, case, experiment, console, signals))
 
 
-def run(
-    framework: Framework,
-    values: argparse.Namespace,
-    case: str,
-    experiment: Experiment,
-    signals: stopping.Signals,
-) -> None:
+def run(job: Job) -> None:
     """Loads, trains, writes and prints. Imports what is slow only now, after the flags are good."""
-    from jaxmlp.commands import terminal
-    from jaxmlp.data.dataset import first_images
     from jaxmlp.record import run_record as record
 
-    console = output.console(stderr=values.json)
-    resumes = framework.checkpoints is not None and values.checkpoint is not None
-    if values.out and not resumes:
+    values, name, experiment = job.values, job.framework.name, job.experiment
+    if values.out and not job.resumes:  # before the data, which may take minutes
         run_directory.check(
             values.out,
             values.overwrite,
-            lambda there: record.differing(there, framework.name, experiment, None),
+            lambda there: record.differing(there, name, experiment, None),
         )
-    dataset = framework.load(values, lambda text: warn(console, text))
-    signals.end_if_asked()
-    if experiment.train_size:
-        dataset = first_images(dataset, experiment.train_size)
+    dataset = load_for(job)
     out = values.out or record.default_directory(
-        framework.name, case, experiment, dataset.name, dataset.sha256
+        name, job.case, experiment, dataset.name, dataset.sha256
     )
     check_memory(experiment, dataset)
-    size = record.params_size(experiment, dataset)
-    asked = framework.name, experiment, dataset.sha256
-    if resumes and not values.overwrite and (result := record.finished(out, *asked)):
-        run_directory.settle(out)
-        with checkpoints(framework, console, values, experiment, dataset, out) as checkpoint:
-            if checkpoint:  # stopped between its record and this
-                checkpoint.discard()
-        console.print(f"{out} holds this run's record; nothing is left to do", soft_wrap=True)
-        if values.json:
-            print(record.encode(result), end="")
-        return
-    with (
-        run_directory.claimed(
-            out, values.overwrite, size, lambda there: record.differing(there, *asked)
-        ),
-        checkpoints(framework, console, values, experiment, dataset, out) as checkpoint,
-    ):
-        result, files = train(
-            framework, console, values, case, experiment, dataset, checkpoint, signals
-        )
-        with signals.held():
-            run_directory.save(out, files)
-            signals.kept = f"the record is in {out}"
-        if checkpoint and result["finished"]:
-            checkpoint.discard()
-    again = ["python", f"scripts/run_{framework.name}.py", *flags.data_words(values)]
-    terminal.conclude(console, result, out, list(files), again)
-    if checkpoint and not result["finished"]:
-        console.print(f"checkpoint: {values.checkpoint}; the same command goes on", soft_wrap=True)
-    if values.json:
-        print(record.encode(result), end="")
+    if job.resumes and not values.overwrite:
+        result = record.finished(out, name, experiment, dataset.sha256)
+        if result:
+            settle(job, dataset, result, out)
+            return
+    result, files = train_into(job, dataset, out)
+    tell(job, result, out, files)
     if not result["finished"]:
-        end(signals, result, out)
+        end(job.signals, result, out)
+
+
+def load(values: argparse.Namespace, warn: Warn, train_size: int | None = None) -> Dataset:
+    """The data set that --data and --data-dir name; its first training images, if so many."""
+    from jaxmlp.data.loading import load_data
+
+    return load_data(values.data, values.data_dir, warn=warn, train_size=train_size)
+
+
+def load_for(job: Job) -> Dataset:
+    """The data set that the framework trains on."""
+    from jaxmlp.data.dataset import first_images
+
+    dataset = job.framework.load(job.values, job.warn)
+    job.signals.end_if_asked()
+    if job.experiment.train_size:
+        dataset = first_images(dataset, job.experiment.train_size)
+    return dataset
 
 
 def check_memory(experiment: Experiment, dataset: Dataset) -> None:
@@ -173,7 +163,56 @@ def check_memory(experiment: Experiment, dataset: Dataset) -> None:
         )
 
 
-def end(signals: stopping.Signals, result: dict[str, Any], out: Path) -> NoReturn:
+def settle(job: Job, dataset: Dataset, result: dict[str, Any], out: Path) -> None:
+    """Ends a job whose record is there: what a crash may have left undone after it."""
+    from jaxmlp.record import run_record as record
+
+    run_directory.settle(out)
+    with checkpoints(job, dataset, out) as checkpoint:
+        if checkpoint:  # stopped between its record and this
+            checkpoint.discard()
+    job.console.print(f"{out} holds this run's record; nothing is left to do", soft_wrap=True)
+    if job.values.json:
+        print(record.encode(result), end="")
+
+
+def train_into(job: Job, dataset: Dataset, out: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Trains and writes: the record, and the files of its directory, which is claimed before."""
+    from jaxmlp.record import run_record as record
+
+    name, experiment = job.framework.name, job.experiment
+    size = record.params_size(experiment, dataset)
+    claim = run_directory.claimed(
+        out,
+        job.values.overwrite,
+        size,
+        lambda there: record.differing(there, name, experiment, dataset.sha256),
+    )
+    with claim, checkpoints(job, dataset, out) as checkpoint:
+        result, files = train(job, dataset, checkpoint)
+        with job.signals.held():
+            run_directory.save(out, files)
+            job.signals.kept = f"the record is in {out}"
+        if checkpoint and result["finished"]:
+            checkpoint.discard()
+    return result, files
+
+
+def tell(job: Job, result: dict[str, Any], out: Path, files: dict[str, bytes]) -> None:
+    """Prints how it ended and where it lies; the record itself for --json."""
+    from jaxmlp.commands import terminal
+    from jaxmlp.record import run_record as record
+
+    again = [*invocation.words(COMMANDS[job.framework.name]), *flags.data_words(job.values)]
+    terminal.conclude(job.console, result, out, list(files), again)
+    if job.resumes and not result["finished"]:
+        checkpoint = f"checkpoint: {job.values.checkpoint}; the same command goes on"
+        job.console.print(checkpoint, soft_wrap=True)
+    if job.values.json:
+        print(record.encode(result), end="")
+
+
+def end(signals: Signals, result: dict[str, Any], out: Path) -> NoReturn:
     """Ends a command whose record is of an unfinished run."""
     if signals.number != signal.SIGTERM:
         raise SystemExit(exit_status.INTERRUPTED)
@@ -187,87 +226,94 @@ def warn(console, text: str) -> None:
 
 
 def checkpoints(
-    framework: Framework,
-    console,
-    values: argparse.Namespace,
-    experiment: Experiment,
-    dataset: Dataset,
-    out: Path,
+    job: Job, dataset: Dataset, out: Path
 ) -> AbstractContextManager[Checkpoints | None]:
     """The checkpoints that --checkpoint asks for, if it does.
 
     Raises:
         ValueError: the name is empty, or one of the two directories lies in the other.
     """
-    if not framework.checkpoints or values.checkpoint is None:
+    named = job.values.checkpoint if job.resumes else None
+    if job.framework.checkpoints is None or named is None:
         return contextlib.nullcontext()
-    if not values.checkpoint:
+    if not named:
         raise ValueError("--checkpoint has an empty name; give a directory's")
-    directory, out = (Path(os.path.realpath(path)) for path in (values.checkpoint, out))
-    apart = not (directory.is_relative_to(out) or out.is_relative_to(directory))
-    if not apart and "://" not in values.checkpoint:
+    directory, real_out = (Path(os.path.realpath(path)) for path in (named, out))
+    apart = not (directory.is_relative_to(real_out) or real_out.is_relative_to(directory))
+    if not apart and "://" not in named:
         raise ValueError(
-            f"--checkpoint {values.checkpoint} and the record's {out} must lie apart; choose "
+            f"--checkpoint {named} and the record's {real_out} must lie apart; choose "
             "another directory for one of them"
         )
-    return framework.checkpoints(values, experiment, dataset, lambda text: warn(console, text))
+    return job.framework.checkpoints(job.values, job.experiment, dataset, job.warn)
+
+
+# ---- the training
 
 
 def train(
-    framework: Framework,
-    console,
-    values: argparse.Namespace,
-    case: str,
-    experiment: Experiment,
-    dataset: Dataset,
-    checkpoint: Checkpoints | None,
-    signals: stopping.Signals,
+    job: Job, dataset: Dataset, checkpoint: Checkpoints | None
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The finished record, and the files of its directory."""
-    from jaxmlp.commands import terminal
-    from jaxmlp.law import explanation
     from jaxmlp.record import run_record as record
+    from jaxmlp.record.result import conclude, now
 
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    device = framework.device(values)
+    framework, experiment = job.framework, job.experiment
+    started = now()
+    device = framework.device(job.values)
     images = f"{len(dataset.train_labels):,} training images"
-    console.print(f"{case}: {dataset.source}, {images}", soft_wrap=True)
-    forecast = None
-    if framework.forecast and not values.no_forecast:
-        forecast = framework.forecast(experiment, dataset)
-        console.print(f"forecast: {explanation.forecast(forecast)}")
-    trainer = framework.trainer(values, experiment, dataset)
+    job.console.print(f"{job.case}: {dataset.source}, {images}", soft_wrap=True)
+    forecast = foretell(job, dataset)
+    trainer = framework.trainer(job.values, experiment, dataset)
     ready = f"compiled for {device} in {trainer.compile_seconds:.1f} s"
-    console.print(ready if trainer.compile_seconds else f"{framework.name} on {device}")
+    job.console.print(ready if trainer.compile_seconds else f"{framework.name} on {device}")
+    results, rows = train_epochs(job, trainer, checkpoint)
+    result = conclude(
+        trainer,
+        results,
+        rows,
+        framework=framework.name,
+        case=job.case,
+        dataset=dataset,
+        environment=record.environment(device, framework.packages),
+        forecast=forecast,
+        started=started,
+    )
+    return result.record, result.files()
+
+
+def foretell(job: Job, dataset: Dataset) -> dict[str, Any] | None:
+    """The record's section `forecast`, said before the run; None where none is asked for."""
+    from jaxmlp.law import words
+
+    if job.framework.forecast is None or job.values.no_forecast:
+        return None
+    forecast = job.framework.forecast(job.experiment, dataset)
+    job.console.print(f"forecast: {words.forecast(forecast)}")
+    return forecast
+
+
+def train_epochs(
+    job: Job, trainer: Trainer, checkpoint: Checkpoints | None
+) -> tuple[list[Any], list[dict[str, Any]]]:
+    """What each epoch left and its row of the record; fewer than asked after a signal."""
+    from jaxmlp.commands import terminal
+
+    epochs = job.experiment.epochs
     results = checkpoint.resume(trainer) if checkpoint else []
     rows = [trainer.row(epoch, result) for epoch, result in enumerate(results, 1)]
     if rows:
-        console.print(f"resumed after epoch {len(rows)} of {experiment.epochs}")
+        job.console.print(f"resumed after epoch {len(rows)} of {epochs}")
     # With checkpoints, SIGTERM is theirs: nothing but the last of them has to be kept.
-    signals.after_epoch(console.print, (signal.SIGINT,) if checkpoint else stopping.NUMBERS)
-    with terminal.progress(console, experiment.epochs, trainer.train_size, rows) as show:
+    job.signals.after_epoch(job.console.print, (signal.SIGINT,) if checkpoint else NUMBERS)
+    with terminal.progress(job.console, epochs, trainer.train_size, rows) as show:
         for result in trainer.epochs():
             results.append(result)
             rows.append(trainer.row(len(results), result))
             show(rows[-1], result.seconds)
-            last = signals.number is not None
+            last = job.signals.number is not None
             if checkpoint:
                 checkpoint.save(trainer, results, last)
             if last:
                 break
-    seconds = [result.seconds for result in results]
-    times = record.timings(
-        started, trainer.setup_seconds, trainer.compile_seconds, seconds, trainer.train_size
-    )
-    return record.build(
-        framework=framework.name,
-        case=case,
-        experiment=experiment,
-        dataset=dataset,
-        environment=record.environment(device, framework.packages),
-        rows=rows,
-        steps=trainer.steps(results),
-        params=results[-1].params,
-        forecast=forecast,
-        timings=times,
-    )
+    return results, rows

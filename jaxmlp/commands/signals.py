@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C of a command that trains."""
+"""SIGTERM and Ctrl-C while a command works: it ends where all is whole, and says what is kept."""
 
 import contextlib
 import signal
@@ -9,14 +9,23 @@ from typing import Any, Self
 from jaxmlp.errors import TerminatedError
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
+ENDS = (KeyboardInterrupt, TerminatedError)  # what the two raise
 
 
 class Signals:
-    """As a context: either signal ends the work where it arrives; `after_epoch` softens that."""
+    """As a context: a signal ends the work where it arrives; `after_epoch` and others soften that.
 
-    def __init__(self) -> None:
+    More signals change nothing while the work is being given up: locks are released then, and what
+    is half done is removed. SIGKILL and SIGQUIT end that, too.
+
+    Args:
+        kept: what is left of the work if it ends now; a clause.
+        for_good: the process ends with this context, and nothing is to disturb its last moments.
+    """
+
+    def __init__(self, kept: str, for_good: bool = False) -> None:
+        self.kept, self.for_good = kept, for_good
         self.number: int | None = None  # of the signal that came last
-        self.kept = "no record was written"
 
     def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._end) for number in NUMBERS}
@@ -24,19 +33,21 @@ class Signals:
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
+        ignored = self.for_good and self.number is not None
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if ignored else handler)
         if sys.unraisablehook == self._swallowed:  # else another is on top, and needs this one
             sys.unraisablehook = self._report
 
     def _swallowed(self, unraisable: Any) -> None:
         """Says nothing of our exceptions in JAX's callbacks; `end_if_asked` raises them again."""
-        if not isinstance(unraisable.exc_value, KeyboardInterrupt | TerminatedError):
+        if not isinstance(unraisable.exc_value, ENDS):
             self._report(unraisable)
 
     def _end(self, number: int, frame) -> None:
-        self.number = number
-        self.end_if_asked()
+        if not _giving_up():
+            self.number = number
+            self.end_if_asked()
 
     def end_if_asked(self) -> None:
         """Raises again what a signal raised, should JAX's callbacks have swallowed it.
@@ -52,12 +63,8 @@ class Signals:
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """What takes a moment, and is not to be left half way: signals do nothing meanwhile."""
-        before = {number: signal.signal(number, lambda *_: None) for number in NUMBERS}
-        try:
+        with _handling(NUMBERS, lambda number, frame: None):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def after_epoch(self, say: Callable[[str], None], numbers: tuple[int, ...] = NUMBERS) -> None:
         """From here on the first signal is only noted, in `number`; a second ends the work.
@@ -80,3 +87,29 @@ class Signals:
 
         for number in numbers:
             signal.signal(number, note)
+
+
+@contextlib.contextmanager
+def noted(number: int) -> Iterator[Callable[[], bool]]:
+    """A signal that only says when to stop meanwhile; gives whether it has come."""
+    came: list[int] = []
+    with _handling((number,), lambda number, frame: came.append(number)):
+        yield lambda: bool(came)
+
+
+@contextlib.contextmanager
+def _handling(numbers: tuple[int, ...], handler: Callable[[int, Any], Any]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
+
+
+def _giving_up() -> bool:
+    """Whether what a signal raised is on its way out: something cleans up after it just now."""
+    error = sys.exception()
+    while error is not None and not isinstance(error, ENDS):
+        error = error.__context__  # it was turned into another error
+    return error is not None

@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from jaxmlp.commands.progress import number
+from jaxmlp.commands import invocation
 from jaxmlp.experiment import Experiment
-from jaxmlp.law import explanation
-from jaxmlp.record import outcomes as verdict
+from jaxmlp.law import advice, explanation
+from jaxmlp.law.words import counted
+from jaxmlp.record import outcomes
 
 ROWS_SHOWN = 8
 
@@ -56,7 +57,7 @@ def _lines(console: Console, epochs: int, images: int, rows: list[dict[str, Any]
         rows.append(row)
         pace = (time.perf_counter() - start) / (row["epoch"] - before)
         left = pace * (epochs - row["epoch"])
-        over = verdict.over_since(rows)
+        over = outcomes.over_since(rows)
         if over and over[1] < row["epoch"]:
             if over[1] == row["epoch"] - 1:
                 console.print(
@@ -94,7 +95,7 @@ def _bar(console: Console, epochs: int, images: int, rows: list[dict[str, Any]])
 def table(result: dict[str, Any]) -> Table:
     """The first, some, and the last epochs; of a dead network, those until it was dead."""
     rows = result["epochs"]
-    over = verdict.over_since(rows)
+    over = outcomes.over_since(rows)
     living = rows[: over[1]] if over else rows
     stride = max(1, math.ceil(len(living) / ROWS_SHOWN))
     chosen = [row for i, row in enumerate(living) if i == 0 or (i + 1) % stride == 0]
@@ -136,26 +137,26 @@ def conclude(
     )
     if not result["finished"]:
         done, asked = len(result["epochs"]), result["experiment"]["epochs"]
-        console.print(f"\nInterrupted after {done} of {number(asked, 'epoch')}; these are kept.")
+        console.print(f"\nInterrupted after {done} of {counted(asked, 'epoch')}; these are kept.")
     console.print(f"\n{result['verdict']}", style="bold", markup=False)
     experiment = Experiment.from_json(result["experiment"])
     for paragraph in explanation.why(experiment):
         console.print(f"\n{paragraph}", markup=False)
-    if result["outcome"]["outcome"] != "trained" or experiment.input_scale != 1:
+    if result["outcome"] != "trained" or experiment.input_scale != 1:
         advise(console, experiment, again)
     console.print()
     for name in files:
         if name.endswith(".png"):
             console.print(f"figure: {out / name}", soft_wrap=True, markup=False)
     console.print(f"record: {out}", soft_wrap=True, markup=False)
-    further = shlex.join(["python", "scripts/explain.py", str(out)])
+    further = shlex.join([*invocation.words("explain"), str(out)])
     console.print(f"more:   {further}", soft_wrap=True, markup=False)
 
 
 def advise(console: Console, experiment: Experiment, again: list[str]) -> None:
     """The exact repairs as commands, each on a line of its own, to be pasted."""
-    found = explanation.exact_repairs(experiment, explanation.baseline(experiment), again)
-    if not found:
+    repairs = advice.exact_repairs(experiment, explanation.baseline(experiment), again)
+    if not repairs:
         return
     if experiment.input_scale != 1:
         console.print(
@@ -165,6 +166,6 @@ def advise(console: Console, experiment: Experiment, again: list[str]) -> None:
         )
     else:
         console.print("\nWhat to do: this is the baseline, step for step:")
-    for label, text in found:
+    for label, text in repairs:
         console.print(f"  {label}:")
         console.print(text, soft_wrap=True, markup=False)

@@ -20,18 +20,20 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
+from jaxmlp import atomic
 from jaxmlp.data.files import KEYS, require_stored
+from jaxmlp.errors import DataError
 
 SCHEMA = 2  # of what an entry holds and how it was read; part of its name, so others stay unread
 META = "meta.json"
 FILES = (META, *(f"{key}.npy" for key in KEYS))
 UNFINISHED, LOCK = ".unfinished", ".lock"
-WAIT = 60.0  # seconds for another writer; assumed: writing takes a few
-MOST_META = 1 << 16  # bytes; ours has about 1000
+PATIENCE = 60.0  # seconds for another writer; assumed: writing takes a few
+MOST_META_BYTES = 1 << 16  # ours has about 1000
 
 Description = dict[str, dict[str, object]]
 
@@ -47,6 +49,24 @@ class Entry:
     arrays: dict[str, np.ndarray]
     description: Description
     source: str
+
+
+def cache_directory(cache_dir: Path | None) -> Path:
+    """The cache's directory: as given, JAXMLP_CACHE, or where XDG's rules put it."""
+    chosen = cache_dir or os.environ.get("JAXMLP_CACHE")
+    if chosen:
+        return Path(chosen)
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # XDG's specification: a relative path is to be ignored.
+    return (base if base.is_absolute() else home() / ".cache") / "jaxmlp"
+
+
+def home() -> Path:
+    """The user's home; raises DataError when there is none."""
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise DataError(f"there is no home directory ({error}); set HOME") from error
 
 
 def describe(arrays: Mapping[str, np.ndarray]) -> Description:
@@ -111,9 +131,9 @@ def _read_meta(path: Path) -> dict[str, Any]:
     """What meta.json says, if it is to the byte what `_sealed` wrote; raises nearly anything."""
     _require_file(path)
     with path.open("rb") as file:
-        content = file.read(MOST_META + 1)
-    if len(content) > MOST_META:
-        raise ValueError(f"{META} is longer than {MOST_META} bytes")
+        content = file.read(MOST_META_BYTES + 1)
+    if len(content) > MOST_META_BYTES:
+        raise ValueError(f"{META} is longer than {MOST_META_BYTES} bytes")
     meta = json.loads(content)
     meta.pop("checksum")
     if content != _sealed(meta):
@@ -166,7 +186,7 @@ def store(entry: Path, arrays: Mapping[str, np.ndarray], source: str) -> None:
             new.rename(entry)
         finally:
             _remove(new)
-        _flush_directory(entry.parent)
+        atomic.flush_directory(entry.parent)
 
 
 def _write(new: Path, arrays: Mapping[str, np.ndarray], source: str) -> None:
@@ -175,13 +195,13 @@ def _write(new: Path, arrays: Mapping[str, np.ndarray], source: str) -> None:
         path = new / f"{name}.npy"
         with path.open("wb") as file:
             np.save(file, array, allow_pickle=False)
-            _flush(file)
+            atomic.flush(file)
         headers[name] = _header(path, path.stat().st_size - array.nbytes)
     meta = {"schema": SCHEMA, "source": source, "arrays": describe(arrays), "headers": headers}
     with (new / META).open("wb") as file:
         file.write(_sealed(meta))
-        _flush(file)
-    _flush_directory(new)
+        atomic.flush(file)
+    atomic.flush_directory(new)
 
 
 def discard(entry: Path) -> None:
@@ -203,7 +223,7 @@ def _lock(cache: Path) -> Iterator[None]:
     """Keeps other writers out; raises OSError, a TimeoutError when one stays for long."""
     from filelock import FileLock
 
-    with FileLock(cache / LOCK, timeout=WAIT):
+    with FileLock(cache / LOCK, timeout=PATIENCE):
         yield
 
 
@@ -217,16 +237,3 @@ def _remove(entry: Path) -> None:
             path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
     with contextlib.suppress(OSError):
         entry.rmdir()
-
-
-def _flush(file: IO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _flush_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -29,10 +29,10 @@ from jaxmlp.errors import DataError
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 SIZE = 170_052_171  # bytes
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
-ARRAYS = 184_560_000  # bytes of the arrays, which are cached before the archive is deleted
+ARRAYS_SIZE = 184_560_000  # bytes of the arrays, which are cached before the archive is deleted
 
 # All below: assumed.
-TRIES = 5  # connections of one command; each must bring something
+MOST_CONNECTIONS = 5  # of one command; each must bring something
 PAUSE = 1.0  # seconds between two of them
 STANDSTILL = 60.0  # seconds without a byte, after which another command is not waited for
 LINE_EVERY = 10.0  # seconds between two lines where there is no terminal
@@ -111,20 +111,20 @@ def fetch(cache: Path) -> Path:
         DataError: it cannot be had; what has arrived stays for the next call, unless it is wrong.
         ValueError: JAXMLP_CIFAR10_URL holds no http(s) address.
     """
-    url, path, found = address(), partial(cache), ""
+    url, path, sha256 = address(), partial(cache), ""
     with _disk_trouble(cache):
         for _ in range(2):
             resumed = _size(path) > 0
             if _size(path) != SIZE:
                 _download(url, path)
-            found = _sha256(path)
-            if found == SHA256:
+            sha256 = _sha256(path)
+            if sha256 == SHA256:
                 return path
             path.unlink()
             if not resumed:  # else what came earlier may be to blame: once more from the start
                 break
     raise DataError(
-        f"{host(url)} gave another file (SHA-256 {found[:8]}..., not {SHA256[:8]}...), now deleted"
+        f"{host(url)} gave another file (SHA-256 {sha256[:8]}..., not {SHA256[:8]}...), now deleted"
     )
 
 
@@ -150,7 +150,7 @@ def _download(url: str, path: Path) -> None:
 
 def _connect_until_whole(url: str, file: BinaryIO, show: Show) -> None:
     pace, etag = Pace(), None
-    for attempt in range(TRIES):
+    for attempt in range(MOST_CONNECTIONS):
         before = file.seek(0, os.SEEK_END)
         if before == SIZE:
             return
@@ -235,7 +235,7 @@ def _size(path: Path) -> int:
 
 def _check_room(cache: Path, missing: int) -> None:
     """Before the first byte: a disk is not filled only to find out that it was too small."""
-    needed, free = missing + ARRAYS, shutil.disk_usage(cache).free
+    needed, free = missing + ARRAYS_SIZE, shutil.disk_usage(cache).free
     if free < needed:
         raise DataError(
             f"the cache {cache} has {_megabytes(free)} MB free, {_megabytes(needed)} are needed; "

@@ -52,10 +52,10 @@ def read_npz(path: Path) -> Arrays:
         _check_fits_in_memory(path)
         with np.load(path, allow_pickle=False) as archive:
             keys = _complete_keys(path, archive.files)
-            found = [archive[key] for key in keys]
-        if not all(isinstance(array, np.ndarray) for array in found):
+            members = [archive[key] for key in keys]
+        if not all(isinstance(array, np.ndarray) for array in members):
             raise ValueError("it holds something else under the name of an array")
-    return checked(path.name, *found)
+    return checked(path.name, *members)
 
 
 def _check_fits_in_memory(path: Path) -> None:
@@ -172,15 +172,15 @@ def archive_md5(path: Path) -> str:
     """The MD5 of the file, once it is known to be the official archive; raises DataError."""
     get = f"get {ARCHIVE} from https://www.cs.toronto.edu/~kriz/cifar.html"
     with reading(path, get), path.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if found == PICKLE_ARCHIVE_MD5 or "cifar-10-python" in path.name:
+        md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if md5 == PICKLE_ARCHIVE_MD5 or "cifar-10-python" in path.name:
         raise DataError(
             f"{path} is the archive of Python pickles, which can run code and are never loaded; "
             f"give the binary archive instead: {get}"
         )
-    if found != ARCHIVE_MD5:
-        raise DataError(f"{path} has MD5 {found}, not the official {ARCHIVE_MD5}; {get}")
-    return found
+    if md5 != ARCHIVE_MD5:
+        raise DataError(f"{path} has MD5 {md5}, not the official {ARCHIVE_MD5}; {get}")
+    return md5
 
 
 def read_archive(path: Path) -> Arrays:

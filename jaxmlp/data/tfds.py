@@ -31,9 +31,8 @@ def find(root: Path) -> Path | None:
         if (root / "dataset_info.json").exists():
             return root
         for parent in (root / "cifar10", root):
-            found = _versions(parent)
-            if found:
-                return max(found, key=lambda path: [int(part) for part in path.name.split(".")])
+            if versions := _versions(parent):
+                return max(versions, key=lambda path: [int(part) for part in path.name.split(".")])
     return root if _VERSION.fullmatch(root.name) else None
 
 

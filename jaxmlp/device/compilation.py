@@ -6,7 +6,7 @@ import warnings
 
 import jax
 
-from jaxmlp.data.dataset import cache_directory
+from jaxmlp.data.array_cache import cache_directory
 
 
 def use_compilation_cache() -> None:

@@ -4,7 +4,7 @@ H is the Hessian of the training loss, D the learning rates times the optimizer'
 Gradient descent is stable along an eigenvector while the eigenvalue stays below a limit that the
 momentum decides (Cohen et al. 2021, arXiv 2103.00065; for adaptive optimizers 2022, 2207.14484).
 Unlike the plain sharpness of H this number belongs to the run: it is the same for every experiment
-that is the same run (rescaling.py).
+that is the same run (law/transport.py).
 """
 
 import functools
@@ -19,6 +19,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
+from jaxmlp.data.dataset import Dataset
 from jaxmlp.device.precision import float_dtype, precision
 from jaxmlp.experiment import Experiment
 from jaxmlp.forecast.models import Sharpness
@@ -26,6 +27,7 @@ from jaxmlp.train.model import Params, mlp
 from jaxmlp.train.optimizer import direction
 from jaxmlp.train.preprocessing import Images, preprocess
 from jaxmlp.train.run import Prepared as Start
+from jaxmlp.train.run import prepare
 from jaxmlp.train.step import Hyperparameters, loss_function
 from jaxmlp.train.step import static_part as program
 
@@ -221,3 +223,14 @@ def sample(order: Int[np.ndarray, "steps batch"], images: int = SAMPLE):
         order: the index array of the first epoch.
     """
     return order[: max(1, images // order.shape[1]), :images]
+
+
+def critical_rate(experiment: Experiment, dataset: Dataset) -> float:
+    """The learning rate at which the sharpness at initialisation meets its limit.
+
+    S is proportional to a learning rate that all layers share, as the experiment's has to be.
+    """
+    ready = prepare(experiment, dataset)
+    found = sharpness(experiment, ready, sample(next(ready.order)))
+    (rate,) = set(experiment.per_layer("learning_rate"))
+    return rate / found.ratio

@@ -9,10 +9,10 @@ from jaxtyping import Float
 
 from jaxmlp.experiment import Experiment
 from jaxmlp.record.metrics import EpochResult, StepMetrics
+from jaxmlp.record.outcomes import FAILS_FROM
 
 REHEARSAL = 100  # steps; measured: 40 know less, and 100 take 0.4 s of the question's network
 LAST = 10  # steps of the rehearsal that are averaged at a time
-FAILS_FROM = 0.3  # course; measured on family 1: few fail, and at 0.5 too many are missed
 GONE = 0.99  # of a layer's units: as good as all
 HUGE = 1e30  # stands for a loss that is not finite
 

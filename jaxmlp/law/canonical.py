@@ -1,61 +1,19 @@
-"""What a run is: its canonical form, the numbers that no rescaling alters."""
+"""Canonical form: the run with unscaled inputs and one learning rate that a run really is."""
 
-import itertools
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 from jaxmlp.experiment import Experiment
-from jaxmlp.law.rules import full_name, power
-from jaxmlp.law.surd import Surd, rounded, surd
-
-Monomial = dict[tuple[str, int], Fraction]  # (setting's full name, layer from 0): exponent
+from jaxmlp.law.invariants import RATE, Invariant, exact_invariants
+from jaxmlp.law.surd import rounded
 
 
-def product(*terms: tuple[dict[Any, Fraction], Fraction | int]) -> dict[Any, Fraction]:
-    """The product of monomials, each to a power."""
-    total: dict[Any, Fraction] = {}
-    for monomial, exponent in terms:
-        for key, own in monomial.items():
-            total[key] = total.get(key, Fraction(0)) + own * exponent
-    return {key: exponent for key, exponent in total.items() if exponent}
+class Biases(NamedTuple):
+    """The biases' own canonical numbers, one value per layer."""
 
-
-def invariants(experiment: Experiment) -> dict[str, Monomial]:
-    """Each canonical number as a product of powers of the experiment's settings.
-
-    The canonical run has input scale 1 and one learning rate R for the weights of all layers.
-    With SGD that asks for c_l = sqrt(R / rate_l), with all others for c_l = R / rate_l, and
-    ∏c_l = s fixes R.
-    """
-    degree = power(experiment.optimizer, "learning_rate")
-    assert degree > 0, "a rate that does not move (LARS, LAMB) cannot be made common"
-    layers, share = range(experiment.layers), Fraction(1, experiment.layers)
-
-    def setting(name: str, layer: int = 0) -> Monomial:
-        return {(name, layer): Fraction(1)}
-
-    scale = setting("input_scale")
-    rates = [setting("learning_rate", layer) for layer in layers]
-    rate = product((scale, degree * share), *((each, share) for each in rates))
-    factors = [product((rate, Fraction(1, degree)), (each, Fraction(-1, degree))) for each in rates]
-    outputs = itertools.accumulate(factors, lambda a, b: product((a, 1), (b, 1)))
-    scales = {"kernel": factors, "bias": [product((scale, -1), (each, 1)) for each in outputs]}
-    found = {"R": rate}
-    for tensor, layer in itertools.product(experiment.tensors, layers):
-        mark, by = "" if tensor == "kernel" else "b", scales[tensor][layer]
-
-        def moved(name: str, tensor=tensor, layer=layer, by=by) -> Monomial:
-            exponent = power(experiment.optimizer, name)
-            return product((setting(full_name(tensor, name), layer), 1), (by, exponent))
-
-        if tensor == "bias":
-            found[f"R{mark}{layer + 1}"] = moved("learning_rate")
-        found[f"κ{mark}{layer + 1}"] = moved("init_scale")
-        own = rate if tensor == "kernel" else moved("learning_rate")
-        found[f"δ{mark}{layer + 1}"] = product((own, 1), (moved("weight_decay"), 1))
-        if experiment.eps is not None:
-            found[f"ε{mark}{layer + 1}"] = moved("eps")
-    return found
+    learning_rate: tuple[float, ...]
+    init_scale: tuple[float, ...]
+    decay: tuple[float, ...]
+    eps: tuple[float, ...] | None
 
 
 class Canonical(NamedTuple):
@@ -65,44 +23,19 @@ class Canonical(NamedTuple):
     init_scale: tuple[float, ...]  # κ, factors on the default initialisation
     decay: tuple[float, ...]  # δ, R times weight decay: with SGD the weights' shrinkage per step
     eps: tuple[float, ...] | None
-    bias: "Biases | None"
+    bias: Biases | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The record's section `canonical`."""
+        biases = None if self.bias is None else _with_lists(self.bias._asdict())
+        return {**_with_lists(self._asdict()), "bias": biases}
 
 
-class Biases(NamedTuple):
-    """The biases' own canonical numbers."""
-
-    learning_rate: tuple[float, ...]
-    init_scale: tuple[float, ...]
-    decay: tuple[float, ...]
-    eps: tuple[float, ...] | None
-
-
-def exact_invariants(experiment: Experiment) -> dict[str, Surd | int]:
-    """The value of every invariant by name: R, κ1, ..., δ1, ..., with biases κb1, ...; exact.
-
-    Raises:
-        ValueError: a layer's weights do not learn.
-    """
-    rates = experiment.per_layer("learning_rate")
-    if 0 in rates:
-        raise ValueError(
-            f"layer {rates.index(0) + 1} has learning rate 0: a network with a frozen layer has "
-            "no effective learning rate; give every layer one above 0"
-        )
-    values: dict[str, Surd | int] = {}
-    for name, monomial in invariants(experiment).items():
-        value: Surd | int = surd(1)
-        for (setting, layer), exponent in monomial.items():
-            factor = value_of(experiment, setting, layer)
-            value = value * surd(factor) ** exponent if value and factor else 0
-        values[name] = value
-    return values
-
-
-def value_of(experiment: Experiment, setting: str, layer: int) -> float:
-    if setting == "input_scale":
-        return experiment.input_scale
-    return experiment.per_layer(setting)[layer]
+def _with_lists(values: dict[str, Any]) -> dict[str, Any]:
+    """As JSON reads them back."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
+    }
 
 
 def canonical(experiment: Experiment) -> Canonical:
@@ -114,12 +47,42 @@ def canonical(experiment: Experiment) -> Canonical:
     Raises:
         ValueError: a layer has learning rate 0.
     """
-    values = {name: rounded(name, value) for name, value in exact_invariants(experiment).items()}
-    layers = range(1, experiment.layers + 1)
+    values = {
+        invariant: rounded(invariant.symbol, value)
+        for invariant, value in exact_invariants(experiment).items()
+    }
 
-    def row(mark: str) -> tuple[float, ...] | None:
-        return tuple(values[f"{mark}{layer}"] for layer in layers) if f"{mark}1" in values else None
+    def per_layer(quantity: str, tensor: str = "kernel") -> Any:
+        invariants = [Invariant(quantity, tensor, layer) for layer in range(experiment.layers)]
+        return tuple(values[invariant] for invariant in invariants)
 
-    own: Any = (row("κ"), row("δ"), row("ε"))
-    of_biases: Any = (row("Rb"), row("κb"), row("δb"), row("εb"))
-    return Canonical(values["R"], *own, bias=Biases(*of_biases) if experiment.bias else None)
+    has_eps = experiment.eps is not None
+    biases = None
+    if experiment.bias:
+        biases = Biases(
+            per_layer("learning_rate", "bias"),
+            per_layer("init_scale", "bias"),
+            per_layer("decay", "bias"),
+            per_layer("eps", "bias") if has_eps else None,
+        )
+    return Canonical(
+        values[RATE],
+        per_layer("init_scale"),
+        per_layer("decay"),
+        per_layer("eps") if has_eps else None,
+        biases,
+    )
+
+
+def canonical_if_any(experiment: Experiment) -> Canonical | None:
+    """The canonical form; None for a network with a frozen layer, which has none."""
+    try:
+        return canonical(experiment)
+    except ValueError:
+        return None
+
+
+def canonical_section(experiment: Experiment) -> dict[str, Any] | None:
+    """The record's section `canonical`; None for a network with a frozen layer."""
+    form = canonical_if_any(experiment)
+    return form and form.to_json()

@@ -1,32 +1,30 @@
 """How two runs differ, in numbers and in words."""
 
 import dataclasses
+import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jaxmlp.experiment import NETWORK, SCALED, Experiment
-from jaxmlp.law.canonical import exact_invariants
+from jaxmlp.law.invariants import RATE, TERMS, Invariant, exact_invariants
 from jaxmlp.law.surd import Surd, rounded, surd
+from jaxmlp.law.words import times
 
 # Settings are floats, each rounded once: a canonical number is a product of at most a few dozen
 # of them and their roots. 2^-53 each; this is 4000 such roundings, and far below any difference
 # that training could show.
-SAME = 2.0**-41
-NAMES = {
-    "R": "effective learning rate",
-    "κ": "initial weights",
-    "δ": "decay",
-    "ε": "eps",
-    "Rb": "effective learning rate of the biases",
-    "κb": "initial biases",
-    "δb": "decay of the biases",
-    "εb": "eps of the biases",
+SAME_WITHIN = 2.0**-41
+# What is said of the two that matter most where they agree; of the others, nothing.
+AGREEMENT = {
+    ("learning_rate", "kernel"): "same effective learning rate",
+    ("init_scale", "kernel"): "initial weights the same",
 }
 
 
 class Difference(NamedTuple):
     """How run a differs from run b."""
 
-    ratios: dict[str, float]  # a's canonical number over b's, by name; only those that differ
+    ratios: dict[Invariant, float]  # a's over b's; only of those that differ
     settings: dict[str, tuple[Any, Any]]  # a's and b's, of what no rescaling touches
 
     @property
@@ -54,48 +52,51 @@ def difference(a: Experiment, b: Experiment) -> Difference:
     }
     if settings.keys() & NETWORK:
         return Difference({}, settings)
-    mine, other = exact_invariants(a), exact_invariants(b)
-    ratios = {name: _ratio(mine[name], other[name]) for name in mine}
-    return Difference({n: r for n, r in ratios.items() if not abs(r - 1) <= SAME}, settings)
+    of_a, of_b = exact_invariants(a), exact_invariants(b)
+    ratios = {invariant: _ratio(value, of_b[invariant]) for invariant, value in of_a.items()}
+    differing = {
+        invariant: ratio for invariant, ratio in ratios.items() if not abs(ratio - 1) <= SAME_WITHIN
+    }
+    return Difference(differing, settings)
 
 
 def _ratio(a: Surd | int, b: Surd | int) -> float:
+    if not a and not b:
+        return 1.0
     if not a or not b:
-        return 1.0 if not a and not b else float("inf") if a else 0.0
+        return math.inf if a else 0.0
     return rounded("a ratio of canonical numbers", surd(a) / surd(b))
 
 
-def in_words(found: Difference, layers: int) -> str:
+def same(a: Experiment, b: Experiment) -> bool:
+    """Whether the two are one run; False also where a frozen layer leaves nothing to compare."""
+    try:
+        return difference(a, b).same
+    except ValueError:
+        return False
+
+
+def in_words(difference: Difference, layers: int) -> str:
     """The difference as one sentence: what is the same, what is how many times too large."""
-    if found.same:
+    if difference.same:
         return "the same run"
-    parts = []
-    for mark, name in NAMES.items():
-        own = {n: times(ratio) for n, ratio in found.ratios.items() if _is(mark, n)}
-        if not own:
-            alike = {"R": f"same {name}", "κ": f"{name} the same"}
-            parts += [alike[mark]] if mark in alike else []
-        elif len(set(own.values())) == 1 and (mark == "R" or len(own) == layers):
-            parts.append(f"{name} {next(iter(own.values()))}")
-        else:
-            each = (f"layer {each[len(mark) :]} {text}" for each, text in own.items())
-            parts.append(f"{name}: " + ", ".join(each))
-    if not found.comparable:
-        parts = []  # nothing was compared
-    parts += [f"{name} {a} instead of {b}" for name, (a, b) in found.settings.items()]
+    parts = _ratios_in_words(difference.ratios, layers) if difference.comparable else []
+    for name, (a, b) in difference.settings.items():
+        parts.append(f"{name} {a} instead of {b}")
     return "; ".join(parts)
 
 
-def _is(mark: str, name: str) -> bool:
-    return name.rstrip("0123456789") == mark
-
-
-def times(ratio: float) -> str:
-    """A ratio in words."""
-    if ratio in (0, float("inf")):
-        return "absent" if ratio == 0 else "present where the other has none"
-    if abs(ratio - 1) < 0.005:
-        return f"{abs(ratio - 1):.1g} of itself too {'large' if ratio > 1 else 'small'}"
-    size = max(ratio, 1 / ratio)
-    shown = f"{size:,.0f}" if 1000 <= size < 1e7 else f"{size:.3g}"
-    return f"{shown} times too {'large' if ratio > 1 else 'small'}"
+def _ratios_in_words(ratios: Mapping[Invariant, float], layers: int) -> list[str]:
+    """A part of the sentence for each kind of invariant."""
+    parts = []
+    for kind, terms in TERMS.items():
+        wrong = {each: times(ratio) for each, ratio in ratios.items() if each.kind == kind}
+        everywhere = len(wrong) == (1 if kind == RATE.kind else layers)
+        if not wrong:
+            parts += [AGREEMENT[kind]] if kind in AGREEMENT else []
+        elif everywhere and len(set(wrong.values())) == 1:
+            parts.append(f"{terms.phrase} {next(iter(wrong.values()))}")
+        else:
+            each_layer = (f"{invariant.where} {text}" for invariant, text in wrong.items())
+            parts.append(f"{terms.phrase}: {', '.join(each_layer)}")
+    return parts

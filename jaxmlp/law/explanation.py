@@ -1,23 +1,31 @@
-"""In words: which run a run really is, what course it will take, and what would repair it."""
+"""An explanation: which run a run really is, what course it will take, what would repair it."""
 
 import dataclasses
-import math
-import shlex
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 from jaxmlp import question
 from jaxmlp.experiment import NETWORK, SCALED, Experiment
-from jaxmlp.law import emission
-from jaxmlp.law.canonical import canonical, exact_invariants
-from jaxmlp.law.difference import difference, in_words
-from jaxmlp.law.repair import repair
+from jaxmlp.law import words
+from jaxmlp.law.advice import exact_repairs, single_knobs, target
+from jaxmlp.law.canonical import Canonical, canonical, canonical_if_any
+from jaxmlp.law.difference import difference, in_words, same
+from jaxmlp.law.emission import SCRIPT
+from jaxmlp.law.invariants import exact_invariants
 from jaxmlp.law.rules import power
-from jaxmlp.law.transport import transport
-from jaxmlp.question import ATTEMPTS
+from jaxmlp.law.screen import Commands, Labelled, Paragraph, Part, Section, Table, plain
 
-NO_BREAK = "\N{NO-BREAK SPACE}%"  # a percent sign stays with its number
 BASELINE = "the baseline: inputs × 1, default scales, rates and decays"
+
+
+def baseline(experiment: Experiment) -> Experiment:
+    """The same experiment with unscaled inputs and default scales, rates and decays."""
+    default = Experiment(optimizer=experiment.optimizer)
+    return dataclasses.replace(experiment, **{name: getattr(default, name) for name in SCALED})
+
+
+# ---- sentences
 
 
 def same_as(experiment: Experiment) -> str:
@@ -36,50 +44,6 @@ def same_as(experiment: Experiment) -> str:
     )
 
 
-def why(experiment: Experiment) -> list[str]:
-    """Paragraphs: which run it is, and where it is one of the question's, why it went so."""
-    found = [which_run(experiment, baseline(experiment))]
-    if experiment.input_scale != 1:
-        found.insert(0, f"Why: {same_as(experiment)}")
-    case = question.name(experiment)
-    told = experiment.epochs == Experiment().epochs  # what is told is of so many
-    if case in ATTEMPTS and experiment.input_scale == question.SCALE and told:
-        found.append(ATTEMPTS[case].reason)
-    return found
-
-
-def baseline(experiment: Experiment) -> Experiment:
-    """The same experiment with unscaled inputs and default scales, rates and decays."""
-    default = Experiment(optimizer=experiment.optimizer)
-    return dataclasses.replace(experiment, **{name: getattr(default, name) for name in SCALED})
-
-
-def target(experiment: Experiment, against: Experiment) -> Experiment:
-    """`against`'s scales, rates and decays with everything else as in `experiment`.
-
-    Raises:
-        ValueError: the network or the optimizer is another one.
-    """
-    for name in NETWORK:
-        mine, other = getattr(experiment, name), getattr(against, name)
-        if mine != other:
-            raise ValueError(
-                f"{name} is {mine} here and {other} there; runs of different networks or "
-                "optimizers cannot be turned into each other"
-            )
-    return dataclasses.replace(experiment, **{name: getattr(against, name) for name in SCALED})
-
-
-def canonical_section(experiment: Experiment) -> dict[str, Any] | None:
-    """The record's section `canonical`; None for a network with a frozen layer."""
-    try:
-        form = canonical(experiment)._asdict()
-    except ValueError:
-        return None
-    bias = form.pop("bias")
-    return {**form, "bias": bias and bias._asdict()}
-
-
 def which_run(experiment: Experiment, against: Experiment, other: str = BASELINE) -> str:
     """What the run is, beside another.
 
@@ -87,159 +51,213 @@ def which_run(experiment: Experiment, against: Experiment, other: str = BASELINE
         other: what the other one is called.
     """
     try:
-        found = difference(experiment, against)
+        between = difference(experiment, against)
         form = canonical(experiment)
     except ValueError as error:
         return f"No canonical form: {error}."
-    if found.same:
+    if between.same:
         return f"It is {other}." if experiment == against else f"It is, step for step, {other}."
-    scales = [f"{value:.3g}" for value in form.init_scale]
-    start = scales[0] if len(set(scales)) == 1 else ", ".join(scales)
-    decay = [f"{value / form.learning_rate:.3g}" for value in form.decay]
-    shrinks = decay[0] if len(set(decay)) == 1 else ", ".join(decay)
-    more = [*["eps"] * (form.eps is not None), *["biases"] * experiment.bias]
-    rest = f" ({' and '.join(more)} moved along)" if more else ""
-    what = "is" if experiment.input_scale == 1 else "is, step for step,"
+    init_scales = _alike([f"{value:.3g}" for value in form.init_scale])
+    decays = _alike([f"{value / form.learning_rate:.3g}" for value in form.decay])
+    further = [*["eps"] * (form.eps is not None), *["biases"] * experiment.bias]
+    moved_along = f" ({' and '.join(further)} moved along)" if further else ""
+    verb = "is" if experiment.input_scale == 1 else "is, step for step,"
     return (
-        f"It {what} the run with inputs × 1, learning rate {form.learning_rate:.3g} for every "
-        f"layer, initial weights × {start} and weight decay {shrinks}{rest}. Beside "
-        f"{other.partition(':')[0]}: {in_words(found, experiment.layers)}."
+        f"It {verb} the run with inputs × 1, learning rate {form.learning_rate:.3g} for every "
+        f"layer, initial weights × {init_scales} and weight decay {decays}{moved_along}. Beside "
+        f"{_short(other)}: {in_words(between, experiment.layers)}."
     )
 
 
-def forecast(known: dict[str, Any]) -> str:
-    """The forecast in words, from the record's section `forecast`."""
-    ratio, fails, diverges = known["ratio"], known["fails"], known["diverges"]
-    said = {
-        "fails": f"Fails: it diverges and does not recover, with probability {_percent(fails)}"
-        + " (foretold from 30 % on)".replace(" %", NO_BREAK) * (fails < 0.5),
-        "recovers": (
-            f"Recovers: it diverges (probability {_percent(diverges)}) and trains on "
-            f"(it fails with probability {_percent(fails)})"
-        ),
-        "stable": f"Stable (it diverges with probability {_percent(diverges)})",
-    }[known["course"]]
-    if math.isnan(ratio):
-        return f"{said}. The curvature at the start is not finite."
-    return (
-        f"{said}. Curvature times (full) rates at the start: S = {number(known['sharpness'])}, "
-        f"{number(ratio)} times the limit of {known['limit']:.3g}."
-    )
+def _alike(values: list[str]) -> str:
+    """One value where all layers have the same."""
+    return values[0] if len(set(values)) == 1 else ", ".join(values)
 
 
-def number(value: float) -> str:
-    """A size for reading: two digits, or whole."""
-    return f"{value:,.0f}" if 100 <= value < 1e7 else f"{value:.2g}"
+def _short(other: str) -> str:
+    """A run's name without what stands behind its colon."""
+    return other.partition(":")[0]
 
 
-def _percent(probability: float) -> str:
-    if 0 < probability < 0.01:
-        return f"below 1{NO_BREAK}"
-    if 0.99 < probability < 1:
-        return f"above 99{NO_BREAK}"
-    return f"{probability:.0%}".replace("%", NO_BREAK)
+def why(experiment: Experiment) -> list[str]:
+    """Paragraphs: which run it is, and where it is one of the question's, why it went so."""
+    paragraphs = [which_run(experiment, baseline(experiment))]
+    if experiment.input_scale != 1:
+        paragraphs.insert(0, f"Why: {same_as(experiment)}")
+    case = question.name(experiment)
+    as_long = experiment.epochs == Experiment().epochs  # what is told is of so many
+    if case in question.ATTEMPTS and experiment.input_scale == question.SCALE and as_long:
+        paragraphs.append(question.ATTEMPTS[case].reason)
+    return paragraphs
 
 
-def same(experiment: Experiment, against: Experiment) -> bool:
-    """Whether the two are one run; False also where a frozen layer leaves nothing to compare."""
+# ---- numbers
+
+
+class TableRow(NamedTuple):
+    """One invariant of two runs, as text."""
+
+    label: str
+    this: str
+    other: str
+    ratio: str  # this over the other
+
+
+def table(experiment: Experiment, against: Experiment) -> list[TableRow]:
+    """A row for each invariant, of two runs of one network; empty if nothing can be compared."""
     try:
-        return difference(experiment, against).same
-    except ValueError:
-        return False
-
-
-FEW = 4  # knobs that are worth naming
-SCRIPT = ("python", "scripts/run_jax.py")  # what is pasted starts so
-
-
-def exact_repairs(
-    experiment: Experiment, against: Experiment, again: Sequence[str] = SCRIPT
-) -> list[tuple[str, str]]:
-    """Label and command: `against` at the inputs of `experiment`, by each scheme; or why not.
-
-    Empty where nothing is to be repaired.
-
-    Args:
-        against: of the same network and optimizer.
-        again: the command's words before the settings.
-    """
-    if same(experiment, against):
-        return []
-    schemes = {"first-layer": "first layer alone", "uniform": "all layers alike"}
-    if experiment.input_scale == against.input_scale:
-        schemes = {"uniform": "its own settings"}
-    return [
-        (label, _moved(experiment, against, scheme, again)) for scheme, label in schemes.items()
-    ]
-
-
-def _moved(experiment: Experiment, against: Experiment, scheme: str, again: Sequence[str]) -> str:
-    """The command that runs `against` at the input scale of `experiment`."""
-    try:
-        moved = transport(against, experiment.input_scale, scheme=scheme)
-    except ValueError as error:
-        return f"impossible: {error}"
-    return shlex.join([*again, *emission.as_flags(moved)])
-
-
-def single_knobs(experiment: Experiment, to: Experiment) -> list[tuple[str, str]]:
-    """Label and text: what the commonest knobs can do, each alone.
-
-    Args:
-        to: differs from `experiment` in scales, rates, decays and eps only (`target`).
-    """
-    layers = range(1, experiment.layers + 1)
-    rows = []
-    for label, name in (
-        ("learning rates alone", "learning_rate"),
-        ("initial scales alone", "init_scale"),
-    ):
-        found = repair(experiment, to, [f"{name}:{layer}" for layer in layers])
-        factors = (f"{_knob(knob)} × {float(by):.4g}" for knob, by in found.factors.items())
-        text = f"possible: {', '.join(factors)}"
-        if not found.experiment:
-            missing = [_knob(knob) for knob in found.missing]
-            needed = f" It needs as well: {', '.join(missing)}." if missing else ""
-            if len(missing) > FEW:
-                needed = " It needs most of the other settings as well."
-            text = f"impossible: {found.obstacles[0]}.{needed}"
-        rows.append((label, text))
-    return rows
-
-
-def _knob(knob: str) -> str:
-    """Such as `learning rate of layer 1`, or `weight decays` of all layers."""
-    name, _, layer = knob.partition(":")
-    words = name.removeprefix("bias_").replace("init_scale", "initial_scale").replace("_", " ")
-    words += "s" * (not layer and words != "eps")
-    return words + " of the biases" * name.startswith("bias_") + f" of layer {layer}" * bool(layer)
-
-
-def table(experiment: Experiment, against: Experiment) -> list[tuple[str, str, str, str]]:
-    """Rows of name, this run's, the other's, and their ratio; empty if nothing can be compared."""
-    try:
-        mine, other = (exact_invariants(each) for each in (experiment, against))
-        pairs = {name: (float(mine[name]), float(other[name])) for name in mine}
+        exact = [exact_invariants(each) for each in (experiment, against)]
+        this, other = ({key: float(value) for key, value in each.items()} for each in exact)
     except (ValueError, OverflowError):
         return []
     rows = []
-    for name in sorted(pairs, key=lambda each: list(LABELS).index(each.rstrip("0123456789"))):
-        mark = name.rstrip("0123456789")
-        layer = name[len(mark) :]
-        label = f"{name}  {LABELS[mark]}" + (f", layer {layer}" if layer else "")
-        a, b = pairs[name]
+    for invariant in sorted(this, key=lambda invariant: invariant.rank):
+        name = ", ".join(filter(None, (invariant.terms.label, invariant.where)))
+        a, b = this[invariant], other[invariant]
         ratio = "1" if a == b else f"{a / b:.4g}" if b else "–"
-        rows.append((label, f"{a:.4g}", f"{b:.4g}", ratio))
+        rows.append(TableRow(f"{invariant.symbol}  {name}", f"{a:.4g}", f"{b:.4g}", ratio))
     return rows
 
 
-LABELS = {
-    "R": "effective learning rate",
-    "κ": "effective initial scale",
-    "δ": "effective decay, R × weight decay",
-    "ε": "effective eps",
-    "Rb": "effective learning rate of biases",
-    "κb": "effective initial scale of biases",
-    "δb": "effective decay of biases",
-    "εb": "effective eps of biases",
-}
+# ---- the whole
+
+
+class Foretold(Protocol):
+    """A forecast, such as jaxmlp.forecast's."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A record's section `forecast`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Everything that explain.py shows of a run. `print` it, or take what you need."""
+
+    case: str  # name of the question's case, or "custom"
+    experiment: Experiment
+    against: Experiment
+    other: str  # what `against` is called
+    canonical: Canonical | None  # None: a layer is frozen
+    which_run: str  # a sentence
+    table: tuple[TableRow, ...]  # empty: networks, optimizers or a frozen layer forbid it
+    forecast: str | None  # a sentence, if a forecast was given
+    data: str | None  # what was foretold for, if the forecast says so
+    exact_repairs: tuple[tuple[str, str], ...]  # label and command, or why there is none
+    single_knobs: tuple[tuple[str, str], ...]  # label and what the knob can do alone
+    nothing_exact: str | None  # why single knobs could not be tried
+    attempts: tuple[tuple[str, str], ...]  # of the question, if it is one of its cases
+
+    def __str__(self) -> str:
+        """The screen of explain.py as plain text."""
+        return plain(self.title, self.sections)
+
+    @property
+    def title(self) -> str:
+        layers = self.experiment.layers
+        depth = f"{layers} layer{'s' * (layers > 1)}"
+        inputs = f"inputs × {self.experiment.input_scale:g}"
+        return f"{self.case}: {depth}, {self.experiment.optimizer}, {inputs}"
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """What is to be shown, in order."""
+        sections = [self._identity()]
+        if self.forecast:
+            data = f" ({self.data})" if self.data else ""
+            sections.append(Section(f"Forecast{data}", (Paragraph(self.forecast),)))
+        if self.exact_repairs:
+            sections.append(self._repairs())
+        if self.attempts:
+            sections.append(self._attempts())
+        return tuple(sections)
+
+    def _identity(self) -> Section:
+        heading = f"Which run this is, beside {_short(self.other)}"
+        sentence = Paragraph(self.which_run)
+        if not self.table:
+            return Section(heading, (sentence,))
+        numbers = Table(("", "this run", "the other", "ratio"), self.table)
+        return Section(heading, (sentence, numbers))
+
+    def _repairs(self) -> Section:
+        parts: list[Part] = [Commands(self.exact_repairs)]
+        if self.experiment.input_scale != self.against.input_scale:
+            change = self.experiment.input_scale / self.against.input_scale
+            divide = (
+                f"Divide the inputs by {change:g} where they were multiplied. Where they have to "
+                "stay as they are:"
+            )
+            parts.insert(0, Paragraph(divide))
+        if self.single_knobs:
+            parts.append(Labelled(self.single_knobs))
+        if self.nothing_exact:
+            parts.append(Paragraph(self.nothing_exact))
+        return Section(f"What turns it into {_short(self.other)}", tuple(parts))
+
+    def _attempts(self) -> Section:
+        return Section(
+            "The question's attempts at inputs × 255 (CIFAR-10, 20 epochs)",
+            (
+                Paragraph(same_as(self.experiment)),
+                Labelled(self.attempts),
+                Paragraph(question.BOTH_LAYERS),
+            ),
+        )
+
+
+def explain(
+    experiment: Experiment,
+    against: Experiment | None = None,
+    forecast: Mapping[str, Any] | Foretold | None = None,
+    *,
+    case: str | None = None,
+    other: str | None = None,
+    again: Sequence[str] = SCRIPT,
+) -> Explanation:
+    """Which run a run really is, what course it will take, what would repair it.
+
+    Args:
+        against: the run to compare with; without it the same experiment with unscaled inputs and
+            default scales, rates and decays.
+        forecast: a record's section `forecast`, perhaps with the `data` that it is for, or what
+            jaxmlp.forecast gave.
+        case: what the run is called; without it as the question names it.
+        other: what `against` is called.
+        again: the words of the command before the settings, in the commands to paste.
+    """
+    default = baseline(experiment)
+    if against is None:
+        against, other = default, other or BASELINE
+    comparable = all(getattr(experiment, name) == getattr(against, name) for name in NETWORK)
+    repairs = exact_repairs(experiment, against, again) if comparable else []
+    knobs, nothing_exact = _single_knobs(experiment, against) if repairs else ([], None)
+    # What is told of the attempts is told beside the baseline.
+    asks_why = against == default and not same(experiment, default)
+    section = forecast if isinstance(forecast, Mapping | None) else forecast.to_json()
+    return Explanation(
+        case=case or question.name(experiment),
+        experiment=experiment,
+        against=against,
+        other=other or "the other run",
+        canonical=canonical_if_any(experiment),
+        which_run=which_run(experiment, against, other or "the other run"),
+        table=tuple(table(experiment, against)) if comparable else (),
+        forecast=words.forecast(section) if section else None,
+        data=section.get("data") if section else None,
+        exact_repairs=tuple(repairs),
+        single_knobs=tuple(knobs),
+        nothing_exact=nothing_exact,
+        attempts=tuple(question.attempts(experiment)) if asks_why else (),
+    )
+
+
+def _single_knobs(
+    experiment: Experiment, against: Experiment
+) -> tuple[list[tuple[str, str]], str | None]:
+    """What single knobs can do towards `against`'s settings; or why that cannot be said."""
+    try:
+        to = target(experiment, against)
+        return ([] if same(experiment, to) else single_knobs(experiment, to)), None
+    except ValueError as error:
+        return [], f"Nothing exact: {error}."

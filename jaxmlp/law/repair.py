@@ -1,7 +1,7 @@
 """The exact repair of a run, given only the settings that may be moved; or the proof of none.
 
-The canonical numbers of a run (rescaling.py) are products of powers of its settings. In logarithms
-that is a linear system over the rationals, which is solved exactly.
+A run's invariants are products of powers of its settings. In logarithms that is a linear system
+over the rationals, which is solved exactly.
 """
 
 import bisect
@@ -12,13 +12,24 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from jaxmlp.experiment import PER_TENSOR, Experiment
-from jaxmlp.law.canonical import Monomial, exact_invariants, invariants, product, value_of
-from jaxmlp.law.difference import NAMES, SAME, difference, times
-from jaxmlp.law.rules import full_name
+from jaxmlp.experiment import PER_TENSOR, Experiment, full_name
+from jaxmlp.law.difference import SAME_WITHIN, Difference, difference
+from jaxmlp.law.invariants import (
+    Invariant,
+    Monomial,
+    Setting,
+    exact_invariants,
+    invariants,
+    value_of,
+)
+from jaxmlp.law.monomials import eliminate, product
 from jaxmlp.law.surd import Surd, rounded, surd
+from jaxmlp.law.words import times
 
-FEW_KNOBS = 20  # whose triples are tried, some thousand; assumed: a second at most
+# Of so many knobs or fewer, all triples are tried (some thousand; assumed: a second at most).
+KNOBS_TO_TRY_TRIPLES_OF = 20
+
+Combination = dict[Invariant, Fraction]  # a product of powers of invariants: their exponents
 
 
 class Repair(NamedTuple):
@@ -43,9 +54,7 @@ def knobs(experiment: Experiment) -> tuple[str, ...]:
 def repair(experiment: Experiment, to: Experiment, allow: Sequence[str]) -> Repair:
     """What to multiply the allowed knobs by so that `experiment` becomes the run that `to` is.
 
-    The canonical numbers are products of powers of the settings: in logarithms, a linear system
-    over the rationals. It is solved exactly. Of several solutions the knobs named first are used
-    and those named last are left alone.
+    Of several solutions the knobs named first are used and those named last are left alone.
 
     Args:
         allow: names as `knobs` lists them: "learning_rate" moves all layers by one factor,
@@ -56,153 +65,139 @@ def repair(experiment: Experiment, to: Experiment, allow: Sequence[str]) -> Repa
         ValueError: a knob is not known; the two differ in what no knob moves; a layer has learning
             rate 0; or the repaired settings leave float32's range.
     """
-    known = knobs(experiment)
+    every_knob = knobs(experiment)
     for knob in allow:
-        if knob not in known:
-            raise ValueError(f"knob {knob!r} is not known; choose from {', '.join(known)}")
-    found = difference(experiment, to)
-    if found.settings:
-        name, (mine, other) = next(iter(found.settings.items()))
-        raise ValueError(f"{name} is {mine} and should be {other}; no rescaling alters that")
-    zero = [name for name, ratio in found.ratios.items() if ratio in (0, math.inf)]
-    if zero:
-        obstacles = (
-            f"{_long(name)} is 0 in one of the two, and no factor alters that" for name in zero
-        )
-        return Repair(None, {}, tuple(obstacles), ())
+        if knob not in every_knob:
+            raise ValueError(f"knob {knob!r} is not known; choose from {', '.join(every_knob)}")
+    between = difference(experiment, to)
+    if between.settings:
+        name, (ours, theirs) = next(iter(between.settings.items()))
+        raise ValueError(f"{name} is {ours} and should be {theirs}; no rescaling alters that")
+    if zero := _zero_in_one(between):
+        return Repair(None, {}, zero, ())
     system = _system(experiment, to)
-    solved, left = _eliminate(system, {knob: _effect(experiment, knob) for knob in allow})
-    stuck = [row for row in left if not _satisfied(system, row)]
+    solved, unaltered = _solve(experiment, system, allow)
+    stuck = [combination for combination in unaltered if not _satisfied(system, combination)]
     if stuck:
-        obstacles = (
-            f"{_product(row)} is {times(math.exp(-_logarithm(system, row)))}, "
-            "and no allowed knob alters it"
-            for row in stuck
-        )
-        return Repair(None, {}, tuple(obstacles), _missing(experiment, system, allow))
-    exact = {knob: _value_of(system, row) for knob, row in solved.items()}
+        obstacles = tuple(_obstacle(system, combination) for combination in stuck)
+        return Repair(None, {}, obstacles, _missing(experiment, system, allow))
+    exact = {knob: _change(system, combination) for knob, combination in solved.items()}
     factors = {knob: factor for knob, factor in exact.items() if factor != 1}
     return Repair(_turned(experiment, factors), factors, (), ())
 
 
-class System(NamedTuple):
-    """∏ over settings of change^power, for each canonical number, is by what it has to change."""
+# ---- the system
 
-    rows: dict[str, Monomial]
-    change: dict[tuple[str, int], Surd]  # of each setting that differs: the target's over ours
+
+class System(NamedTuple):
+    """∏ over settings of change^power, for each invariant, is by what the invariant has to change.
+
+    Those that are 0 in both runs are no part of it.
+    """
+
+    rows: dict[Invariant, Monomial]
+    change: dict[Setting, Surd]  # of each setting that differs: the target's over ours
 
 
 def _system(experiment: Experiment, to: Experiment) -> System:
     rows = invariants(experiment)
-    settings = {key for row in rows.values() for key in row}
-    change = {}
-    for name, layer in settings:
-        mine, other = (value_of(each, name, layer) for each in (experiment, to))
-        if mine and other and mine != other:
-            change[name, layer] = surd(other) / mine
+    change: dict[Setting, Surd] = {}
+    for setting in {setting for row in rows.values() for setting in row}:
+        ours, theirs = value_of(experiment, setting), value_of(to, setting)
+        if ours and theirs and ours != theirs:
+            change[setting] = surd(theirs) / ours
+    values = exact_invariants(experiment)
     # Earlier rows are solved first, so that what is left over speaks of them.
-    marks = list(NAMES)
-    zero = {name for name, value in exact_invariants(experiment).items() if not value}
-    order = sorted(rows, key=lambda name: marks.index(name.rstrip("0123456789")))
-    return System({name: rows[name] for name in order if name not in zero}, change)
+    order = sorted(rows, key=lambda invariant: invariant.rank)
+    return System({invariant: rows[invariant] for invariant in order if values[invariant]}, change)
 
 
-def _effect(experiment: Experiment, knob: str) -> set[tuple[str, int]]:
-    """The settings that a knob multiplies."""
-    name, _, layer = knob.partition(":")
-    if name == "input_scale":
-        return {(name, 0)}
-    layers = [int(layer) - 1] if layer else range(experiment.layers)
-    follows = experiment.bias and name in PER_TENSOR and getattr(experiment, f"bias_{name}") is None
-    return {(each, i) for each in (name, *[f"bias_{name}"] * follows) for i in layers}
-
-
-Combination = dict[str, Fraction]  # of rows: by name, exponents
-
-
-def _eliminate(
-    system: System, columns: Mapping[str, set[tuple[str, int]]]
+def _solve(
+    experiment: Experiment, system: System, allow: Sequence[str]
 ) -> tuple[dict[str, Combination], list[Combination]]:
-    """Gauss-Jordan elimination of the knobs from the rows, over the rationals.
+    """For each knob that is used the combination of invariants whose change is its factor.
 
-    Returns:
-        For each knob that is used the combination of rows that its factor is; and the combinations
-        that no knob alters.
+    And the combinations that no allowed knob alters.
     """
-    pending: list[Row] = []
-    for name, row in system.rows.items():
-        powers = {
-            knob: total
-            for knob, settings in columns.items()
-            if (total := sum((row.get(key, Fraction(0)) for key in settings), Fraction(0)))
-        }
-        pending.append(Row(powers, {name: Fraction(1)}))
-    solved: dict[str, Row] = {}
-    for knob in columns:
-        pivot = next((row for row in pending if knob in row.powers), None)
-        if pivot is None:
-            continue
-        pending.remove(pivot)
-        pivot = Row(*(product((part, 1 / pivot.powers[knob])) for part in pivot))
-        pending = [_without(row, knob, pivot) for row in pending]
-        solved = {other: _without(row, knob, pivot) for other, row in solved.items()}
-        solved[knob] = pivot
-    return {knob: row.rows for knob, row in solved.items()}, [row.rows for row in pending]
+    settings = {knob: _settings_of(experiment, knob) for knob in allow}
+    equations = {
+        invariant: _powers_of_knobs(row, settings) for invariant, row in system.rows.items()
+    }
+    return eliminate(equations, allow)
 
 
-class Row(NamedTuple):
-    """A combination of canonical numbers under elimination."""
+def _settings_of(experiment: Experiment, knob: str) -> set[Setting]:
+    """The settings that a knob multiplies."""
+    name, _, number = knob.partition(":")
+    if name == "input_scale":
+        return {Setting(name, 0)}
+    names = [name]
+    if experiment.bias and name in PER_TENSOR and getattr(experiment, f"bias_{name}") is None:
+        names.append(f"bias_{name}")  # it follows
+    layers = [int(number) - 1] if number else range(experiment.layers)
+    return {Setting(name, layer) for name in names for layer in layers}
 
-    powers: dict[str, Fraction]  # of the knobs
-    rows: Combination
 
-
-def _without(row: Row, knob: str, pivot: Row) -> Row:
-    """The row less as much of the pivot as frees it from the knob."""
-    if knob not in row.powers:
-        return row
-    share = -row.powers[knob]
-    return Row(
-        *(product((mine, 1), (other, share)) for mine, other in zip(row, pivot, strict=True))
-    )
+def _powers_of_knobs(row: Monomial, settings: Mapping[str, set[Setting]]) -> dict[str, Fraction]:
+    """By which power of each knob an invariant moves; knobs that leave it alone are left out."""
+    powers = {}
+    for knob, multiplied in settings.items():
+        total = sum((row.get(setting, Fraction(0)) for setting in multiplied), Fraction(0))
+        if total:
+            powers[knob] = total
+    return powers
 
 
 def _powers(system: System, combination: Combination) -> Monomial:
-    powers = product(*((system.rows[name], power) for name, power in combination.items()))
-    return {key: power for key, power in powers.items() if key in system.change}
+    """The product of invariants as one of those settings that have to change."""
+    powers = product(*((system.rows[invariant], power) for invariant, power in combination.items()))
+    return {setting: power for setting, power in powers.items() if setting in system.change}
 
 
-def _value_of(system: System, combination: Combination) -> Surd:
+def _change(system: System, combination: Combination) -> Surd:
+    """By what a product of invariants has to change, exactly."""
     powers = _powers(system, combination).items()
-    return math.prod((system.change[key] ** power for key, power in powers), start=surd(1))
+    return math.prod((system.change[setting] ** power for setting, power in powers), start=surd(1))
 
 
 def _logarithm(system: System, combination: Combination) -> float:
+    """The logarithm of `_change`; large numbers are not multiplied out for it."""
     powers = _powers(system, combination).items()
     return math.fsum(float(power) * system.change[key].logarithm() for key, power in powers)
 
 
 def _satisfied(system: System, combination: Combination) -> bool:
-    return abs(_logarithm(system, combination)) <= SAME
+    return abs(_logarithm(system, combination)) <= SAME_WITHIN
 
 
-def _product(combination: Combination) -> str:
+# ---- what stands in the way
+
+
+def _zero_in_one(between: Difference) -> tuple[str, ...]:
+    """The obstacles that no factor removes: invariants that are 0 in one run alone."""
+    return tuple(
+        f"{invariant.in_full} is 0 in one of the two, and no factor alters that"
+        for invariant, ratio in between.ratios.items()
+        if ratio in (0, math.inf)
+    )
+
+
+def _obstacle(system: System, combination: Combination) -> str:
+    wrong_by = math.exp(-_logarithm(system, combination))
+    return f"{_formula(combination)} is {times(wrong_by)}, and no allowed knob alters it"
+
+
+def _formula(combination: Combination) -> str:
     """Such as κ1·κ2, or Rb1 ÷ R."""
     if len(combination) == 1:
-        return _long(next(iter(combination)))
-    signs = {True: [], False: []}
-    for name, power in combination.items():
+        return next(iter(combination)).in_full
+    above, below = [], []
+    for invariant, power in combination.items():
         size = abs(power)
         raised = {Fraction(1): "", Fraction(2): "²"}.get(size, f"^({size})")
-        signs[power > 0].append(name + raised)
-    above, below = ("·".join(sorted(names)) for names in (signs[True], signs[False]))
-    return f"{above or 1} ÷ {below}" if below else above
-
-
-def _long(name: str) -> str:
-    mark = name.rstrip("0123456789")
-    layer = name[len(mark) :]
-    return f"{name} ({NAMES[mark]}{', layer ' + layer if layer else ''})"
+        (above if power > 0 else below).append(invariant.symbol + raised)
+    numerator, denominator = "·".join(sorted(above)) or "1", "·".join(sorted(below))
+    return f"{numerator} ÷ {denominator}" if below else numerator
 
 
 def _missing(experiment: Experiment, system: System, allow: Sequence[str]) -> tuple[str, ...]:
@@ -212,18 +207,19 @@ def _missing(experiment: Experiment, system: System, allow: Sequence[str]) -> tu
     """
 
     def enough(further: Sequence[str]) -> bool:
-        columns = {knob: _effect(experiment, knob) for knob in (*allow, *further)}
-        return all(_satisfied(system, row) for row in _eliminate(system, columns)[1])
+        _, unaltered = _solve(experiment, system, [*allow, *further])
+        return all(_satisfied(system, combination) for combination in unaltered)
 
     others = [knob for knob in knobs(experiment) if knob not in (*allow, "input_scale")]
     others.sort(key=lambda knob: ":" in knob)
-    for count in range(1, 4 if len(others) <= FEW_KNOBS else 3):
+    largest = 3 if len(others) <= KNOBS_TO_TRY_TRIPLES_OF else 2
+    for count in range(1, largest + 1):
         for chosen in itertools.combinations(others, count):
             if enough(chosen):
                 return chosen
-    needed = others[
-        : bisect.bisect_left(range(len(others)), True, key=lambda n: enough(others[:n]))
-    ]
+    # The shortest beginning of the list that is enough; then without each that can be spared.
+    shortest = bisect.bisect_left(range(len(others)), True, key=lambda n: enough(others[:n]))
+    needed = others[:shortest]
     for knob in reversed(needed):
         fewer = [each for each in needed if each != knob]
         if enough(fewer):
@@ -231,19 +227,22 @@ def _missing(experiment: Experiment, system: System, allow: Sequence[str]) -> tu
     return tuple(needed)
 
 
+# ---- the repaired run
+
+
 def _turned(experiment: Experiment, factors: Mapping[str, Surd]) -> Experiment:
     """The experiment with each knob's settings multiplied by its factor."""
-    exact: dict[tuple[str, int], Surd] = {}
+    exact: dict[Setting, Surd] = {}
     for knob, factor in factors.items():
-        for key in _effect(experiment, knob):
-            exact[key] = exact.get(key, surd(1)) * factor
+        for setting in _settings_of(experiment, knob):
+            exact[setting] = exact.get(setting, surd(1)) * factor
     changed: dict[str, Any] = {}
-    for name in {name for name, _ in exact}:
+    for name in {setting.name for setting in exact}:
         if name == "input_scale":
-            changed[name] = rounded(name, exact[name, 0] * experiment.input_scale)
+            changed[name] = rounded(name, exact[Setting(name, 0)] * experiment.input_scale)
             continue
         changed[name] = tuple(
-            rounded(name, exact.get((name, i), surd(1)) * value) if value else 0.0
-            for i, value in enumerate(experiment.per_layer(name))
+            rounded(name, exact.get(Setting(name, layer), surd(1)) * value) if value else 0.0
+            for layer, value in enumerate(experiment.per_layer(name))
         )
     return dataclasses.replace(experiment, **changed)

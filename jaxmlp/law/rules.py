@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-from jaxmlp.experiment import Experiment
-
 
 class Rule(NamedTuple):
     """Powers of c = W' / W by which a tensor's settings move; None: it has no such setting."""
@@ -15,7 +13,11 @@ class Rule(NamedTuple):
     decoupled: bool = False  # decay shrinks the weight itself
 
 
-# eps: where PyTorch adds it (LAMB, Muon, LARS, Lion, signSGD, Yogi, NovoGrad: optax).
+# Derived: let u(g) be the step's direction and p its degree, u(g / c) = u(g) / c^p. A step
+# rate·u(g) has to grow by c, so the rate moves by 1 + p (2 for SGD, 1 where the direction is
+# normalised, 0 where it is scaled by the weight itself: LARS, LAMB). Coupled decay stands beside
+# the gradient: -2; decoupled decay in rate·decay·W has to undo the rate. eps stands beside the
+# gradient's size, where PyTorch adds it (LAMB, Muon, LARS, Lion, signSGD, Yogi, NovoGrad: optax).
 RULES: dict[str, Rule] = {
     "sgd": Rule(2, -2),
     "adam": Rule(1, -2, -1),
@@ -40,8 +42,8 @@ UNMOVABLE = {
 }
 
 
-def rule_of(optimizer: str) -> Rule:
-    """The powers for one optimizer.
+def scaling_rule(optimizer: str) -> Rule:
+    """The powers by which an optimizer's settings move.
 
     Raises:
         ValueError: it is not known, or cannot be moved exactly.
@@ -55,15 +57,4 @@ def rule_of(optimizer: str) -> Rule:
 
 def power(optimizer: str, setting: str) -> int:
     """By which power of c a setting of PER_TENSOR moves."""
-    return 1 if setting == "init_scale" else getattr(rule_of(optimizer), setting)
-
-
-def full_name(tensor: str, name: str) -> str:
-    return name if tensor == "kernel" else f"bias_{name}"
-
-
-def setting_of(experiment: Experiment, tensor: str, name: str) -> tuple[float, ...] | None:
-    """A setting of PER_TENSOR, a value per layer; None if the optimizer has none."""
-    if getattr(experiment, name) is None:
-        return None
-    return experiment.per_tensor(name)[tensor]
+    return 1 if setting == "init_scale" else getattr(scaling_rule(optimizer), setting)

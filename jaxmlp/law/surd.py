@@ -88,6 +88,14 @@ def _integer_root(value: int, index: int) -> int:
 
 
 def rounded(name: str, value: Surd | int) -> float:
+    """The nearest float.
+
+    Args:
+        name: what the value is, for the message.
+
+    Raises:
+        ValueError: it is larger than every float.
+    """
     try:
         return float(value)
     except OverflowError:

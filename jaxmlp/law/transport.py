@@ -1,32 +1,18 @@
-"""The law: which runs are the same run, and what a run really is.
-
-Multiply the weights of layer l by c_l and the inputs by 1 / ∏c_l. The network computes the same
-function, the gradient of layer l becomes g / c_l, and so each of the layer's settings has to move
-by a known power of c_l for training to go on identically. What no such move alters is what the run
-is: its canonical form.
-
-Sources: the symmetry, Neyshabur et al. 2015 (arXiv 1506.02617); for training, Yang & Hu 2021
-(2011.14522) and Yang & Littwin 2023 (2308.01814, proposition 2.2.3). Here c is W' / W.
-
-All arithmetic is exact (surd.py) until a setting is rounded to a float, once.
-"""
+"""Transport: the same run with other numbers."""
 
 import dataclasses
 import itertools
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from jaxmlp.experiment import PER_TENSOR, Experiment
-from jaxmlp.law.rules import full_name, power, setting_of
+from jaxmlp.experiment import PER_TENSOR, Experiment, full_name
+from jaxmlp.law.rules import power
 from jaxmlp.law.surd import Number, Surd, rounded, surd
 
 SCHEMES = ("first-layer", "uniform")
-
-
-# ---- transport
 
 
 def layer_factors(layers: int, change: Surd | Number, scheme: str = "uniform") -> list[Surd]:
@@ -73,38 +59,50 @@ def transport(
     if (input_scale is None) == (factors is None):
         raise ValueError("give either an input scale or one factor per layer")
     before = surd(experiment.input_scale)
-    if factors is None:
-        assert input_scale is not None
-        chosen = layer_factors(experiment.layers, surd(input_scale) / before, scheme)
+    if factors is not None:
+        of_kernels = _one_per_layer(experiment, factors)
     else:
-        chosen = [surd(factor) for factor in factors]
-    if len(chosen) != experiment.layers:
-        raise ValueError(
-            f"{len(chosen)} factors; the network has {experiment.layers} "
-            f"layer{'s' * (experiment.layers > 1)}: give one per layer"
-        )
-    change = math.prod(chosen, start=surd(1)) ** -1  # of the input scale
-    outputs = list(itertools.accumulate(chosen, operator.mul, initial=change))
-    if not homogeneous and any(output != 1 for output in outputs[1:]):
+        assert input_scale is not None
+        of_kernels = layer_factors(experiment.layers, surd(input_scale) / before, scheme)
+    # The network's function stays if the inputs undo all factors. What a layer puts out is then
+    # multiplied by the product up to it, and so is its bias, which is added there.
+    change = math.prod(of_kernels, start=surd(1)) ** -1
+    outputs = list(itertools.accumulate(of_kernels, operator.mul, initial=change))[1:]
+    if not homogeneous and any(output != 1 for output in outputs):
         raise ValueError(
             "an activation that is not positively homogeneous (ReLU, leaky ReLU and the identity "
             "are) lets only the first layer be rescaled; choose scheme first-layer"
         )
-    scales = {"kernel": chosen, "bias": outputs[1:]}
-    moved: dict[str, Any] = {"input_scale": rounded("input_scale", change * before)}
+    moved = {"input_scale": rounded("input_scale", change * before)}
+    return dataclasses.replace(
+        experiment, **moved, **_moved(experiment, {"kernel": of_kernels, "bias": outputs})
+    )
+
+
+def _one_per_layer(experiment: Experiment, factors: Iterable[Surd | Number]) -> list[Surd]:
+    exact = [surd(factor) for factor in factors]
+    if len(exact) != experiment.layers:
+        raise ValueError(
+            f"{len(exact)} factors; the network has {experiment.layers} "
+            f"layer{'s' * (experiment.layers > 1)}: give one per layer"
+        )
+    return exact
+
+
+def _moved(experiment: Experiment, factors: Mapping[str, Sequence[Surd]]) -> dict[str, Any]:
+    """Each setting of each tensor, times its power of the tensor's factor; rounded once.
+
+    Args:
+        factors: by tensor, one per layer.
+    """
+    moved = {}
     for tensor, name in itertools.product(experiment.tensors, PER_TENSOR):
-        values = setting_of(experiment, tensor, name)
-        if values is not None:
-            exponent = power(experiment.optimizer, name)
-            full = full_name(tensor, name)
-            moved[full] = tuple(
-                rounded(full, scale**exponent * value) if value else 0.0
-                for scale, value in zip(scales[tensor], values, strict=True)
-            )
-    return dataclasses.replace(experiment, **moved)
-
-
-# ---- canonical form
-
-
-# ---- difference
+        if getattr(experiment, name) is None:  # the optimizer has no such setting
+            continue
+        exponent, full = power(experiment.optimizer, name), full_name(tensor, name)
+        values = experiment.per_tensor(name)[tensor]
+        moved[full] = tuple(
+            rounded(full, factor**exponent * value) if value else 0.0
+            for factor, value in zip(factors[tensor], values, strict=True)
+        )
+    return moved

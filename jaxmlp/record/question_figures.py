@@ -1,30 +1,19 @@
-"""The figures of scripts/reproduce.py."""
+"""Figures of the question: its cases over the epochs, and where they lie in the plane."""
 
 import math
 import statistics
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from jaxmlp.commands.progress import number
 from jaxmlp.experiment import Experiment
-from jaxmlp.law import explanation
+from jaxmlp.law import words
 from jaxmlp.law.canonical import Canonical, canonical
-from jaxmlp.record.figures import BLUE, COLOURS, GREEN, GREY, ORANGE, png, set_title
+from jaxmlp.law.words import counted
+from jaxmlp.record.figures import BLUE, COLOURS, GREEN, GREY, ORANGE, panels, png
 
 Runs = list[dict[str, Any]]
 TRAINED = "trained"
-
-
-def panels(title: str, columns: int, width: float, height: float = 4.2):
-    figure = Figure(figsize=(width, height), layout="constrained")
-    set_title(figure, title)
-    axes = figure.subplots(1, columns, squeeze=False)[0]
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.25)
-    return figure, axes
 
 
 def styles(names) -> dict[str, dict[str, Any]]:
@@ -43,7 +32,7 @@ def of_cases(runs: dict[str, Runs], data: str) -> dict[str, bytes]:
 def accuracy(runs: dict[str, Runs], data: str) -> bytes:
     """Test accuracy per epoch, mean over the seeds with the range as a band."""
     seeds = len(next(iter(runs.values())))
-    figure, (axis,) = panels(f"The question's cases on {data}, {number(seeds, 'seed')}", 1, 9, 5)
+    figure, (axis,) = panels(f"The question's cases on {data}, {counted(seeds, 'seed')}", 1, 9, 5)
     ends = []
     for name, style in styles(runs).items():
         curves = np.array([run["test_accuracy"] for run in runs[name]])
@@ -89,7 +78,7 @@ def of_rates(runs: list[tuple[Experiment, dict[str, Any]]], data: str) -> dict[s
     """Accuracy over the learning rate, raw and effective: three curves become one."""
     epochs = runs[0][0].epochs
     figure, axes = panels(
-        f"The same network at three input scales on {data}, {number(epochs, 'epoch')}, seed 0",
+        f"The same network at three input scales on {data}, {counted(epochs, 'epoch')}, seed 0",
         2,
         10,
     )
@@ -97,10 +86,10 @@ def of_rates(runs: list[tuple[Experiment, dict[str, Any]]], data: str) -> dict[s
     for scale, colour, marker, size in zip(
         scales, (BLUE, ORANGE, GREEN), "os^", (9, 6, 4), strict=True
     ):
-        own = [pair for pair in runs if pair[0].input_scale == scale]
-        reached = [run["test_accuracy"][-1] for _, run in own]
-        raw = [experiment.per_layer("learning_rate")[0] for experiment, _ in own]
-        effective = [canonical(experiment).learning_rate for experiment, _ in own]
+        scaled = [pair for pair in runs if pair[0].input_scale == scale]
+        reached = [run["test_accuracy"][-1] for _, run in scaled]
+        raw = [experiment.per_layer("learning_rate")[0] for experiment, _ in scaled]
+        effective = [canonical(experiment).learning_rate for experiment, _ in scaled]
         for axis, rates in zip(axes, (raw, effective), strict=True):
             axis.plot(
                 rates,
@@ -146,7 +135,7 @@ def of_plane(
         for name in names:
             ratio = median_ratio(points[name][1])
             _point(axis, *place, *points[name], ratio)
-            labels.setdefault(explanation.number(ratio), []).append(name)
+            labels.setdefault(words.number(ratio), []).append(name)
         _label(axis, *place, labels, scales, critical)
     _dashes(axis, points)
     rates = [rate for _, rate in places]

@@ -1,16 +1,16 @@
-"""What a run leaves behind: a directory whose files appear whole or not at all.
+"""The record of a run: what its directory holds, the schema of result.json, and how it is made.
 
     result.json   the record, schema below
     steps.npz     per step: loss (steps,), grad_norm (steps, layers), dead (steps, hidden layers)
     params.npz    final parameters: layer1.kernel (fan_in, fan_out), layer1.bias (fan_out,), ...
-    *.png         figures, made by report.py from the three above
+    *.png         figures, made by run_figures.py from the three above
     SHA256SUMS    digests of all these, which every reader checks, and `sha256sum -c` can
 
-result.json, schema 2 (step i of steps.npz, from 0, is step i + 1 of the text; a step's metrics are
+result.json, schema 3 (step i of steps.npz, from 0, is step i + 1 of the text; a step's metrics are
 those of its batch before the update; numbers that are not finite are the strings "NaN",
 "Infinity", "-Infinity"):
 
-    schema        2
+    schema        3
     framework     "jax" or "torch"
     case          name of the question's case, or "custom"
     finished      false if the run was interrupted: `epochs` holds what was finished
@@ -25,13 +25,13 @@ those of its batch before the update; numbers that are not finite are the string
                   while training), test_loss, test_accuracy, and per hidden layer dead (fraction of
                   units that no test image activates) and silent (fraction of test images that
                   activate no unit)
-    outcome       outcome (trained, stalled, dead, nonfinite), spike (largest step loss / first),
-                  dead and worst_dead per hidden layer, collapse_step per hidden layer (from which
-                  on at least 99 % of its units are dead in every batch, or null),
-                  all_dead_step per hidden layer (the same for all its units),
-                  first_nonfinite_step (or null)
-    verdict       the outcome in words
-    canonical     which run it is, whatever its input scale (rescaling.canonical): learning_rate
+    outcome       trained, stalled, dead or nonfinite (outcomes.py)
+    diagnostics   spike (largest step loss / first), per hidden layer dead (of the last epoch),
+                  worst_dead (of all epochs), collapse_step (from which on at least 99 % of its
+                  units are dead in every batch, or null) and all_dead_step (the same for all its
+                  units), and first_nonfinite_step (or null)
+    verdict       the outcome in a sentence or two
+    canonical     which run it is, whatever its input scale (law/canonical.py): learning_rate
                   (R), and per layer init_scale (κ), decay (δ), eps, with biases their own; null
                   with a learning rate of 0
     explanation   the same in words, beside the run with unscaled inputs and default settings
@@ -61,33 +61,29 @@ import numpy as np
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import PER_TENSOR, Experiment
 from jaxmlp.law import explanation
-from jaxmlp.record import figures as report
-from jaxmlp.record import outcomes as verdict
-from jaxmlp.record.saved import SCHEMA, read
+from jaxmlp.law.canonical import canonical_section
+from jaxmlp.record import outcomes
+from jaxmlp.record.saved_record import SCHEMA, read
 from jaxmlp.torch_rng import init_bound
 
 PER_LAYER = (*PER_TENSOR, "schedule", "warmup_epochs", "gamma")
 STEERING = ("XLA_FLAGS", "JAX_PLATFORMS", "OMP_NUM_THREADS", "PJRT_NPROC", "NVIDIA_TF32_OVERRIDE")
-NAME_BYTES = 100  # of a data set's name in a directory's, of which a file system takes 255
+JAX_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")  # whose versions a record holds
+MOST_NAME_BYTES = 100  # of a data set's name in a directory's, of which a file system takes 255
+FLOAT64_BYTES = 8
 
 
 def layers(experiment: Experiment, widths: tuple[int, ...]) -> list[dict[str, Any]]:
     """Each layer's name, shape and resolved settings."""
-    return [
-        {
-            "name": f"layer{i + 1}",
-            "fan_in": widths[i],
-            "fan_out": widths[i + 1],
-            "init_bound": init_bound(widths[i]),
-            **{
-                prefix + name: experiment.per_layer(prefix + name)[i]
-                for prefix, names in (("", PER_LAYER), ("bias_", PER_TENSOR * experiment.bias))
-                for name in names
-                if getattr(experiment, name) is not None
-            },
-        }
-        for i in range(experiment.layers)
-    ]
+    names = [name for name in PER_LAYER if getattr(experiment, name) is not None]
+    if experiment.bias:
+        names += [f"bias_{name}" for name in PER_TENSOR if getattr(experiment, name) is not None]
+    sections = []
+    for i, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
+        shape = {"name": f"layer{i + 1}", "fan_in": fan_in, "fan_out": fan_out}
+        settings = {name: experiment.per_layer(name)[i] for name in names}
+        sections.append({**shape, "init_bound": init_bound(fan_in), **settings})
+    return sections
 
 
 def environment(device: str, packages: tuple[str, ...]) -> dict[str, Any]:
@@ -139,8 +135,8 @@ def build(
     params: list[dict[str, Any]],
     forecast: dict[str, Any] | None,
     timings: dict[str, Any],
-) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The record, and every file of the run's directory with its content.
+) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The record, and the arrays of steps.npz and of params.npz: what a Result is made of.
 
     Args:
         rows: of the finished epochs, at least one.
@@ -160,26 +156,22 @@ def build(
         "data": data_section(dataset),
         "environment": environment,
         "epochs": rows,
-        "outcome": verdict.outcome(dataset.classes, steps, rows, finite),
+        "outcome": outcomes.outcome(dataset.classes, steps, rows, finite),
+        "diagnostics": outcomes.diagnostics(steps, rows),
     }
-    result["verdict"] = verdict.in_words(result, steps)
-    result["canonical"] = explanation.canonical_section(experiment)
+    result["verdict"] = outcomes.verdict(result, steps)
+    result["canonical"] = canonical_section(experiment)
     result["explanation"] = explanation.which_run(experiment, explanation.baseline(experiment))
     result["forecast"] = forecast
     result["timings"] = timings
-    return result, {
-        "steps.npz": archive(steps),
-        "params.npz": archive(arrays),
-        **report.figures(result, steps, arrays),
-        "result.json": encode(result).encode(),
-    }
+    return result, steps, arrays
 
 
 def params_size(experiment: Experiment, dataset: Dataset) -> int:
     """Bytes of params.npz, at most."""
-    pairs = itertools.pairwise(dataset.widths(experiment.hidden))
-    weights = sum((width + 1) * after for width, after in pairs)
-    return 8 * weights
+    widths = dataset.widths(experiment.hidden)
+    params = sum((fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(widths))
+    return FLOAT64_BYTES * params
 
 
 def encode(result: dict[str, Any]) -> str:
@@ -218,7 +210,7 @@ def default_directory(
 ) -> Path:
     """runs/CASE-DATA-FRAMEWORK-HASH; the hash is of the experiment and the data together."""
     digest = hashlib.sha256((experiment.sha256 + sha256).encode()).hexdigest()
-    short = os.fsencode(dataset_name)[:NAME_BYTES].decode(errors="ignore")
+    short = os.fsencode(dataset_name)[:MOST_NAME_BYTES].decode(errors="ignore")
     return Path("runs") / f"{case}-{short}-{framework}-{digest[:10]}"
 
 
@@ -233,11 +225,12 @@ def differing(
     here, there = experiment.to_json(), result["experiment"]
     with contextlib.suppress(ValueError, TypeError):  # else it is compared as it stands
         there = Experiment.from_json(there).to_json()
-    return [
-        *["framework"] * (result["framework"] != framework),
-        *(name for name in here | there if here.get(name) != there.get(name)),
-        *["data"] * (sha256 not in (None, result["data"]["sha256"])),
-    ]
+    names = [name for name in here | there if here.get(name) != there.get(name)]
+    if result["framework"] != framework:
+        names.insert(0, "framework")
+    if sha256 not in (None, result["data"]["sha256"]):
+        names.append("data")
+    return names
 
 
 def finished(

@@ -1,22 +1,21 @@
 """A sweep's directory: whole at any moment, resumable, and careful with what is not the sweep's.
 
-What it holds is written down in sweep_record.py, how its files are read in sweep_files.py.
+What it holds is written down in sweep_tables.py, how its files are read in sweep_files.py.
 """
 
-import errno
-import fcntl
+import contextlib
 import io
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jaxmlp import atomic
 from jaxmlp.experiment import Experiment
-from jaxmlp.record import sealed, sweep_files
-from jaxmlp.record import sweep_tables as sweep_record
+from jaxmlp.record import sealed, sweep_files, sweep_tables
+from jaxmlp.record.sums import SUMS, Sums, digest
 from jaxmlp.record.sweep_files import CURVES, FIGURES, NAMES, PART, PLAN, RUNS, TABLES
 
 # In parts and tables together; measured: 1,300 and 95 with 16 runs a part, 12,000 with one.
@@ -41,9 +40,10 @@ class Directory:
     ) -> None:
         self.out, self.plan, self.runs, self.parts = out, plan, runs, out / "parts"
         self.experiment = Experiment.from_json(plan["experiment"])
-        self.columns = sweep_record.columns(self.experiment)
-        self.sums = sealed.Sums(out, NAMES, plan["identity"])
+        self.columns = sweep_tables.columns(self.experiment)
+        self.sums = Sums(out, NAMES, plan["identity"])
         self.finished, self.replaced = False, None
+        self._kept = contextlib.ExitStack()  # from `begin` to `close`
         check_place(out)
         there = self._standing()
         if there and not overwrite:
@@ -53,7 +53,7 @@ class Directory:
         if not self.finished:
             self._check_names()
             each = RUN_BYTES + EPOCH_BYTES * self.experiment.epochs
-            reserve(out, RESERVE + runs * each)
+            atomic.reserve(out, RESERVE + runs * each)
 
     def _standing(self) -> dict[str, Any] | None:
         """The sweep.json that stands there.
@@ -68,7 +68,7 @@ class Directory:
                 raise ValueError(f"{self.parts} is no directory; move it away")
             return sweep_files.read(self.out)
         names = {path.name for path in self.out.iterdir()}
-        names.discard(sealed.partial(self.out / PLAN, self.plan["identity"]).name)
+        names.discard(atomic.partial(self.out / PLAN, self.plan["identity"]).name)
         if names - {"parts"} or (names and (not self.parts.is_dir() or any(self.parts.iterdir()))):
             raise ValueError(f"{self.out} holds files that are not a sweep's; choose another --out")
         return None
@@ -91,9 +91,9 @@ class Directory:
         if there["finished"]:
             sweep_files.load(self.out)
         self.finished = there["finished"]
-        known = there["environments"]
-        new = [one for one in self.plan["environments"] if one not in known]
-        self.plan["environments"] = known + new
+        before = there["environments"]
+        new = [each for each in self.plan["environments"] if each not in before]
+        self.plan["environments"] = before + new
 
     def _check_names(self) -> None:
         """Sees that no file stands in the way of the sweep's.
@@ -103,7 +103,7 @@ class Directory:
         """
         self.sums.check([*TABLES, *FIGURES])
         if set(self.sums.read()) == {PLAN}:  # the sweep's own always lists its tables
-            raise ValueError(f"{self.out / sealed.SUMS} is not the sweep's; move it away")
+            raise ValueError(f"{self.out / SUMS} is not the sweep's; move it away")
 
     def begin(self) -> None:
         """Makes the directory ready for parts, and takes it for this process.
@@ -112,8 +112,8 @@ class Directory:
             ValueError: another process is at work in it.
             OSError: it cannot be written.
         """
-        self.out.mkdir(parents=True, exist_ok=True)
-        self._lock()
+        refusal = f"another process is at work in {self.out}; wait for it"
+        self._kept.enter_context(atomic.locked(self.out, refusal))
         try:
             self._clear()
             if not self.finished:
@@ -129,25 +129,14 @@ class Directory:
             self._remove_parts(self.replaced)
             self._remove_leftovers(self.replaced)
             self.sums.remove([*TABLES, *FIGURES])
-            (self.out / sealed.SUMS).unlink(missing_ok=True)
+            (self.out / SUMS).unlink(missing_ok=True)
         self._remove_leftovers(self.plan["identity"])
         if self.finished:
             self._remove_parts(self.plan["identity"])
 
-    def _lock(self) -> None:
-        """A lock that ends with the process; where the file system has none, there is none."""
-        self._locked = os.open(self.out, os.O_RDONLY)
-        try:
-            fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            raise ValueError(f"another process is at work in {self.out}; wait for it") from None
-        except OSError:
-            return
-
     def close(self) -> None:
         """Gives the directory up."""
-        os.close(self._locked)
+        self._kept.close()
 
     def done(self) -> set[int]:
         """The runs of finished chunks."""
@@ -155,15 +144,15 @@ class Directory:
 
     def damaged(self) -> list[Path]:
         """What has a part's name and is not this sweep's part, as it was written."""
-        known = self._own_parts(self.plan["identity"])
-        return [path for path in self._files() if PART.fullmatch(path.name) and path not in known]
+        intact = self._intact_parts(self.plan["identity"])
+        return [path for path in self._files() if PART.fullmatch(path.name) and path not in intact]
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         """A finished chunk."""
         content = sweep_files.parquet(pa.Table.from_pylist(rows, schema=self.columns))
         ends = f"{rows[0]['run']:08}-{rows[-1]['run']:08}"
         name = f"{ends}.{sweep_files.part_digest(self.plan['identity'], ends, content)}.parquet"
-        sealed.write(self.parts / name, content, self.plan["identity"])
+        atomic.replace(self.parts / name, content, self.plan["identity"])
 
     def tables(self) -> tuple[pa.Table, pa.Table]:
         """The runs and the curves out of the parts, in the order of the runs.
@@ -177,25 +166,25 @@ class Directory:
                 f"{self.parts} lacks {missing} of {self.runs} runs: parts were damaged meanwhile; "
                 "--resume trains these again"
             )
-        return sweep_record.tables([rows[run] for run in sorted(rows)], self.experiment)
+        return sweep_tables.tables([rows[run] for run in sorted(rows)], self.experiment)
 
     def finish(self, runs: pa.Table, curves: pa.Table, timings: dict[str, Any]) -> None:
         """Puts the tables of all runs in the place of the parts."""
         self.plan |= {"timings": timings}
         text = self._plan_text(True)
         files = {RUNS: sweep_files.parquet(runs), CURVES: sweep_files.parquet(curves)}
-        self.sums.put(files, besides={PLAN: sealed.digest(text)})
-        sealed.write(self.out / PLAN, text, self.plan["identity"])
+        self.sums.put(files, besides={PLAN: digest(text)})
+        atomic.replace(self.out / PLAN, text, self.plan["identity"])
         self._remove_parts(self.plan["identity"])
 
     def strange(self) -> int:
         """How many files in parts/ are not this sweep's."""
-        return len(set(self._files()) - set(self._own_parts(self.plan["identity"])))
+        return len(set(self._files()) - set(self._intact_parts(self.plan["identity"])))
 
     def _files(self) -> list[Path]:
         return sorted(self.parts.iterdir()) if self.parts.is_dir() else []
 
-    def _own_parts(self, identity: str) -> list[Path]:
+    def _intact_parts(self, identity: str) -> list[Path]:
         return [path for path in self._files() if sweep_files.part(path, identity) is not None]
 
     def _rows(self) -> dict[int, dict[str, Any]]:
@@ -203,23 +192,24 @@ class Directory:
         rows: dict[int, dict[str, Any]] = {}
         for path in self._files():
             content = sweep_files.part(path, self.plan["identity"])
-            if content is not None:
-                found = pq.read_table(io.BytesIO(content))
-                if found.schema.equals(self.columns):  # else another version's
-                    rows |= {one["run"]: one for one in found.to_pylist()}
+            if content is None:
+                continue
+            table = pq.read_table(io.BytesIO(content))
+            if table.schema.equals(self.columns):  # else another version's
+                rows |= {row["run"]: row for row in table.to_pylist()}
         return rows
 
     def _remove_parts(self, identity: str) -> None:
         """Removes the sweep's own parts, and their directory if nothing else is in it."""
-        for path in self._own_parts(identity):
+        for path in self._intact_parts(identity):
             path.unlink()
         if self.parts.is_dir() and not any(self.parts.iterdir()):
             self.parts.rmdir()
 
     def _remove_leftovers(self, identity: str) -> None:
         """Removes what this very sweep was writing when it was killed."""
-        for name in (PLAN, *TABLES, *FIGURES, sealed.SUMS):
-            sealed.partial(self.out / name, identity).unlink(missing_ok=True)
+        for name in (PLAN, *TABLES, *FIGURES, SUMS):
+            atomic.partial(self.out / name, identity).unlink(missing_ok=True)
         for path in self._files():
             if path.name.endswith(f".parquet.{identity[:16]}.partial"):
                 path.unlink()
@@ -228,7 +218,7 @@ class Directory:
         return sealed.seal(self.plan | {"finished": finished}, indent=2)
 
     def _write_plan(self, finished: bool) -> None:
-        sealed.write(self.out / PLAN, self._plan_text(finished), self.plan["identity"])
+        atomic.replace(self.out / PLAN, self._plan_text(finished), self.plan["identity"])
 
 
 def _difference(there: dict[str, Any], plan: dict[str, Any]) -> str:
@@ -251,31 +241,13 @@ def check_place(out: Path) -> None:
     Raises:
         ValueError: it cannot.
     """
+    if os.path.lexists(out):
+        atomic.check_kind(out)
     longest = out / "parts" / f".{'0' * 17}.{'0' * 32}.parquet.{'0' * 16}.partial"
     try:
-        there = os.path.lexists(out)
-        if not there or out.is_dir():
-            longest.lstat()  # says whether the names are too long
+        longest.lstat()
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:  # a name too long, a null byte, a file on the way
         why = getattr(error, "strerror", None) or error
         raise ValueError(f"--out {out} cannot be a directory ({why}); choose another") from None
-    if there and not out.is_dir():
-        what = "is a link that leads nowhere" if out.is_symlink() else "is a file"
-        raise ValueError(f"{out} {what}; --out needs a directory's name")
-
-
-def reserve(out: Path, size: int) -> None:
-    """Sees whether the disk takes so many bytes.
-
-    Raises:
-        OSError: it does not, or cannot be written.
-    """
-    place = next(path for path in (out, *out.absolute().parents) if path.is_dir())
-    try:  # a file without a name: nothing stays, even on kill -9
-        with tempfile.TemporaryFile(dir=place) as probe:
-            os.posix_fallocate(probe.fileno(), 0, size)
-    except OSError as error:
-        if error.errno != errno.EOPNOTSUPP:  # a bucket's mount has no room to reserve
-            raise OSError(error.errno, error.strerror, str(place)) from error

@@ -1,6 +1,6 @@
 """The files of a sweep, as they are believed: only as they were written.
 
-What they hold is written down in sweep_record.py. sweep.json carries its seal, a part's name the
+What they hold is written down in sweep_tables.py. sweep.json carries its seal, a part's name the
 digest of its content, and SHA256SUMS lists the rest.
 """
 
@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jaxmlp.experiment import Experiment
-from jaxmlp.record import sealed
-from jaxmlp.record import sweep_tables as sweep_record
+from jaxmlp.record import sealed, sweep_tables
+from jaxmlp.record.sums import SUMS, Sums, digest
 
 PLAN, RUNS, CURVES = "sweep.json", "runs.parquet", "curves.parquet"
 TABLES = (RUNS, CURVES)
@@ -44,7 +44,7 @@ def parquet(table: pa.Table) -> bytes:
 
 
 def part_digest(identity: str, ends: str, content: bytes) -> str:
-    return sealed.digest(f"{identity} {ends}\n".encode() + content)[:32]
+    return digest(f"{identity} {ends}\n".encode() + content)[:32]
 
 
 def part(path: Path, identity: str) -> bytes | None:
@@ -53,8 +53,8 @@ def part(path: Path, identity: str) -> bytes | None:
     if not match or not path.is_file():
         return None
     content = path.read_bytes()
-    own = part_digest(identity, f"{match[1]}-{match[2]}", content) == match[3]
-    return content if own else None
+    digest_now = part_digest(identity, f"{match[1]}-{match[2]}", content)
+    return content if digest_now == match[3] else None
 
 
 # ---- reading
@@ -72,13 +72,13 @@ def read(out: Path) -> dict[str, Any]:
             raise ValueError(f"there is no {PLAN}")
         text = path.read_bytes()
         schema = sealed.parse(text).get("schema")
-        if schema != sweep_record.SCHEMA and isinstance(schema, int):
-            raise ValueError(f"it has schema {schema}; this reads {sweep_record.SCHEMA}")
-        found = sealed.unseal(text)
+        if schema != sweep_tables.SCHEMA and isinstance(schema, int):
+            raise ValueError(f"it has schema {schema}; this reads {sweep_tables.SCHEMA}")
+        plan = sealed.unseal(text)
         for name, kind in KINDS.items():
-            if not isinstance(found.get(name), kind):
+            if not isinstance(plan.get(name), kind):
                 raise ValueError(f"its {name} is missing")
-        return found
+        return plan
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise ValueError(
@@ -93,14 +93,14 @@ def _check_sums(out: Path, identity: str) -> None:
         ValueError: one is not.
     """
     anew = f"choose another --out, or delete {out} and train again"
-    if not (out / sealed.SUMS).is_file():
-        raise ValueError(f"{out} is damaged: there is no {sealed.SUMS}; {anew}")
-    sums = sealed.Sums(out, NAMES, identity)
+    if not (out / SUMS).is_file():
+        raise ValueError(f"{out} is damaged: there is no {SUMS}; {anew}")
+    sums = Sums(out, NAMES, identity)
     listed = sums.read()
     drawn = [name for name in FIGURES if name in listed and os.path.lexists(out / name)]
     for name in sums.damaged([PLAN, *TABLES, *drawn]):
         remedy = "move it away, and it is drawn again" if name in FIGURES else anew
-        raise ValueError(f"{out / name} is not as the sweep wrote it ({sealed.SUMS}); {remedy}")
+        raise ValueError(f"{out / name} is not as the sweep wrote it ({SUMS}); {remedy}")
 
 
 def load(out: Path) -> tuple[dict[str, Any], pa.Table, pa.Table]:
@@ -109,18 +109,18 @@ def load(out: Path) -> tuple[dict[str, Any], pa.Table, pa.Table]:
     Raises:
         ValueError: the directory is no finished sweep, or damaged.
     """
-    found = read(out)
-    if not found["finished"]:
+    plan = read(out)
+    if not plan["finished"]:
         raise ValueError(f"{out} holds an unfinished sweep; --resume continues it")
-    _check_sums(out, found["identity"])
+    _check_sums(out, plan["identity"])
     try:
         runs, curves = (pq.read_table(out / name) for name in TABLES)
-        columns = sweep_record.columns(Experiment.from_json(found["experiment"]))
+        columns = sweep_tables.columns(Experiment.from_json(plan["experiment"]))
         if not runs.schema.equals(columns.remove(len(columns) - 1)):
             raise ValueError(f"{RUNS} has other columns")
     except (pa.ArrowException, TypeError, ValueError) as error:  # and yet the checksums match
         raise ValueError(f"{out} was written by something else: {error}") from error
-    return found, runs, curves
+    return plan, runs, curves
 
 
 def save_figures(out: Path, files: dict[str, bytes], identity: str) -> None:
@@ -130,4 +130,4 @@ def save_figures(out: Path, files: dict[str, bytes], identity: str) -> None:
         ValueError: something else stands there.
         OSError: the disk is full or cannot be written.
     """
-    sealed.Sums(out, NAMES, identity).put(files)
+    Sums(out, NAMES, identity).put(files)

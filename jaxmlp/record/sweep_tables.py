@@ -5,7 +5,7 @@
                     (all that had a part in it), timings; and sha256, its own seal (sealed.py)
     runs.parquet    a row per run, columns below
     curves.parquet  a row per run and epoch: run, and the entries of a record's `epochs`
-    *.png           figures, made by scripts/sweep_figures.py from runs.parquet
+    *.png           figures, made by sweep_figures.py from runs.parquet
     SHA256SUMS      of a finished sweep's files, for `sha256sum -c`: what differs is not believed
     parts/          finished chunks, FIRST-LAST.DIGEST.parquet, until `finished` is true; the digest
                     is of the sweep's identity, the runs' numbers and the content
@@ -15,11 +15,12 @@ file to be written is an error before the first step.
 
 runs.parquet: run (from 0), experiment (sha256), seed, input_scale; init_scale_1, learning_rate_1,
 ... per layer, as asked; canonical_learning_rate (R), canonical_init_scale_1 (κ1), ...,
-canonical_decay_1 (δ1), ... (rescaling.py; null with a learning rate of 0); sharpness,
-sharpness_limit, foretold_diverges, foretold_fails (probabilities) and foretold_course (forecast.py;
-null without forecasts); outcome, spike, first_nonfinite_step (verdict.py); course (the one it took:
-stable, recovers, fails); train_loss, train_accuracy, test_loss, test_accuracy of the last epoch;
-best_test_accuracy and best_epoch (the first that reached it); dead_1, ... per hidden layer.
+canonical_decay_1 (δ1), ... (law/canonical.py; null with a learning rate of 0); sharpness,
+sharpness_limit, foretold_diverges, foretold_fails (probabilities) and foretold_course
+(forecast/models.py; null without forecasts); outcome, spike, first_nonfinite_step, and course, the
+one it took: stable, recovers, fails (outcomes.py); train_loss, train_accuracy, test_loss,
+test_accuracy of the last epoch; best_test_accuracy and best_epoch (the first that reached it);
+dead_1, ... per hidden layer.
 """
 
 import hashlib
@@ -31,9 +32,8 @@ import pyarrow as pa
 
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import PER_TENSOR, Experiment
-from jaxmlp.law import explanation
+from jaxmlp.law.canonical import canonical_section
 from jaxmlp.record import outcomes
-from jaxmlp.record import outcomes as verdict
 from jaxmlp.record.metrics import EpochResult, result_row, steps_arrays
 
 SCHEMA = 2
@@ -44,11 +44,11 @@ TEXTS = ("experiment", "foretold_course", "outcome", "course")
 
 
 def identity(
-    settings: Iterable[Experiment], seeds: Sequence[int], dataset: Dataset, forecast: bool
+    experiments: Iterable[Experiment], seeds: Sequence[int], dataset: Dataset, forecast: bool
 ) -> str:
     """A fingerprint of every run and the data: equal sweeps, equal fingerprints."""
     digest = hashlib.sha256(dataset.sha256.encode())
-    for experiment in settings:
+    for experiment in experiments:
         digest.update(experiment.sha256.encode())
     digest.update(json.dumps([list(seeds), forecast]).encode())
     return digest.hexdigest()
@@ -57,20 +57,21 @@ def identity(
 # ---- rows
 
 
-def asked(experiment: Experiment) -> dict[str, float]:
+def settings(experiment: Experiment) -> dict[str, float]:
     """The traced settings by column, per layer from 1."""
-    found = {"input_scale": experiment.input_scale}
+    values = {"input_scale": experiment.input_scale}
     for prefix in ("", "bias_")[: len(experiment.tensors)]:
         for name in PER_TENSOR:
-            if getattr(experiment, name) is not None:
-                values = experiment.per_layer(prefix + name)
-                found |= {f"{prefix}{name}_{i + 1}": own for i, own in enumerate(values)}
-    return found
+            if getattr(experiment, name) is None:
+                continue
+            for layer, value in enumerate(experiment.per_layer(prefix + name), 1):
+                values[f"{prefix}{name}_{layer}"] = value
+    return values
 
 
 def canonical(experiment: Experiment) -> dict[str, Any]:
     """R, κ and δ by column."""
-    form = explanation.canonical_section(experiment)
+    form = canonical_section(experiment)
     layers = range(experiment.layers)
     return {
         "canonical_learning_rate": form and form["learning_rate"],
@@ -98,20 +99,21 @@ def run_row(
         for number, result in enumerate(epochs)
     ]
     steps = steps_arrays(experiment, [result.steps for result in epochs])
-    ended, last = verdict.outcome(dataset.classes, steps, rows, finite), rows[-1]
+    diagnostics, last = outcomes.diagnostics(steps, rows), rows[-1]
     went = outcomes.course(experiment, epochs, len(dataset.test_labels), dataset.classes)
-    best = max(rows, key=lambda one: (one["test_accuracy"], -one["epoch"]))
+    best = max(rows, key=lambda row: (row["test_accuracy"], -row["epoch"]))
     foretold = foretold or {}
     return {
         "run": run,
         "experiment": experiment.sha256,
         "seed": experiment.seed,
-        **asked(experiment),
+        **settings(experiment),
         **canonical(experiment),
         "sharpness": foretold.get("sharpness"),
         "sharpness_limit": foretold.get("limit"),
         **{f"foretold_{name}": foretold.get(name) for name in ("diverges", "fails", "course")},
-        **{name: ended[name] for name in ("outcome", "spike", "first_nonfinite_step")},
+        "outcome": outcomes.outcome(dataset.classes, steps, rows, finite),
+        **{name: diagnostics[name] for name in ("spike", "first_nonfinite_step")},
         "course": went["course"],
         **{name: last[name] for name in last if name not in ("epoch", "dead", "silent")},
         "best_test_accuracy": best["test_accuracy"],
@@ -128,7 +130,7 @@ def columns(experiment: Experiment) -> pa.Schema:
         "run",
         "experiment",
         "seed",
-        *asked(experiment),
+        *settings(experiment),
         *canonical(experiment),
         "sharpness",
         "sharpness_limit",
@@ -169,8 +171,8 @@ def tables(rows: Sequence[dict[str, Any]], experiment: Experiment) -> tuple[pa.T
     """runs.parquet and curves.parquet of the runs' rows."""
     kept = columns(experiment)
     runs = pa.Table.from_pylist(
-        [{name: one[name] for name in kept.names[:-1]} for one in rows],
+        [{name: row[name] for name in kept.names[:-1]} for row in rows],
         schema=kept.remove(len(kept) - 1),
     )
-    curves = [{"run": one["run"], **epoch} for one in rows for epoch in one["epochs"]]
+    curves = [{"run": row["run"], **epoch} for row in rows for epoch in row["epochs"]]
     return runs, pa.Table.from_pylist(curves, schema=_schema(["run", *EPOCH]))

@@ -1,6 +1,8 @@
 """Whether two experiments are the same run, bit for bit: both side by side in one program."""
 
-from collections.abc import Iterator
+import itertools
+import math
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -52,6 +54,45 @@ class Certificate(NamedTuple):
     def identical(self) -> bool:
         """Whether all losses, and all parameters that do not underflow, agree in every bit."""
         return self.loss_step is None and self.weight_step is None
+
+    def __str__(self) -> str:
+        """The certificate in a sentence."""
+        first, second = self.accuracies
+        accuracies = f"test accuracy {first:.2%} and {second:.2%}"
+        if self.identical:
+            return (
+                f"IDENTICAL in every bit: {self.steps:,} losses, and {self.parameters:,} rescaled "
+                f"parameters after each step{self._reservations()}; {accuracies}"
+            )
+        where = []
+        if self.weight_step is not None:
+            where.append(f"step {self.weight_step} (weights)")
+        if self.loss_step is not None:
+            where.append(f"step {self.loss_step} (losses)")
+        bit = max(self.first_ulps.bit_length() - 1, 0)
+        return (
+            f"part at {' and '.join(where)}, by {self.first_distance:.1e} (bit {bit} from the last "
+            f"at most){self._reservations()}; then losses at most {self.loss_distance:.1e} apart, "
+            f"weights {self.weight_distance:.1e} after {self.steps:,} steps; {accuracies}"
+        )
+
+    def _reservations(self) -> str:
+        """What the comparison leaves out, in words."""
+        text = ""
+        if self.underflow_step is not None:
+            # "1 parameter that underflows", "2 parameters that underflow"
+            noun, verb = (
+                ("parameter", "underflows")
+                if self.underflowed == 1
+                else ("parameters", "underflow")
+            )
+            text = (
+                f", but for {self.underflowed:,} {noun} that {verb} "
+                f"from step {self.underflow_step} on"
+            )
+        if self.nonfinite_step is not None:
+            text += f" (not finite from step {self.nonfinite_step} on: nothing is shown from there)"
+        return text
 
 
 def summary(epochs: list[Epoch], parameters: int) -> Certificate:
@@ -109,7 +150,20 @@ def factors(experiment: Experiment, moved: Experiment) -> dict[str, list[float]]
     }
 
 
-def certify(experiment: Experiment, moved: Experiment, dataset: Dataset) -> Iterator[Epoch]:
+def exact(experiment: Experiment, moved: Experiment) -> bool:
+    """Whether the weights' factors are all powers of two, so that no bit may differ.
+
+    Raises:
+        ValueError: the two can never be the same run.
+    """
+    return all(
+        math.frexp(factor)[0] == 0.5
+        for layers in factors(experiment, moved).values()
+        for factor in layers
+    )
+
+
+def pair_epochs(experiment: Experiment, moved: Experiment, dataset: Dataset) -> Iterator[Epoch]:
     """Trains both, yielding after each epoch how far apart they are.
 
     One program steps the two one after the other with the same instructions; what differs between
@@ -138,6 +192,33 @@ def certify(experiment: Experiment, moved: Experiment, dataset: Dataset) -> Iter
             loss, weight, distance, lost = rest
         first, second = (int(count) / test_size for count in correct)
         yield Epoch(losses.T, loss, weight, distance, lost, (first, second))
+
+
+def certify(
+    experiment: Experiment,
+    moved: Experiment,
+    dataset: Dataset,
+    progress: Callable[[int], None] | None = None,
+    pair: Callable[[Experiment, Experiment, Dataset], Iterator[Epoch]] = pair_epochs,
+) -> Certificate:
+    """Whether two experiments are one run, bit for bit: both are trained, and compared.
+
+    Args:
+        moved: the experiment, rescaled, as jaxmlp.transport gives it.
+        progress: called after each epoch, counted from 1.
+        pair: who trains the two, if not JAX.
+
+    Raises:
+        ValueError: the two can never be the same run, or a run cannot start.
+    """
+    epochs: list[Epoch] = []
+    for epoch in pair(experiment, moved, dataset):
+        epochs.append(epoch)
+        if progress:
+            progress(len(epochs))
+    widths = dataset.widths(experiment.hidden)
+    parameters = sum((a + experiment.bias) * b for a, b in itertools.pairwise(widths))
+    return summary(epochs, parameters)
 
 
 def side_by_side(

@@ -13,8 +13,8 @@ from pathlib import Path
 import jax
 from etils import epath
 
-from jaxmlp.record import atomic
-from jaxmlp.record import directory as run_directory
+from jaxmlp import atomic
+from jaxmlp.record import run_directory
 
 PROBE = ".jaxmlp-probe"  # in a bucket: written and removed at once, to see whether saving will work
 EPOCH = r"\d+"  # a checkpoint's name

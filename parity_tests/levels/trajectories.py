@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmlp.commands import run_torch
+from jaxmlp.commands import torch_side
 from jaxmlp.train.run import Run
 from parity_tests import problems, sides
 from parity_tests.comparison import Comparison, bitwise, compare
@@ -113,7 +113,7 @@ def runs(quick: bool = False) -> Iterator[Comparison]:
     cases = [] if quick else problems.cases("float64", 60)
     for problem in (*problems.commands(), *cases):
         arguments = (problem.experiment, problem.dataset)
-        torch_run = run_torch.TorchRun(*arguments, device=sides.torch_device)
+        torch_run = torch_side.TorchTrainer(*arguments, device=sides.torch_device)
         jax, torch = _report(Run(*arguments)), _report(torch_run)
         check = f"{problem.name}, float64"
         yield bitwise(("runs", check, "names"), *(np.array(sorted(r)) for r in (jax, torch)))

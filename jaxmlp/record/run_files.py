@@ -1,46 +1,25 @@
-"""The files of a run's record: their names, their seal, and how they are read.
+"""The files of a run's record: their names, and how they are read: each as SHA256SUMS says.
 
-SHA256SUMS   of the other files, the last to be written; `sha256sum -c SHA256SUMS` checks them
+SHA256SUMS, of the other files, is the last to be written.
 """
 
 import contextlib
-import hashlib
 import json
-import re
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from jaxmlp.atomic import read_file
+from jaxmlp.record.sums import SUMS, digest, listing, parse
+
 RECORD = ("result.json", "steps.npz", "params.npz")
 FIGURES = ("curves.png", "first_steps.png", "weights.png")
-SUMS = "SHA256SUMS"
 KNOWN = (*RECORD, *FIGURES, SUMS)  # every name that a record has, or had under an earlier schema
 READY = ".jaxmlp-ready"  # run_directory's: a whole record, whose files are not yet all in place
-LINE = re.compile(r"([0-9a-f]{64}) [ *]([\w.-]+)", re.ASCII)  # of `sha256sum`
-
-
-def digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def sums(files: Mapping[str, bytes]) -> bytes:
-    """The content of SHA256SUMS."""
-    lines = (f"{digest(content)}  {name}\n" for name, content in sorted(files.items()))
-    return "".join(lines).encode()
-
-
-def file(path: Path) -> bytes:
-    """A file's content.
-
-    Raises:
-        FileNotFoundError: there is none, or something else that a program might wait for forever.
-    """
-    try:
-        if stat.S_ISREG(path.stat().st_mode):
-            return path.read_bytes()
-    except NotADirectoryError:
-        pass
-    raise FileNotFoundError(f"{path} is no file")
+    """The content of SHA256SUMS, from the other files' contents by name."""
+    return listing({name: digest(content) for name, content in sorted(files.items())})
 
 
 def content(out: Path, name: str) -> bytes:
@@ -50,18 +29,16 @@ def content(out: Path, name: str) -> bytes:
         FileNotFoundError: there is none.
     """
     with contextlib.suppress(FileNotFoundError):
-        return file(out / READY / name)
-    return file(out / name)
+        return read_file(out / READY / name)
+    return read_file(out / name)
 
 
 def listed(directory: Path) -> dict[str, str]:
     """Digests by name, of those lines of SHA256SUMS that are in order."""
     try:
-        lines = file(directory / SUMS).decode(errors="replace").split("\n")
+        return parse(read_file(directory / SUMS))[0]
     except OSError:
         return {}
-    matches = [LINE.fullmatch(line) for line in lines]
-    return {match[2]: match[1] for match in matches if match}
 
 
 def is_record(directory: Path) -> bool:
@@ -69,7 +46,7 @@ def is_record(directory: Path) -> bool:
     if len(listed(directory).keys() & set(RECORD)) > 1:
         return True
     try:
-        result = json.loads(file(directory / "result.json"))
+        result = json.loads(read_file(directory / "result.json"))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(result, dict) and {"schema", "framework"} <= result.keys()
@@ -87,14 +64,12 @@ def read(out: Path) -> dict[str, bytes]:
         ValueError: one is missing or damaged; one line.
     """
     try:
-        *lines, rest = content(out, SUMS).decode().split("\n")
+        digests, in_order = parse(content(out, SUMS))
     except FileNotFoundError:
         raise ValueError(f"{SUMS} is missing") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ValueError(f"{SUMS} cannot be read: {error}") from None
-    matches = [LINE.fullmatch(line) for line in lines]
-    digests = {match[2]: match[1] for match in matches if match}
-    if rest or len(digests) != len(lines):
+    if not in_order:
         raise ValueError(f"{SUMS} is damaged")
     files: dict[str, bytes] = {}
     for name in dict.fromkeys((*RECORD, *digests)):

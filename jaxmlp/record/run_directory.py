@@ -10,8 +10,6 @@ at any moment, and the directory itself, which may hold a user's files or be a s
 """
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import stat
@@ -19,13 +17,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxmlp.record import files as record_files
-from jaxmlp.record.atomic import _flush, _write, reserve
-from jaxmlp.record.files import KNOWN, READY, SUMS
+from jaxmlp import atomic
+from jaxmlp.record import run_files
+from jaxmlp.record.run_files import KNOWN, READY, SUMS
 
 INCOMING = ".jaxmlp-incoming"
 RESERVE = 4 << 20  # bytes for figures, result.json and steps.npz of a usual run; measured: 1 MB
-ATTEMPTS = 10  # at a lock, should its directory be removed and made again in between
 
 Differing = Callable[[dict[str, Any]], list[str]]  # of a result.json
 
@@ -49,11 +46,11 @@ def claimed(out: Path, overwrite: bool, size: int, differing: Differing) -> Iter
     path = _real(out)
     made = [each for each in (path, *path.parents) if not each.exists()]
     try:
-        with locked(path, str(out)):
+        with locked(path, out):
             try:
                 move_ready(path)
                 check(out, overwrite, differing)
-                reserve(path, size + RESERVE)
+                atomic.reserve(path, size + RESERVE)
                 yield
             finally:
                 _remove_empty(made[:1])  # under the lock: another process may want it next
@@ -71,7 +68,7 @@ def settle(out: Path) -> None:
     """Moves what a killed run left to be moved, unless another process is at it."""
     path = _real(out)
     if (path / READY).is_dir():
-        with contextlib.suppress(ValueError), locked(path, str(out)):
+        with contextlib.suppress(ValueError), locked(path, out):
             move_ready(path)
 
 
@@ -85,7 +82,7 @@ def check(out: Path, overwrite: bool, differing: Differing) -> None:
         ValueError: something stands there that must not be replaced.
         OSError: it cannot be read, or its name is too long.
     """
-    _check_kind(out)
+    atomic.check_kind(out, may_dangle=True)
     path = _real(out)
     for name in (INCOMING, READY):
         if (path / name).is_symlink() or not set(_names(path / name)) <= set(KNOWN):
@@ -93,7 +90,7 @@ def check(out: Path, overwrite: bool, differing: Differing) -> None:
     names = set(_names(path)) - {INCOMING, READY}
     if not names and not _names(path / READY):
         return
-    if not (record_files.is_record(path) or record_files.is_record(path / READY)):
+    if not (run_files.is_record(path) or run_files.is_record(path / READY)):
         first = min(names.intersection(KNOWN) or names)
         raise ValueError(f"{out} holds files that are not a run's ({first}); choose another --out")
     for name in sorted(names.intersection(KNOWN)):
@@ -103,25 +100,13 @@ def check(out: Path, overwrite: bool, differing: Differing) -> None:
         _check_unfinished(out, differing)
 
 
-def _check_kind(out: Path) -> None:
-    try:
-        if not stat.S_ISDIR(out.stat().st_mode):
-            raise ValueError(f"{out} is a file; --out needs a directory's name")
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        raise ValueError(f"{out} is a loop of links; choose another --out") from None
-
-
 def _check_unfinished(out: Path, differing: Differing) -> None:
     keep = "--overwrite replaces it, --out DIR keeps both"
     try:
-        if record_files.is_sealed(out):
-            text = record_files.read(out)["result.json"]
+        if run_files.is_sealed(out):
+            text = run_files.read(out)["result.json"]
         else:
-            text = record_files.content(out, "result.json")
+            text = run_files.content(out, "result.json")
         result = json.loads(text)
         finished = result["finished"] is not False
         others = [] if finished else differing(result)
@@ -133,34 +118,19 @@ def _check_unfinished(out: Path, differing: Differing) -> None:
         raise ValueError(f"{out} holds an unfinished run with another {', '.join(others)}; {keep}")
 
 
-@contextlib.contextmanager
-def locked(path: Path, shown: str) -> Iterator[None]:
+def locked(path: Path, shown: Path | str) -> contextlib.AbstractContextManager[None]:
     """Makes a directory and keeps it for this process, with whom the lock ends.
 
-    Where the file system has no locks, there is none.
+    Args:
+        shown: the directory's name as it was given.
 
     Raises:
-        ValueError: another process is at work in it.
+        ValueError: another run is at work in it.
         OSError: it cannot be made.
     """
-    for _ in range(ATTEMPTS):
-        path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            break
-        except OSError:
-            pass
-        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
-            try:
-                yield
-            finally:
-                os.close(descriptor)
-            return
-        os.close(descriptor)  # it was removed by the process that had it
-    raise ValueError(f"another run is at work in {shown}; wait for it, or choose another directory")
+    return atomic.locked(
+        path, f"another run is at work in {shown}; wait for it, or choose another directory"
+    )
 
 
 def _real(out: Path) -> Path:
@@ -196,9 +166,9 @@ def save(out: Path, files: Mapping[str, bytes]) -> None:
     try:
         _remove(incoming)
         incoming.mkdir()
-        for name, content in {**files, SUMS: record_files.sums(files)}.items():
-            _write(incoming / name, content)
-        _flush(incoming)
+        for name, content in {**files, SUMS: run_files.sums(files)}.items():
+            atomic.write_new(incoming / name, content)
+        atomic.flush_directory(incoming)
         incoming.rename(out / READY)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -219,7 +189,7 @@ def move_ready(out: Path) -> None:
     if not ready.is_dir():
         return
     names = sorted(_names(ready), key=lambda name: (name == SUMS, name == "result.json", name))
-    ours = record_files.is_record(out)
+    ours = run_files.is_record(out)
     for name in names:
         if os.path.lexists(out / name) and not (ours and _is_plain(out / name)):
             raise ValueError(
@@ -227,21 +197,21 @@ def move_ready(out: Path) -> None:
                 "move it away, and the same command goes on"
             )
     if SUMS in names:
-        _remove_left_out(out, record_files.listed(ready))
+        _remove_left_out(out, run_files.listed(ready))
     for name in names:
         if name == SUMS:
-            _flush(out)
+            atomic.flush_directory(out)
         (ready / name).replace(out / name)
     ready.rmdir()
-    _flush(out)
+    atomic.flush_directory(out)
 
 
 def _remove_left_out(out: Path, new: Mapping[str, str]) -> None:
     """Removes what the old record has and the new one has not."""
-    for name, digest in record_files.listed(out).items():
+    for name, digest in run_files.listed(out).items():
         path = out / name
         obsolete = name in KNOWN and name not in new and os.path.lexists(path) and _is_plain(path)
-        if obsolete and record_files.digest(path.read_bytes()) == digest:
+        if obsolete and run_files.digest(path.read_bytes()) == digest:
             path.unlink()
 
 

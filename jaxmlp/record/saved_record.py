@@ -1,6 +1,7 @@
 """A record from the disk: every byte verified, every value of the shape that its readers need."""
 
 import io
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -10,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from jaxmlp.experiment import Experiment, parse_number
-from jaxmlp.record import files as record_files
+from jaxmlp.record import run_files
+from jaxmlp.record.outcomes import OUTCOMES
 
-SCHEMA = 2
+SCHEMA = 3
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # as the record writes such numbers
-OUTCOMES = ("trained", "stalled", "dead", "nonfinite")
 
 Arrays = dict[str, np.ndarray]
 
@@ -50,9 +51,9 @@ def load(directory: Path) -> tuple[dict[str, Any], Arrays, Arrays]:
 def _checked(directory: Path, parse: Callable[[dict[str, bytes]], Any]) -> Any:
     out = directory.parent if directory.name == "result.json" else directory
     try:
-        if not record_files.is_sealed(out):
-            _check_schema(json.loads(record_files.content(out, "result.json")))
-        return parse(record_files.read(out))
+        if not run_files.is_sealed(out):
+            _check_schema(json.loads(run_files.content(out, "result.json")))
+        return parse(run_files.read(out))
     except Exception as error:  # what was edited, or never ours, makes the parsers raise anything
         told = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
@@ -132,8 +133,8 @@ SHAPE: dict[str, Any] = {
             "silent": [_share],
         }
     ],
-    "outcome": {
-        "outcome": OUTCOMES.__contains__,
+    "outcome": OUTCOMES.__contains__,
+    "diagnostics": {
         "spike": _metric,
         "dead": [_share],
         "worst_dead": [_share],
@@ -188,20 +189,34 @@ def _result(content: bytes) -> dict[str, Any]:
     _check_shape(result, SHAPE, "")
     experiment = Experiment.from_json(result["experiment"])
     result["experiment"] = experiment.to_json()  # as it is, but for settings that were left out
-    if len(result["data"]["shape"]) != 3:
+    _check_layers(result, experiment)
+    _check_epochs(result, experiment)
+    return result
+
+
+def _check_layers(result: dict[str, Any], experiment: Experiment) -> None:
+    shape, classes = result["data"]["shape"], result["data"]["classes"]
+    if len(shape) != 3:
         raise ValueError("data.shape is not channels, height and width")
-    widths = [math.prod(result["data"]["shape"]), *experiment.hidden, result["data"]["classes"]]
-    there = [(layer["name"], layer["fan_in"], layer["fan_out"]) for layer in result["layers"]]
-    if there != [(f"layer{i}", *widths[i - 1 : i + 1]) for i in range(1, len(widths))]:
+    widths = [math.prod(shape), *experiment.hidden, classes]
+    recorded = [(layer["name"], layer["fan_in"], layer["fan_out"]) for layer in result["layers"]]
+    expected = [
+        (f"layer{number}", fan_in, fan_out)
+        for number, (fan_in, fan_out) in enumerate(itertools.pairwise(widths), 1)
+    ]
+    if recorded != expected:
         raise ValueError("its layers are not those of its experiment on its data")
+
+
+def _check_epochs(result: dict[str, Any], experiment: Experiment) -> None:
     epochs = [row["epoch"] for row in result["epochs"]]
     if not epochs or epochs != list(range(1, len(epochs) + 1)) or len(epochs) > experiment.epochs:
         raise ValueError("its epochs are not 1, 2, 3, ... of those that it asked for")
+    # Whatever is a list in these sections has one value per hidden layer.
     per_layer = [row[name] for row in result["epochs"] for name in ("dead", "silent")]
-    per_layer += [value for value in result["outcome"].values() if isinstance(value, list)]
+    per_layer += [value for value in result["diagnostics"].values() if isinstance(value, list)]
     if any(len(values) != len(experiment.hidden) for values in per_layer):
         raise ValueError("it does not have one value per hidden layer")
-    return result
 
 
 # ---- arrays

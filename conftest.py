@@ -1,0 +1,60 @@
+"""What every test runs under: programs compiled once, threads that sleep; and which are slow."""
+
+import itertools
+import os
+import tempfile
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+import hypothesis
+import pytest
+
+FEWER = 10  # times fewer of hypothesis' examples by default than where slow tests run
+hypothesis.settings.register_profile("any time", deadline=None)
+hypothesis.settings.load_profile("any time")
+
+# Threads that spin while they wait cost many times what small products take: torch's sleep, and
+# NumPy has none. Both read this when they are loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Whatever compiles a program that some test or its processes compiled before, reads it."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        directory = tempfile.TemporaryDirectory(prefix="jaxmlp-tests-")
+        config.add_cleanup(directory.cleanup)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = directory.name
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks what is slow: rows that `by_default` leaves out, and all of a test's `examples`."""
+    few = "not slow" in config.option.markexpr
+    whole = not any("::" in argument for argument in config.args)
+    for test, rows in itertools.groupby(items, lambda item: item.nodeid.partition("[")[0]):
+        rows = list(rows)
+        if by_default := rows[0].get_closest_marker("by_default"):
+            leave_out(test, rows, by_default.args, whole)
+        if examples := rows[0].get_closest_marker("examples"):
+            count = max(examples.args[0] // FEWER, 1) if few else examples.args[0]
+            hypothesis.settings(max_examples=count)(rows[0].obj)  # the same for all rows
+            for row in [] if few else rows:
+                row.add_marker("slow")
+
+
+def leave_out(test: str, rows: list[pytest.Item], patterns: Sequence[str], whole: bool) -> None:
+    """Marks as slow the rows that no pattern matches.
+
+    Raises:
+        UsageError: a pattern matches none, although all rows were collected.
+    """
+    names = [row.name.partition("[")[2].removesuffix("]") for row in rows]
+    for row, name in zip(rows, names, strict=True):
+        if not any(fnmatchcase(name, pattern) for pattern in patterns):
+            row.add_marker("slow")
+    idle = [pattern for pattern in patterns if not any(fnmatchcase(n, pattern) for n in names)]
+    if idle and whole:
+        raise pytest.UsageError(f"{test}: by_default names no row of it: {', '.join(idle)}")
