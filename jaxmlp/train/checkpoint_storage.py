@@ -6,12 +6,11 @@ DIR/EPOCH/about    JSON: whose run it is, and digests
 """
 
 import contextlib
-import gc
 import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -169,23 +168,26 @@ def opened(directory: str, size: int) -> Iterator[Storage]:
     """
     path = checkpoint_directory.locate(directory)
     at_a_time = EPOCHS_KEPT + 1  # the oldest goes only when the next is whole
-    with checkpoint_directory.claimed(path, directory, size, at_a_time), _damage_hushed():
+    with checkpoint_directory.claimed(path, directory, size, at_a_time):
+        speak_again = _hush_damage()
         storage = Storage(path, directory)
         try:
             yield storage
         finally:
             storage.close()
-            if storage.is_damaged:
-                gc.collect()  # frees what Orbax gave up, as long as that is hushed
+            if not storage.is_damaged:  # else Orbax's leavings are freed at any later time
+                speak_again()
 
 
-@contextlib.contextmanager
-def _damage_hushed() -> Iterator[None]:
-    """Without what Orbax says of damaged files: pages, and the user is told in one line.
+def _hush_damage() -> Callable[[], None]:
+    """Silences what Orbax says of damaged files: pages, and the user is told in one line.
 
     These are its logs; and when one read fails, it gives up the others and closes their event loop,
     whereupon Python complains of every coroutine that is freed unfinished, and of each time that
     TensorStore comes back to the loop.
+
+    Returns:
+        A function that undoes it.
     """
 
     def is_not_orbaxs(record: logging.LogRecord) -> bool:
@@ -201,9 +203,11 @@ def _damage_hushed() -> Iterator[None]:
     before, sys.unraisablehook = sys.unraisablehook, complain
     for logger in loggers:
         logger.addFilter(is_not_orbaxs)
-    try:
-        yield
-    finally:
+
+    def undo() -> None:
         for logger in loggers:
             logger.removeFilter(is_not_orbaxs)
-        sys.unraisablehook = before
+        if sys.unraisablehook is complain:  # else another is on top, and needs this one
+            sys.unraisablehook = before
+
+    return undo
