@@ -65,6 +65,22 @@ def test_what_is_to_be_pasted_begins_as_the_user_began(capsys):
     assert capsys.readouterr().out.startswith("python scripts/run_jax.py --init-scale ")
 
 
+def test_what_is_missing_is_installed_as_the_package_was(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    from jaxmlp.commands import run_torch
+
+    for start, remedy in (
+        (lambda: main.main(["run-torch"]), "pip install 'jaxmlp[torch]'"),
+        (lambda: run_torch.main([]), "pip install -e '.[torch]'"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            start()
+        said = capsys.readouterr().err
+        assert (ended.value.code, said.count("\n")) == (1, 1)
+        assert said.endswith(f"; install it with {remedy}\n")
+        invocation.package = ()
+
+
 def test_usage_and_version_are_the_commands_own(capsys):
     with pytest.raises(SystemExit):
         main.main(["explain", "--help"])

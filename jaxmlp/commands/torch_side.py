@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxmlp.commands import invocation
 from jaxmlp.data import array_cache
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.errors import DataError
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from jaxmlp.training.certificate import Epoch
     from torchref.run import Settings, TorchRun
 
-INSTALL = "install it with pip install -e '.[torch]'"
+
+def _remedy() -> str:
+    return f"install it with {invocation.installing('torch')}"
 
 
 def check_installed() -> None:
@@ -36,7 +39,7 @@ def check_installed() -> None:
     try:
         importlib.import_module("torch")
     except ImportError as error:
-        raise DataError(f"PyTorch does not load ({error}); {INSTALL}") from error
+        raise DataError(f"PyTorch does not load ({error}); {_remedy()}") from error
 
 
 def torchvision_data(root: Path) -> Dataset:
@@ -50,7 +53,7 @@ def torchvision_data(root: Path) -> Dataset:
     try:
         sets = [data.cifar10(root, train) for train in (True, False)]
     except ImportError as error:
-        raise DataError(f"torchvision does not load ({error}); {INSTALL}") from error
+        raise DataError(f"torchvision does not load ({error}); {_remedy()}") from error
     except Exception as error:  # absent, damaged or unreadable files; pickle raises anything
         raise DataError(
             f"{root} holds no intact cifar-10-batches-py, as torchvision knows it; unpack the "
