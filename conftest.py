@@ -40,7 +40,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             leave_out(test, rows, by_default.args, whole)
         if examples := rows[0].get_closest_marker("examples"):
             count = max(examples.args[0] // FEWER, 1) if few else examples.args[0]
-            hypothesis.settings(max_examples=count)(rows[0].obj)  # the same for all rows
+            function = getattr(rows[0], "obj")  # noqa: B009, the same for all rows
+            hypothesis.settings(max_examples=count)(function)
             for row in [] if few else rows:
                 row.add_marker("slow")
 

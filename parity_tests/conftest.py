@@ -13,8 +13,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--threads"):
-        environment.limit_threads(config.getoption("--threads"))
+    if threads := config.getoption("--threads"):
+        environment.limit_threads(threads)
     if config.getoption("--no-jit") or config.getoption("--x64"):
         import jax
 

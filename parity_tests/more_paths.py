@@ -228,7 +228,7 @@ def _alone(
     drawn: Drawn, experiment: Experiment, dataset: Dataset, run: Any, foretold: Any
 ) -> Iterator[Comparison]:
     what = f"run {run.setting}, {run.seed} of the sweep"
-    single = Run(experiment, dataset)
+    single, finite = Run(experiment, dataset), False
     for epoch, (mine, result) in enumerate(zip(run.epochs, single.epochs(), strict=True), 1):
         for part in ("steps", "test"):
             for name, value in getattr(result, part)._asdict().items():

@@ -1,9 +1,8 @@
 """The levels, from the ground up. A failure names the tensor, its index, both values, the bound."""
 
-import jax
 import pytest
 
-from parity_tests import levels
+from parity_tests import environment, levels
 from parity_tests.comparison import require
 
 
@@ -40,6 +39,6 @@ def test_whole_trajectories_stay_together(quick):
 
 
 def test_the_commands_report_the_same(quick):
-    if jax.config.jax_disable_jit:
+    if environment.jax_setting("disable_jit"):
         pytest.skip("the commands' runs are always compiled")
     require(levels.runs(quick))

@@ -3,11 +3,10 @@
 import importlib
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
-from parity_tests import drawing, faults, random_experiments, random_faults
+from parity_tests import drawing, environment, faults, random_experiments, random_faults
 from parity_tests.comparison import require
 
 FAMILY = 0
@@ -21,7 +20,7 @@ PLANTED = {  # of these, the ones that are quick; scripts/parity.py --faults pla
     "torchvision's test images not normalized",
 }
 pytestmark = pytest.mark.skipif(
-    jax.config.jax_disable_jit, reason="the commands' runs are always compiled"
+    environment.jax_setting("disable_jit"), reason="the commands' runs are always compiled"
 )
 
 

@@ -48,7 +48,7 @@ def dense(experiment: Experiment, dataset) -> float:
         loss = curvature._loss(static_part(experiment), ready.widths, ready.hyper, ready.images)
         hessian = jax.hessian(lambda v: loss(unravel(v), batches.ravel()))(flat)
         grads = np.stack(
-            [ravel_pytree(jax.grad(loss)(ready.state.params, batch))[0] for batch in batches]
+            [ravel_pytree(jax.grad(loss)(ready.state.params, jnp.asarray(batch)))[0] for batch in batches]
         )
         rms = np.sqrt((grads**2).mean(axis=0))
         rates, eps = (
@@ -211,7 +211,7 @@ def test_the_limits_are_the_literatures(settings, limit):
 
 def iterate(experiment: Experiment, curved: float) -> float:
     """How far the optimizer's own linear part takes x from 1 on curved·x²/2 in 400 steps."""
-    asked = experiment
+    asked: Any = experiment
     x = 1.0
     buffer = None
     average = 0.0

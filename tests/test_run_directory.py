@@ -308,6 +308,7 @@ def test_the_sums_are_those_of_the_standard_tool(tmp_path):
 def test_a_single_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "figure.png"
     path.write_text("old")
+    count = 0
     for count in range(100):
         with killed_after(count, monkeypatch), contextlib.suppress(Killed):
             atomic.replace(path, b"new")
