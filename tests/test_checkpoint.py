@@ -1,10 +1,12 @@
 """Checkpoints: a run that was stopped goes on, and its record is that of one that was not."""
 
 import errno
+import logging
 import os
 import random
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +15,12 @@ import numpy as np
 import pytest
 from tiny import arrays
 
+from jaxmlp.errors import TerminatedError
+from jaxmlp.experiment import Experiment
 from jaxmlp.record import metrics, run_directory, saved_record
 from jaxmlp.record import run_record as record
 from jaxmlp.train import checkpoint_directory
+from jaxmlp.train.checkpoint import Checkpoints
 from jaxmlp.train.run import Run
 
 FAST = ("--hidden", "5", "6", "--batch-size", "8", "--epochs", "5", "--no-forecast")
@@ -134,6 +139,25 @@ def test_sigterm_and_kill_9_at_any_moment_change_nothing(command, start, tmp_pat
 
 def full_disk(*arguments):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "resumed")
+
+
+def test_a_run_stops_only_where_its_state_is_saved(tiny_dataset, tmp_path):
+    answers = iter([False, False, True, True, True])  # SIGTERM comes after an epoch is passed by
+    asked = Experiment(hidden=(5, 6), batch_size=8, epochs=5)
+    run, finished = Run(asked, tiny_dataset), []
+    hook, filters = sys.unraisablehook, [*logging.getLogger("absl").filters]
+    with Checkpoints(str(tmp_path / "ck"), 3, {}, print, stop_asked=lambda: next(answers)) as kept:
+        assert kept.resume(run) == []
+        epochs = run.epochs()
+        finished.append(next(epochs))
+        kept.save(run, finished, last=False)
+        finished.append(next(epochs))
+        with pytest.raises(TerminatedError, match="after epoch 2 of 5"):
+            kept.save(run, finished, last=False)
+    assert names(tmp_path / "ck") == ["2"]
+    # Others' complaints are as they were: nothing here was damaged.
+    assert sys.unraisablehook is hook
+    assert logging.getLogger("absl").filters == filters
 
 
 def test_when_only_the_record_is_missing_it_is_written_without_training(
@@ -458,8 +482,6 @@ def test_a_checkpoint_that_cannot_be_saved_is_one_line(command, tmp_path, monkey
 def test_a_command_that_has_finished_says_so_and_leaves_no_checkpoint(
     command, tmp_path, monkeypatch
 ):
-    from jaxmlp.train.checkpoint import Checkpoints
-
     with monkeypatch.context() as patched:  # killed between the record and this
         patched.setattr(Checkpoints, "discard", lambda self: None)
         assert command(*KEPT)[0] == 0

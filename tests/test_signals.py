@@ -9,6 +9,7 @@ import time
 import pytest
 
 from jaxmlp.commands import exit_status
+from jaxmlp.commands.signals import noted
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 75}
 WORD = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
@@ -92,7 +93,7 @@ def test_what_came_before_stands_again_after_it():
 
 
 def test_one_that_is_noted_only_says_that_it_came():
-    with exit_status.one_line_errors() as signals, signals.noted(signal.SIGTERM) as came:
+    with exit_status.one_line_errors() as signals, noted(signal.SIGTERM) as came:
         assert not came()
         os.kill(os.getpid(), signal.SIGTERM)
         assert came()

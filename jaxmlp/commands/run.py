@@ -1,11 +1,14 @@
 """Trains one network and leaves a record: `python scripts/run_jax.py --input-scale 255`."""
 
 import argparse
-from contextlib import AbstractContextManager
+import contextlib
+import signal
+from collections.abc import Iterator
 from typing import Any
 
 from jaxmlp.commands import flags
 from jaxmlp.commands import run_job as job
+from jaxmlp.commands.signals import noted
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import Experiment
 from jaxmlp.record.run_record import JAX_PACKAGES
@@ -41,15 +44,19 @@ def forecast(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
     return forecast(experiment, dataset).to_json()
 
 
+@contextlib.contextmanager
 def checkpoints(
     values: argparse.Namespace, experiment: Experiment, dataset: Dataset, warn: job.Warn
-) -> AbstractContextManager[job.Checkpoints]:
+) -> Iterator[job.Checkpoints]:
+    """The checkpoints; meanwhile SIGTERM is only noted, and stops the run in a good place."""
     from jaxmlp.record import run_record as record
     from jaxmlp.train.checkpoint import Checkpoints, provenance, state_size
 
-    run = provenance(experiment, dataset, record.environment(device(values), JAX_PACKAGES))
-    size = state_size(experiment, dataset)
-    return Checkpoints(values.checkpoint, values.checkpoint_every or 1, run, warn, size)
+    with noted(signal.SIGTERM) as stop_asked:
+        run = provenance(experiment, dataset, record.environment(device(values), JAX_PACKAGES))
+        every, size = values.checkpoint_every or 1, state_size(experiment, dataset)
+        with Checkpoints(values.checkpoint, every, run, warn, size, stop_asked) as kept:
+            yield kept
 
 
 JAX = job.Framework(

@@ -66,13 +66,6 @@ class Signals:
         with _handling(NUMBERS, lambda number, frame: None):
             yield
 
-    @contextlib.contextmanager
-    def noted(self, number: int) -> Iterator[Callable[[], bool]]:
-        """A signal that only says when to stop meanwhile; gives whether it has come."""
-        came: list[int] = []
-        with _handling((number,), lambda number, frame: came.append(number)):
-            yield lambda: bool(came)
-
     def after_epoch(self, say: Callable[[str], None], numbers: tuple[int, ...] = NUMBERS) -> None:
         """From here on the first signal is only noted, in `number`; a second ends the work.
 
@@ -94,6 +87,14 @@ class Signals:
 
         for number in numbers:
             signal.signal(number, note)
+
+
+@contextlib.contextmanager
+def noted(number: int) -> Iterator[Callable[[], bool]]:
+    """A signal that only says when to stop meanwhile; gives whether it has come."""
+    came: list[int] = []
+    with _handling((number,), lambda number, frame: came.append(number)):
+        yield lambda: bool(came)
 
 
 @contextlib.contextmanager

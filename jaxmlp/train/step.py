@@ -1,6 +1,7 @@
 """One run as one compiled program: an epoch is a scan over batches, then a look at the test set."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -72,6 +73,22 @@ def initial_state(
         for layer, weight in enumerate(weights)
     ]
     return State(params, layer_chains(experiment, hyper, steps_per_epoch).init(params))
+
+
+def abstract_state(experiment: Experiment, widths: tuple[int, ...], steps_per_epoch: int) -> State:
+    """The shapes and types of a run's state, without the arrays."""
+    dtype = float_dtype(experiment)
+    weights = []
+    for fan_in, fan_out in itertools.pairwise(widths):
+        layer = {"kernel": jax.ShapeDtypeStruct((fan_in, fan_out), dtype)}
+        if experiment.bias:
+            layer["bias"] = jax.ShapeDtypeStruct((fan_out,), dtype)
+        weights.append(layer)
+
+    def initial(weights: Params) -> State:
+        return initial_state(experiment, weights, hyperparameters(experiment), steps_per_epoch)
+
+    return jax.eval_shape(initial, weights)
 
 
 def layer_chains(
