@@ -95,4 +95,6 @@ def test_two_sides_that_fail_alike_fail(bad, dtype):
 def test_a_tensor_missing_on_both_sides_or_of_another_shape_fails():
     truth = bounded([2.0], [1.0])
     assert not derived(WHERE, (), (), truth).passed
-    assert not derived(WHERE, np.array([2, 2], np.float32), np.array([2, 2], np.float32), truth).passed
+    assert not derived(
+        WHERE, np.array([2, 2], np.float32), np.array([2, 2], np.float32), truth
+    ).passed

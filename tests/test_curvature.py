@@ -48,7 +48,10 @@ def dense(experiment: Experiment, dataset) -> float:
         loss = curvature._loss(static_part(experiment), ready.widths, ready.hyper, ready.images)
         hessian = jax.hessian(lambda v: loss(unravel(v), batches.ravel()))(flat)
         grads = np.stack(
-            [ravel_pytree(jax.grad(loss)(ready.state.params, jnp.asarray(batch)))[0] for batch in batches]
+            [
+                ravel_pytree(jax.grad(loss)(ready.state.params, jnp.asarray(batch)))[0]
+                for batch in batches
+            ]
         )
         rms = np.sqrt((grads**2).mean(axis=0))
         rates, eps = (

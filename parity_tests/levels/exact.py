@@ -166,7 +166,9 @@ def optimizer(
 
 
 def plain(layers: Layers) -> sides.Layers:
-    return [{name: grid.value.astype(np.float32) for name, grid in layer.items()} for layer in layers]
+    return [
+        {name: grid.value.astype(np.float32) for name, grid in layer.items()} for layer in layers
+    ]
 
 
 def exact(quick: bool = False) -> Iterator[Comparison]:
