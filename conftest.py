@@ -21,6 +21,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Whatever compiles a program that some test or its processes compiled before, reads it."""
+    if config.option.markexpr == "smoke":
+        config.option.markexpr = "smoke and not slow"
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         directory = tempfile.TemporaryDirectory(prefix="jaxmlp-tests-")
         config.add_cleanup(directory.cleanup)

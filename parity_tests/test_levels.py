@@ -22,6 +22,7 @@ def test_activations_logits_and_losses_are_within_their_rounding_errors(quick):
     require(levels.forward(quick))
 
 
+@pytest.mark.smoke
 def test_gradients_are_within_their_rounding_errors(quick):
     require(levels.gradients(quick))
 
@@ -38,6 +39,7 @@ def test_whole_trajectories_stay_together(quick):
     require(levels.trajectories(quick))
 
 
+@pytest.mark.smoke
 def test_the_commands_report_the_same(quick):
     if environment.jax_setting("disable_jit"):
         pytest.skip("the commands' runs are always compiled")

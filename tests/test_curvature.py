@@ -46,7 +46,7 @@ def dense(experiment: Experiment, dataset) -> float:
     with precision(experiment):
         flat, unravel = ravel_pytree(ready.state.params)
         loss = curvature._loss(static_part(experiment), ready.widths, ready.hyper, ready.images)
-        hessian = jax.hessian(lambda v: loss(unravel(v), batches.ravel()))(flat)
+        hessian = jax.hessian(lambda v: loss(unravel(v), jnp.asarray(batches.ravel())))(flat)
         grads = np.stack(
             [
                 ravel_pytree(jax.grad(loss)(ready.state.params, jnp.asarray(batch)))[0]
@@ -265,6 +265,7 @@ def test_where_nothing_learns_there_is_no_sharpness(tiny_dataset):
     assert of(frozen, tiny_dataset).value == 0
 
 
+@pytest.mark.smoke
 def test_a_network_of_a_few_parameters_is_done_densely(tiny_dataset):
     first = {
         f"{split}_{kind}": getattr(tiny_dataset, f"{split}_{kind}")

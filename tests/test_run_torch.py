@@ -47,6 +47,7 @@ def keys(value) -> object:
     return type(value)
 
 
+@pytest.mark.smoke
 @pytest.mark.by_default("options1")
 @pytest.mark.parametrize(
     "options",

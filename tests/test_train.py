@@ -67,6 +67,7 @@ def test_a_relu_at_exactly_zero_passes_no_gradient():
     assert grads[0]["kernel"] == 0
 
 
+@pytest.mark.smoke
 def test_a_run_is_the_plain_loop(tiny_dataset):
     """The same epoch as a Python loop over batches with optax's own SGD, one decay and one rate."""
     _, results, steps = trained(SMALL, tiny_dataset)
