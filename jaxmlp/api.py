@@ -12,7 +12,7 @@ from jaxmlp.experiment import Experiment
 from jaxmlp.record import sweep_tables
 from jaxmlp.record.result import Result, conclude, now
 from jaxmlp.record.run_record import JAX_PACKAGES, environment
-from jaxmlp.train.run import Run
+from jaxmlp.training.run import Run
 
 Value = float | str | tuple[float, ...]  # of an axis: a number, one per layer, or words for several
 
@@ -40,7 +40,7 @@ def train(
         dataset = first_images(dataset, experiment.train_size)
     foretold = None
     if forecast:
-        from jaxmlp.forecast import rehearsal
+        from jaxmlp.forecasting import rehearsal
 
         foretold = rehearsal.forecast(experiment, dataset).to_json()
     run = Run(experiment, dataset)
@@ -97,8 +97,8 @@ def sweep(
         ValueError: a setting is not one that varies within a program, a value breaks its rule, or
             the batch size does not divide the training images.
     """
-    from jaxmlp.sweep import job
-    from jaxmlp.sweep.sweep import Sweep
+    from jaxmlp.sweeps import job
+    from jaxmlp.sweeps.sweep import Sweep
 
     if experiment.train_size:
         dataset = first_images(dataset, experiment.train_size)

@@ -28,9 +28,9 @@ class Fault(NamedTuple):
     new: str
 
 
-RNG, PIXELS, TRAIN = "jaxmlp.torch_rng", "jaxmlp.train.preprocessing", "jaxmlp.train.step"
-RUN = "jaxmlp.train.run"
-MODEL, OPTIMIZER = "jaxmlp.train.model", "jaxmlp.train.optimizer"
+RNG, PIXELS, TRAIN = "jaxmlp.torch_rng", "jaxmlp.training.preprocessing", "jaxmlp.training.step"
+RUN = "jaxmlp.training.run"
+MODEL, OPTIMIZER = "jaxmlp.training.model", "jaxmlp.training.optimizer"
 TORCH_MODEL, TORCH_DATA, TORCH_TRAIN = "torchref.model", "torchref.data", "torchref.train"
 TORCH_RUN = "torchref.run"
 

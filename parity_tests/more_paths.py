@@ -19,13 +19,13 @@ from jaxmlp.data.dataset import Dataset, first_images
 from jaxmlp.data.loading import load_data
 from jaxmlp.device import processes as devices
 from jaxmlp.experiment import Experiment
-from jaxmlp.forecast.rehearsal import forecast
+from jaxmlp.forecasting.rehearsal import forecast
 from jaxmlp.law import emission
 from jaxmlp.law.transport import transport
 from jaxmlp.record import saved_record
-from jaxmlp.sweep.sweep import Sweep
-from jaxmlp.train import certificate
-from jaxmlp.train.run import Run
+from jaxmlp.sweeps.sweep import Sweep
+from jaxmlp.training import certificate
+from jaxmlp.training.run import Run
 from parity_tests.comparison import Comparison, bitwise, compare
 from parity_tests.drawing import Drawn, decade
 

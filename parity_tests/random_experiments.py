@@ -17,7 +17,7 @@ from jaxmlp.commands import torch_side
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import Experiment
 from jaxmlp.record import outcomes
-from jaxmlp.train.run import Run
+from jaxmlp.training.run import Run
 from parity_tests import drawing, more_paths, sides
 from parity_tests.comparison import Comparison, bitwise, compare
 from parity_tests.drawing import Drawn

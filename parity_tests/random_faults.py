@@ -19,8 +19,8 @@ from parity_tests.faults import (
     notice,
 )
 
-SWEEP, CERTIFICATE = "jaxmlp.sweep.sweep", "jaxmlp.train.certificate"
-SWEEP_PROGRAM = "jaxmlp.sweep.program"
+SWEEP, CERTIFICATE = "jaxmlp.sweeps.sweep", "jaxmlp.training.certificate"
+SWEEP_PROGRAM = "jaxmlp.sweeps.program"
 FAMILIES = 3  # in which the edge is tried
 
 FAULTS: dict[str, list[Fault]] = {  # by the edge that reaches them

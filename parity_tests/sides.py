@@ -23,9 +23,9 @@ from jaxmlp.commands import torch_side
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.device.precision import float_dtype, precision
 from jaxmlp.experiment import Experiment
-from jaxmlp.train import model, optimizer, preprocessing
-from jaxmlp.train.run import prepare
-from jaxmlp.train.step import (
+from jaxmlp.training import model, optimizer, preprocessing
+from jaxmlp.training.run import prepare
+from jaxmlp.training.step import (
     batch_step,
     hyperparameters,
     initial_state,

@@ -36,9 +36,9 @@ from jaxmlp.data.loading import load_data
 from jaxmlp.device.mesh import describe_devices
 from jaxmlp.device.precision import precision
 from jaxmlp.experiment import Experiment
-from jaxmlp.sweep import sweep
-from jaxmlp.sweep.program import bytes_per_device
-from jaxmlp.train.run import Run
+from jaxmlp.sweeps import sweep
+from jaxmlp.sweeps.program import bytes_per_device
+from jaxmlp.training.run import Run
 
 CALLS = 100  # products a round: about half a second on two cores
 Contender = Callable[[], float]  # runs once, returns its milliseconds per step

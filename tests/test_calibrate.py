@@ -6,7 +6,7 @@ import pytest
 
 from jaxmlp.commands import calibrate
 from jaxmlp.experiment import Experiment
-from jaxmlp.forecast import calibration
+from jaxmlp.forecasting import calibration
 from jaxmlp.record import sealed
 
 MEASURED = {

@@ -14,7 +14,7 @@ from jaxmlp.commands import torch_side
 from jaxmlp.experiment import Experiment
 from jaxmlp.law.rules import RULES, Rule
 from jaxmlp.law.transport import SCHEMES, transport
-from jaxmlp.train import certificate
+from jaxmlp.training import certificate
 
 OPTIMIZERS: dict[str, dict] = {
     "sgd": {},

@@ -19,9 +19,9 @@ from jaxmlp.errors import TerminatedError
 from jaxmlp.experiment import Experiment
 from jaxmlp.record import metrics, run_directory, saved_record
 from jaxmlp.record import run_record as record
-from jaxmlp.train import checkpoint_directory
-from jaxmlp.train.checkpoint import Checkpoints
-from jaxmlp.train.run import Run
+from jaxmlp.training import checkpoint_directory
+from jaxmlp.training.checkpoint import Checkpoints
+from jaxmlp.training.run import Run
 
 FAST = ("--hidden", "5", "6", "--batch-size", "8", "--epochs", "5", "--no-forecast")
 KEPT = (*FAST, "--out", "resumed", "--checkpoint", "ck")

@@ -11,7 +11,7 @@ import pytest
 
 from jaxmlp.commands import compile_tpu
 from jaxmlp.experiment import Experiment
-from jaxmlp.sweep import tpu
+from jaxmlp.sweeps import tpu
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "compile_tpu.py"
 needs_libtpu = pytest.mark.skipif(
@@ -116,7 +116,7 @@ def test_a_topology_that_is_none_is_one_line():
 def test_pixels_keep_both_products_on_tpu():
     """ToTensor's division: the compiler must not fold pixel·high + pixel·low into one product."""
     code = """
-from jaxmlp.sweep import tpu
+from jaxmlp.sweeps import tpu
 from jaxmlp.experiment import Experiment
 _, there = tpu.topology("v5e:2x2")
 shape = tpu.Shape(train=1000, test=1000)

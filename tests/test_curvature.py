@@ -11,11 +11,11 @@ from jax.flatten_util import ravel_pytree
 
 from jaxmlp.device.precision import precision
 from jaxmlp.experiment import Experiment
-from jaxmlp.forecast import curvature
-from jaxmlp.forecast.models import Sharpness
+from jaxmlp.forecasting import curvature
+from jaxmlp.forecasting.models import Sharpness
 from jaxmlp.law.transport import transport
-from jaxmlp.train.run import prepare
-from jaxmlp.train.step import static_part
+from jaxmlp.training.run import prepare
+from jaxmlp.training.step import static_part
 
 SMALL = Experiment(
     hidden=(5, 6),

@@ -13,15 +13,15 @@ from jaxmlp import question
 from jaxmlp.commands import calibrate, explain, run_torch
 from jaxmlp.commands import run as run_jax
 from jaxmlp.experiment import Experiment
-from jaxmlp.forecast import calibration
-from jaxmlp.forecast import rehearsal as forecast
-from jaxmlp.forecast.models import DIVERGES, FAILS, features
+from jaxmlp.forecasting import calibration
+from jaxmlp.forecasting import rehearsal as forecast
+from jaxmlp.forecasting.models import DIVERGES, FAILS, features
 from jaxmlp.law import advice, explanation, words
 from jaxmlp.law.difference import difference, in_words
 from jaxmlp.law.transport import transport
 from jaxmlp.record import metrics, outcomes
 from jaxmlp.record.reliability import reliability
-from jaxmlp.train.run import Run
+from jaxmlp.training.run import Run
 
 TINY = {"hidden": (5,), "batch_size": 4, "epochs": 6, "preprocessing": "center"}
 

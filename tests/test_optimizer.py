@@ -12,7 +12,7 @@ import pytest
 from jaxmlp.device.precision import float_dtype
 from jaxmlp.device.precision import precision as computing_in
 from jaxmlp.experiment import Experiment
-from jaxmlp.train.optimizer import LayerRates, optimizer, scheduled_rate
+from jaxmlp.training.optimizer import LayerRates, optimizer, scheduled_rate
 
 RATES, DECAYS = (0.05, 0.2), (0.3, 0.01)
 STEPS = 5

@@ -98,8 +98,8 @@ def test_counts_are_written_out_where_seeds_differ():
 
 
 def test_at_the_critical_rate_the_sharpness_meets_its_limit(tiny_dataset):
-    from jaxmlp.forecast.curvature import critical_rate
-    from jaxmlp.forecast.rehearsal import forecast
+    from jaxmlp.forecasting.curvature import critical_rate
+    from jaxmlp.forecasting.rehearsal import forecast
 
     small = {"hidden": (5,), "batch_size": 4, "epochs": 1}
     critical = critical_rate(Experiment(**small, init_scale=(2.0,)), tiny_dataset)
@@ -108,7 +108,7 @@ def test_at_the_critical_rate_the_sharpness_meets_its_limit(tiny_dataset):
 
 
 def test_the_plane_is_of_the_critical_rates(tiny_dataset, monkeypatch, capsys):
-    from jaxmlp.forecast import curvature
+    from jaxmlp.forecasting import curvature
 
     monkeypatch.setattr(curvature, "critical_rate", lambda e, data: 1 / e.init_scale[0])
     scales, critical = reproduce.plane(tiny_dataset)

@@ -80,7 +80,7 @@ def test_devices_that_share_each_batch_give_the_same_run_to_rounding(
     for name, expected in params.items():
         np.testing.assert_allclose(params_of_4[name], expected, rtol=1e-3, atol=1e-5)
     code = (
-        "from jaxmlp.data.loading import load_data\nfrom jaxmlp.train.run import Run\n"
+        "from jaxmlp.data.loading import load_data\nfrom jaxmlp.training.run import Run\n"
         "from jaxmlp.experiment import Experiment\n"
         "run = Run(Experiment(hidden=(5,), batch_size=8), load_data('tiny.npz'), 4)\n"
         "print(run.compiled.input_shardings[0][2].shard_shape((3, 8)))\n"
@@ -113,7 +113,7 @@ def test_a_finished_run_is_not_overwritten_unless_asked(command, tmp_path):
 
 
 def test_an_unfinished_run_gives_way_to_itself_alone(command, tmp_path, monkeypatch):
-    from jaxmlp.train.run import Run
+    from jaxmlp.training.run import Run
 
     def interrupted(run, epoch, result, row=Run.row):
         os.kill(os.getpid(), signal.SIGINT)
@@ -516,7 +516,7 @@ def test_sigterm_keeps_what_was_finished_and_ends_with_75(start, tmp_path):
 def test_a_signal_before_the_first_epoch_ends_it_with_a_line(
     command, tmp_path, monkeypatch, number
 ):
-    from jaxmlp.train import run as train_run
+    from jaxmlp.training import run as train_run
 
     compile_epoch = train_run.compile_epoch
 
@@ -534,7 +534,7 @@ def test_a_signal_before_the_first_epoch_ends_it_with_a_line(
 
 
 def test_a_signal_that_a_callback_swallows_ends_it_all_the_same(command, tmp_path, monkeypatch):
-    from jaxmlp.train import run as train_run
+    from jaxmlp.training import run as train_run
 
     class Swallowing:
         def __del__(self) -> None:
@@ -554,7 +554,7 @@ def test_a_signal_that_a_callback_swallows_ends_it_all_the_same(command, tmp_pat
 
 
 def test_a_second_signal_ends_the_work_at_once(command, tmp_path, monkeypatch):
-    from jaxmlp.train.run import Run
+    from jaxmlp.training.run import Run
 
     def signalled(run, epoch, result):
         os.kill(os.getpid(), signal.SIGTERM)

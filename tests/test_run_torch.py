@@ -75,7 +75,7 @@ def test_both_commands_leave_the_same_record_of_the_same_run(command, options):
 
 
 def test_sigterm_keeps_the_finished_epochs_of_either(command, monkeypatch):
-    from jaxmlp.train.run import Run
+    from jaxmlp.training.run import Run
 
     for script, trainer in ((run_jax, Run), (run_torch, torch_side.TorchTrainer)):
         row = trainer.row
@@ -311,7 +311,7 @@ def test_parity_plants_faults_and_tells_who_noticed(command, monkeypatch):
     status, out, _ = command(parity, "--faults", "--out", "p")
     assert status == 0
     assert "1 of 1 faults caught" in out
-    assert "| sum for mean | jaxmlp.train.step | forward |" in Path("p/parity.md").read_text()
+    assert "| sum for mean | jaxmlp.training.step | forward |" in Path("p/parity.md").read_text()
     harmless = chosen[0]._replace(new=chosen[0].old)
     monkeypatch.setattr(faults, "FAULTS", {"forward": [harmless]})
     status, out, _ = command(parity, "--faults", "--out", "p")

@@ -21,12 +21,12 @@ from jaxmlp import grid
 from jaxmlp.commands import sweep as command
 from jaxmlp.commands import sweep_figures as figures_command
 from jaxmlp.experiment import Experiment
-from jaxmlp.forecast import rehearsal as forecast
+from jaxmlp.forecasting import rehearsal as forecast
 from jaxmlp.record import metrics, sweep_figures, sweep_places
-from jaxmlp.sweep import sweep
-from jaxmlp.sweep.blocks import blocks, one_scale_per_block
-from jaxmlp.sweep.job import summary
-from jaxmlp.train.run import Run
+from jaxmlp.sweeps import sweep
+from jaxmlp.sweeps.blocks import blocks, one_scale_per_block
+from jaxmlp.sweeps.job import summary
+from jaxmlp.training.run import Run
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "sweep.py"
 TINY = {"hidden": (5,), "batch_size": 4, "epochs": 2}

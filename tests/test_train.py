@@ -13,11 +13,11 @@ from jaxmlp.data.dataset import Dataset
 from jaxmlp.device.precision import precision
 from jaxmlp.experiment import Experiment
 from jaxmlp.torch_rng import TorchGenerator, batch_order, initial_weights
-from jaxmlp.train import preprocessing
-from jaxmlp.train import step as train
-from jaxmlp.train.model import mlp
-from jaxmlp.train.run import Run
-from jaxmlp.train.step import static_part
+from jaxmlp.training import preprocessing
+from jaxmlp.training import step as train
+from jaxmlp.training.model import mlp
+from jaxmlp.training.run import Run
+from jaxmlp.training.step import static_part
 
 SMALL = Experiment(hidden=(11, 6), batch_size=8, epochs=3, seed=2)
 

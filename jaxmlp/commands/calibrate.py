@@ -54,7 +54,7 @@ def run(values: argparse.Namespace) -> None:
     """Measures what is not kept, fits or judges, draws."""
     from jaxmlp.commands import run_job
     from jaxmlp.device import compilation
-    from jaxmlp.forecast import calibration, models
+    from jaxmlp.forecasting import calibration, models
     from jaxmlp.record import reliability
 
     compilation.use_compilation_cache()
@@ -90,7 +90,7 @@ def rows(family: int, count: int, dataset: Dataset, out: Path) -> list[dict[str,
     """
     import jax
 
-    from jaxmlp.forecast import calibration
+    from jaxmlp.forecasting import calibration
 
     have = kept(out, dataset.sha256)
     experiments = [calibration.random_experiment(family, index) for index in range(count)]
@@ -111,7 +111,7 @@ def rows(family: int, count: int, dataset: Dataset, out: Path) -> list[dict[str,
 
 def kept(path: Path, data: str) -> dict[str, dict[str, Any]]:
     """A file's measurements on the data of that SHA-256, by their experiments' own."""
-    from jaxmlp.forecast import calibration
+    from jaxmlp.forecasting import calibration
 
     needed = {feature for names in calibration.MODELS.values() for feature in names}
     lines, damaged = sealed.read_lines(path)

@@ -56,7 +56,7 @@ def run(
     from jaxmlp.commands import torch_side
     from jaxmlp.data.dataset import first_images
     from jaxmlp.device import compilation
-    from jaxmlp.train import certificate
+    from jaxmlp.training import certificate
 
     pair_epochs = {"jax": certificate.pair_epochs, "torch": torch_side.pair_epochs}
     frameworks = FRAMEWORKS[values.framework]

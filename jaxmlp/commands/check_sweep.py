@@ -63,7 +63,7 @@ def load(values: argparse.Namespace, experiment: Experiment) -> Any:
 
 def check_runs(values: argparse.Namespace, base: Experiment, settings: list[Experiment]) -> bool:
     """Whether all runs of a sweep that is trained for it end as they do alone."""
-    from jaxmlp.sweep import alone
+    from jaxmlp.sweeps import alone
 
     sweep = command.compiled(values, settings, load(values, base))
     how = "side by side" if sweep.program.side_by_side else "one after the other"
@@ -93,7 +93,7 @@ def check_tables(values: argparse.Namespace) -> bool:
     import numpy as np
 
     from jaxmlp.record import sweep_files
-    from jaxmlp.sweep import alone
+    from jaxmlp.sweeps import alone
 
     description, runs, curves = sweep_files.load(values.directory)
     fingerprints = runs["experiment"].to_pylist()

@@ -26,7 +26,7 @@ from typing import Any
 
 from jaxmlp.commands import exit_status, flags
 from jaxmlp.experiment import Experiment
-from jaxmlp.sweep import tpu
+from jaxmlp.sweeps import tpu
 
 
 def main(arguments: list[str] | None = None) -> None:

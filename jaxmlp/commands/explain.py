@@ -109,7 +109,7 @@ def forecast(
 ) -> dict[str, Any] | None:
     """The record's section `forecast`; None where the record's data cannot be found again."""
     from jaxmlp.device import compilation
-    from jaxmlp.forecast.rehearsal import forecast
+    from jaxmlp.forecasting.rehearsal import forecast
 
     compilation.use_compilation_cache()
     dataset = of_recorded_data(values, warn) if values.recorded else job.load(values, warn)

@@ -94,8 +94,8 @@ def train(
     words = f"{framework} {name}, seed {experiment.seed}"
     steps.under_way(words)
     if framework == "jax":
-        from jaxmlp.forecast.rehearsal import forecast
-        from jaxmlp.train.run import Run as Start
+        from jaxmlp.forecasting.rehearsal import forecast
+        from jaxmlp.training.run import Run as Start
 
         foretold = {"foretold": forecast(experiment, dataset).to_json()}
     else:
@@ -173,7 +173,7 @@ def plane(dataset: Any) -> tuple[Any, Any]:
     """Initial scales κ of both layers, and the learning rate at which each meets its limit."""
     import numpy as np
 
-    from jaxmlp.forecast.curvature import critical_rate
+    from jaxmlp.forecasting.curvature import critical_rate
 
     scales = np.geomspace(*PLANE_SCALES)
     critical, steps = [], Steps(len(scales))

@@ -33,13 +33,13 @@ def device(values: argparse.Namespace) -> str:
 
 
 def trainer(values: argparse.Namespace, experiment: Experiment, dataset: Dataset) -> job.Trainer:
-    from jaxmlp.train.run import Run
+    from jaxmlp.training.run import Run
 
     return Run(experiment, dataset, values.data_parallel)
 
 
 def forecast(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
-    from jaxmlp.forecast.rehearsal import forecast
+    from jaxmlp.forecasting.rehearsal import forecast
 
     return forecast(experiment, dataset).to_json()
 
@@ -50,7 +50,7 @@ def checkpoints(
 ) -> Iterator[job.Checkpoints]:
     """The checkpoints; meanwhile SIGTERM is only noted, and stops the run in a good place."""
     from jaxmlp.record import run_record as record
-    from jaxmlp.train.checkpoint import Checkpoints, provenance, state_size
+    from jaxmlp.training.checkpoint import Checkpoints, provenance, state_size
 
     with noted(signal.SIGTERM) as stop_asked:
         run = provenance(experiment, dataset, record.environment(device(values), JAX_PACKAGES))

@@ -24,7 +24,7 @@ COMMANDS = {"jax": "run", "torch": "run-torch"}  # by framework
 
 
 class Trainer(Protocol):
-    """A run, ready to train: jaxmlp.train.run.Run, or torch_side.TorchTrainer."""
+    """A run, ready to train: jaxmlp.training.run.Run, or torch_side.TorchTrainer."""
 
     experiment: Experiment
     setup_seconds: float
@@ -39,7 +39,7 @@ class Trainer(Protocol):
 
 
 class Checkpoints(Protocol):
-    """A run's checkpoints: jaxmlp.train.checkpoint.Checkpoints."""
+    """A run's checkpoints: jaxmlp.training.checkpoint.Checkpoints."""
 
     def resume(self, run: Any) -> list[Any]: ...
 

@@ -74,7 +74,7 @@ def run_together(request: Request, console, signals: Signals) -> Path | None:
     """The sweep's directory, trained and written; None if it was finished before."""
     from jaxmlp.device import processes
     from jaxmlp.record import sweep_directory
-    from jaxmlp.sweep import job
+    from jaxmlp.sweeps import job
 
     values = request.values
     dataset = load(request, console)
@@ -123,7 +123,7 @@ def load(request: Request, console) -> Any:
 
 def compiled(values: argparse.Namespace, settings: list[Experiment], dataset: Any) -> Any:
     """The sweep, ready to train, on the devices that the flags ask for."""
-    from jaxmlp.sweep.sweep import Sweep
+    from jaxmlp.sweeps.sweep import Sweep
 
     return Sweep(
         settings,
@@ -165,7 +165,7 @@ def train(
 ) -> None:
     """Trains what is not done; the first process, which has the directory, keeps it."""
     from jaxmlp.device import processes
-    from jaxmlp.sweep import job
+    from jaxmlp.sweeps import job
 
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     began = time.perf_counter()
@@ -188,7 +188,7 @@ def train_chunks(
     sweep: Any, directory: Any, forecast: bool, done: set[int], console, signals: Signals
 ) -> None:
     """Each chunk's rows are on disk before the next is trained."""
-    from jaxmlp.sweep import job
+    from jaxmlp.sweeps import job
 
     trained, left = 0, len(sweep.settings) * len(sweep.seeds) - len(done)
     with bar(console, left) as show:
@@ -208,7 +208,7 @@ def train_chunks(
 def finish(directory: Any, description: dict[str, Any], timings: dict[str, Any], console) -> None:
     """The tables and figures of a sweep that is trained, and how it ended."""
     from jaxmlp.record import sweep_figures
-    from jaxmlp.sweep import job
+    from jaxmlp.sweeps import job
 
     runs, curves = directory.tables()
     directory.finish(runs, curves, timings)

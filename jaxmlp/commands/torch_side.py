@@ -21,7 +21,7 @@ from jaxmlp.record import metrics
 from jaxmlp.torch_rng import TorchGenerator, batch_order, initial_weights
 
 if TYPE_CHECKING:
-    from jaxmlp.train.certificate import Epoch
+    from jaxmlp.training.certificate import Epoch
     from torchref.run import Settings, TorchRun
 
 INSTALL = "install it with pip install -e '.[torch]'"
@@ -179,14 +179,14 @@ class TorchTrainer:
 
 
 def pair_epochs(experiment: Experiment, moved: Experiment, dataset: Dataset) -> Iterator[Epoch]:
-    """What jaxmlp.train.certificate.pair_epochs does, with torchref.
+    """What jaxmlp.training.certificate.pair_epochs does, with torchref.
 
     The reference steps one run, then the other, on the batches that both would shuffle to.
 
     Raises:
         ValueError: the two can never be the same run, or a run cannot start.
     """
-    from jaxmlp.train.certificate import Epoch, factors, ulps
+    from jaxmlp.training.certificate import Epoch, factors, ulps
 
     scales = factors(experiment, moved)
     runs = torch_run(experiment, dataset), torch_run(moved, dataset)
@@ -214,7 +214,7 @@ def _apart(
         The largest distance in units in the last place; the largest of a tensor relative to itself,
         in the L2 norm; how many parameters underflow.
     """
-    from jaxmlp.train.certificate import ulps, underflows
+    from jaxmlp.training.certificate import ulps, underflows
     from torchref.model import relative_distance
 
     largest, distance, underflowed = 0, 0.0, 0

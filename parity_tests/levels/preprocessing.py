@@ -10,7 +10,7 @@ import torchref.data
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import Experiment
 from jaxmlp.torch_rng import TorchGenerator, batch_order, initial_weights
-from jaxmlp.train import preprocessing as preprocessing_of_jax
+from jaxmlp.training import preprocessing as preprocessing_of_jax
 from parity_tests import problems, sides
 from parity_tests.comparison import Comparison, bitwise
 

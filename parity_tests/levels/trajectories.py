@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxmlp.commands import torch_side
-from jaxmlp.train.run import Run
+from jaxmlp.training.run import Run
 from parity_tests import problems, sides
 from parity_tests.comparison import Comparison, bitwise, compare
 

@@ -13,9 +13,9 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmlp.device.precision import float_dtype
 from jaxmlp.experiment import SCALED, Experiment
 from jaxmlp.record.metrics import Evaluation, StepMetrics
-from jaxmlp.train.model import Apply, Params, mlp
-from jaxmlp.train.optimizer import LayerRates, optimizer
-from jaxmlp.train.preprocessing import Images, preprocess
+from jaxmlp.training.model import Apply, Params, mlp
+from jaxmlp.training.optimizer import LayerRates, optimizer
+from jaxmlp.training.preprocessing import Images, preprocess
 
 TRACED = (*SCALED, "seed")
 EVALUATION_BATCH = 500  # test images at a time: bounds memory, and fills the matrix product

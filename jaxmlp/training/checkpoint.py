@@ -22,10 +22,10 @@ from jaxmlp.errors import DataError, TerminatedError
 from jaxmlp.experiment import Experiment
 from jaxmlp.record import run_record as record
 from jaxmlp.record.metrics import EpochResult, Evaluation, StepMetrics
-from jaxmlp.train import checkpoint_storage
-from jaxmlp.train.checkpoint_storage import Items
-from jaxmlp.train.run import Run
-from jaxmlp.train.step import State, abstract_state
+from jaxmlp.training import checkpoint_storage
+from jaxmlp.training.checkpoint_storage import Items
+from jaxmlp.training.run import Run
+from jaxmlp.training.step import State, abstract_state
 
 
 def provenance(

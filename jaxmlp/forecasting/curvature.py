@@ -22,14 +22,14 @@ from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.device.precision import float_dtype, precision
 from jaxmlp.experiment import Experiment
-from jaxmlp.forecast.models import Sharpness
-from jaxmlp.train.model import Params, mlp
-from jaxmlp.train.optimizer import direction
-from jaxmlp.train.preprocessing import Images, preprocess
-from jaxmlp.train.run import Prepared as Start
-from jaxmlp.train.run import prepare
-from jaxmlp.train.step import Hyperparameters, loss_function
-from jaxmlp.train.step import static_part as program
+from jaxmlp.forecasting.models import Sharpness
+from jaxmlp.training.model import Params, mlp
+from jaxmlp.training.optimizer import direction
+from jaxmlp.training.preprocessing import Images, preprocess
+from jaxmlp.training.run import Prepared as Start
+from jaxmlp.training.run import prepare
+from jaxmlp.training.step import Hyperparameters, loss_function
+from jaxmlp.training.step import static_part as program
 
 SAMPLE = 1000  # images; measured: 5000 move the question's S by less than 3 %
 TOLERANCE = 1e-2  # of the residual, relative; the eigenvalue is closer, by its square

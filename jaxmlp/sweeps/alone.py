@@ -9,9 +9,9 @@ from jaxmlp import grid
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import Experiment
 from jaxmlp.record import metrics
-from jaxmlp.sweep.blocks import seeded
-from jaxmlp.sweep.sweep import Finished, Sweep
-from jaxmlp.train.run import Run
+from jaxmlp.sweeps.blocks import seeded
+from jaxmlp.sweeps.sweep import Finished, Sweep
+from jaxmlp.training.run import Run
 
 FOLLOWED = 1e-3  # relative difference of losses up to which two runs count as together
 NEAR = 0.05  # difference of test accuracies up to which two runs end alike

@@ -23,17 +23,17 @@ from jaxmlp.device import processes
 from jaxmlp.device.mesh import device_mesh, free_memory, put
 from jaxmlp.device.precision import float_dtype, precision
 from jaxmlp.experiment import Experiment
-from jaxmlp.forecast import curvature
-from jaxmlp.forecast.models import Forecast, Sharpness, first_steps, judge
+from jaxmlp.forecasting import curvature
+from jaxmlp.forecasting.models import Forecast, Sharpness, first_steps, judge
 from jaxmlp.record.metrics import EpochResult
-from jaxmlp.sweep.blocks import Block, blocks, one_scale_per_block, seeded
-from jaxmlp.sweep.program import Program, bytes_per_device
+from jaxmlp.sweeps.blocks import Block, blocks, one_scale_per_block, seeded
+from jaxmlp.sweeps.program import Program, bytes_per_device
 from jaxmlp.torch_rng import TorchGenerator, batch_order, initial_weights
-from jaxmlp.train.model import Params
-from jaxmlp.train.preprocessing import put_images
-from jaxmlp.train.run import prepare as start
-from jaxmlp.train.step import Hyperparameters, hyperparameters
-from jaxmlp.train.step import static_part as program
+from jaxmlp.training.model import Params
+from jaxmlp.training.preprocessing import put_images
+from jaxmlp.training.run import prepare as start
+from jaxmlp.training.step import Hyperparameters, hyperparameters
+from jaxmlp.training.step import static_part as program
 
 # Runs of a block at most. CPU: what a crash may cost is bounded, and the program's start spread.
 # TPU: by the compiler's own estimates for v5e and v6e, 16 cost the least each, 64 a third more.

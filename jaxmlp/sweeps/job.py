@@ -13,8 +13,8 @@ from jaxmlp.grid import Axis
 from jaxmlp.law.words import counted
 from jaxmlp.record import run_record, sweep_tables
 from jaxmlp.record.outcomes import COURSES
-from jaxmlp.sweep.blocks import Block
-from jaxmlp.sweep.sweep import Finished, Sweep
+from jaxmlp.sweeps.blocks import Block
+from jaxmlp.sweeps.sweep import Finished, Sweep
 
 
 def description(

@@ -14,9 +14,9 @@ from jaxtyping import Array, Bool, Int
 from jaxmlp.device.precision import float_dtype
 from jaxmlp.experiment import Experiment
 from jaxmlp.record.metrics import Evaluation, StepMetrics
-from jaxmlp.train.model import Params
-from jaxmlp.train.preprocessing import Images
-from jaxmlp.train.step import Hyperparameters, State, hyperparameters, initial_state, run_epoch
+from jaxmlp.training.model import Params
+from jaxmlp.training.preprocessing import Images
+from jaxmlp.training.step import Hyperparameters, State, hyperparameters, initial_state, run_epoch
 
 
 def over(each: Callable[[Any], Any], side_by_side: bool) -> Callable[[Any], Any]:

@@ -20,8 +20,8 @@ from etils import epath
 from jaxtyping import UInt8
 
 from jaxmlp.errors import DataError
-from jaxmlp.train import checkpoint_directory
-from jaxmlp.train.step import State
+from jaxmlp.training import checkpoint_directory
+from jaxmlp.training.step import State
 
 EPOCHS_KEPT = 2  # the newest, and one to fall back on should it be damaged
 OS_ERROR = re.compile(r"os_error_code='(\d+)'")  # in TensorStore's messages

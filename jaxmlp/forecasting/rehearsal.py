@@ -23,13 +23,13 @@ from jaxtyping import Array, Int
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.device.precision import precision
 from jaxmlp.experiment import Experiment
-from jaxmlp.forecast.curvature import sample, sharpness
-from jaxmlp.forecast.models import REHEARSAL, Forecast, judge
+from jaxmlp.forecasting.curvature import sample, sharpness
+from jaxmlp.forecasting.models import REHEARSAL, Forecast, judge
 from jaxmlp.record.metrics import StepMetrics
-from jaxmlp.train.preprocessing import Images
-from jaxmlp.train.run import prepare as start
-from jaxmlp.train.step import Hyperparameters, State, batch_step
-from jaxmlp.train.step import static_part as program
+from jaxmlp.training.preprocessing import Images
+from jaxmlp.training.run import prepare as start
+from jaxmlp.training.step import Hyperparameters, State, batch_step
+from jaxmlp.training.step import static_part as program
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 6))

@@ -68,7 +68,7 @@ def images(shape: Shape, dtype: Any) -> Any:
     import jax
     import jax.numpy as jnp
 
-    from jaxmlp.train.preprocessing import Images
+    from jaxmlp.training.preprocessing import Images
 
     of: Any = jax.ShapeDtypeStruct
     return Images(
@@ -95,9 +95,9 @@ def compiled(
     from jax.sharding import AxisType, Mesh
 
     from jaxmlp.device.precision import float_dtype, precision
-    from jaxmlp.sweep.program import Program
-    from jaxmlp.train.run import compile_epoch
-    from jaxmlp.train.step import hyperparameters, static_part
+    from jaxmlp.sweeps.program import Program
+    from jaxmlp.training.run import compile_epoch
+    from jaxmlp.training.step import hyperparameters, static_part
 
     grid = (len(there) // share, share) if name == "data-parallel" else (len(there), 1)
     mesh = Mesh(np.array(there).reshape(grid), ("runs", "batch"), axis_types=(AxisType.Auto,) * 2)
@@ -171,7 +171,7 @@ def measure(
     share: int,
 ) -> dict[str, Any]:
     """A row of the table; arguments as `compiled`."""
-    from jaxmlp.sweep.program import bytes_per_device
+    from jaxmlp.sweeps.program import bytes_per_device
 
     began = time.perf_counter()
     program = compiled(name, experiment, shape, there, runs, share)

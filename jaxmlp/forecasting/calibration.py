@@ -9,12 +9,12 @@ from jaxtyping import Bool, Float
 
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.experiment import OPTIMIZER_DEFAULTS, Experiment
-from jaxmlp.forecast import curvature
-from jaxmlp.forecast.models import FAILS_FROM, Model, first_steps, run_features
+from jaxmlp.forecasting import curvature
+from jaxmlp.forecasting.models import FAILS_FROM, Model, first_steps, run_features
 from jaxmlp.record import outcomes
 from jaxmlp.record.metrics import EpochResult
 from jaxmlp.record.reliability import reliability
-from jaxmlp.train.run import Run, prepare
+from jaxmlp.training.run import Run, prepare
 
 CALM_EPOCHS = 2  # what has not diverged by then is counted as stable
 EPOCHS = 6  # for what has: some networks take that long to recover

@@ -17,9 +17,9 @@ from jaxmlp.device.precision import float_dtype, precision
 from jaxmlp.experiment import Experiment
 from jaxmlp.record.metrics import EpochResult, result_row, steps_arrays
 from jaxmlp.torch_rng import TorchGenerator, batch_order, initial_weights
-from jaxmlp.train.preprocessing import Images, put_images
-from jaxmlp.train.step import Hyperparameters, State, hyperparameters, initial_state, run_epoch
-from jaxmlp.train.step import static_part as program
+from jaxmlp.training.preprocessing import Images, put_images
+from jaxmlp.training.step import Hyperparameters, State, hyperparameters, initial_state, run_epoch
+from jaxmlp.training.step import static_part as program
 
 
 class Prepared(NamedTuple):

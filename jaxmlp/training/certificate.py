@@ -15,11 +15,11 @@ from jaxmlp.device.precision import float_dtype, precision
 from jaxmlp.experiment import Experiment
 from jaxmlp.law.surd import surd
 from jaxmlp.record.metrics import Evaluation
-from jaxmlp.train.model import Params, mlp
-from jaxmlp.train.preprocessing import Images
-from jaxmlp.train.run import prepare as start
-from jaxmlp.train.step import Hyperparameters, State, batch_step, evaluate
-from jaxmlp.train.step import static_part as program
+from jaxmlp.training.model import Params, mlp
+from jaxmlp.training.preprocessing import Images
+from jaxmlp.training.run import prepare as start
+from jaxmlp.training.step import Hyperparameters, State, batch_step, evaluate
+from jaxmlp.training.step import static_part as program
 
 
 class Epoch(NamedTuple):
