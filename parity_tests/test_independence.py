@@ -6,8 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 JAX_SIDE = (
-    "experiment question torch_rng data.dataset record.run_record train.model train.optimizer "
-    "train.preprocessing train.step commands.run_job commands.flags"
+    "experiment question torch_rng data.dataset record.run_record training.model "
+    "training.optimizer training.preprocessing training.step commands.run_job commands.flags"
 )
 
 

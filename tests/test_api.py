@@ -48,7 +48,7 @@ def test_a_room_below_the_device_loads_neither_jax_nor_the_command_line(room):
     modules = [f"jaxmlp.{room}" + f".{path.stem}" * (path.stem != "__init__") for path in files]
     names = loaded("import " + ", ".join(modules))
     assert set(modules) <= names
-    assert not names & {"jax", "jaxlib", "flax", "optax", "torch", "torchref", "matplotlib"}
+    assert not names & {"jax", "jaxlib", "flax", "optax", "orbax", "torch", "torchref"}
     assert not {name for name in names if name.startswith("jaxmlp.commands")}
 
 
@@ -86,16 +86,8 @@ def test_api_command_and_script_leave_the_same_record(tiny_npz, tmp_path, monkey
     assert figures["api"] == figures["command"] == figures["script"] != []
 
 
-def test_the_page_about_the_api_runs_as_it_stands(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_the_page_about_the_api_lists_every_verb():
+    """That it runs as it stands is held by test_documents.py."""
     page = (ROOT / "docs" / "api.md").read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 6
-    names: dict = {}
-    for block in blocks:
-        exec(block, names)
-    said = capsys.readouterr().out
-    assert "κ1·κ2 is 255 times too large" in said
-    assert "IDENTICAL in every bit" in said
     listed = re.findall(r"^\| `(\w+)\(", page, re.MULTILINE)
     assert sorted([*listed, "Result"]) == jaxmlp.__all__

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxmlp.experiment import Experiment
+from jaxmlp.law import words
 from jaxmlp.record.metrics import EpochResult, StepMetrics
 from jaxmlp.record.outcomes import FAILS_FROM
 
@@ -63,6 +64,10 @@ class Forecast(NamedTuple):
         if self.fails >= FAILS_FROM:
             return "fails"
         return "recovers" if self.diverges >= 0.5 else "stable"
+
+    def __str__(self) -> str:
+        """The course, its probability, and the curvature at the start, in words."""
+        return words.forecast(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """The record's section `forecast`."""

@@ -1,4 +1,4 @@
-"""The compiled program of a sweep: train.step.run_epoch over settings, seeds and devices."""
+"""The compiled program of a sweep: training.step.run_epoch over settings, seeds and devices."""
 
 import functools
 import itertools
