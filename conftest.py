@@ -29,6 +29,9 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = directory.name
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+        # As in pyproject.toml, for the processes that tests start.
+        unreadable = "ignore:Error reading persistent compilation cache:UserWarning"
+        os.environ.setdefault("PYTHONWARNINGS", unreadable)
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses

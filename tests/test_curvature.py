@@ -80,7 +80,7 @@ def dense(experiment: Experiment, dataset) -> float:
     return float(np.linalg.eigvalsh(root[:, None] * np.asarray(hessian) * root).max())
 
 
-@pytest.mark.by_default("True-sgd", "False-adam", "True-lion")
+@pytest.mark.by_default("True-sgd", "False-lion")
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("bias", [False, True])
 def test_it_is_the_largest_eigenvalue_of_the_dense_matrix(name, bias, tiny_dataset):
