@@ -1,4 +1,4 @@
-"""What every test runs under: programs compiled once, threads that sleep; and which are slow."""
+"""What every test runs under: programs compiled once, one thread a library; and which are slow."""
 
 import itertools
 import os
@@ -13,10 +13,9 @@ FEWER = 10  # times fewer of hypothesis' examples by default than where slow tes
 hypothesis.settings.register_profile("any time", deadline=None)
 hypothesis.settings.load_profile("any time")
 
-# Threads that spin while they wait cost many times what small products take: torch's sleep, and
-# NumPy has none. Both read this when they are loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# One thread for torch and for NumPy, which read this when they are loaded: for products as small as
+# the tests' more threads wait for one another, spinning, and take many times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,7 +8,6 @@ import argparse
 import itertools
 import json
 import math
-import os
 import sys
 import time
 from pathlib import Path
@@ -65,8 +64,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(values: argparse.Namespace) -> bool:
     """Whether everything holds."""
-    # torch's threads sleep while they wait, or they take half the time from JAX's; read once.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         import torch
 
