@@ -1,4 +1,4 @@
-"""What every test runs under: programs compiled once, threads that sleep; and which are slow."""
+"""What every test runs under: programs compiled once, one thread a library; and which are slow."""
 
 import itertools
 import os
@@ -13,20 +13,24 @@ FEWER = 10  # times fewer of hypothesis' examples by default than where slow tes
 hypothesis.settings.register_profile("any time", deadline=None)
 hypothesis.settings.load_profile("any time")
 
-# Threads that spin while they wait cost many times what small products take: torch's sleep, and
-# NumPy has none. Both read this when they are loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# One thread for torch and for NumPy, which read this when they are loaded: for products as small as
+# the tests' more threads wait for one another, spinning, and take many times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Whatever compiles a program that some test or its processes compiled before, reads it."""
+    if config.option.markexpr == "smoke":
+        config.option.markexpr = "smoke and not slow"
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         directory = tempfile.TemporaryDirectory(prefix="jaxmlp-tests-")
         config.add_cleanup(directory.cleanup)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = directory.name
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+        # As in pyproject.toml, for the processes that tests start.
+        unreadable = "ignore:Error reading persistent compilation cache:UserWarning"
+        os.environ.setdefault("PYTHONWARNINGS", unreadable)
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
@@ -40,7 +44,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             leave_out(test, rows, by_default.args, whole)
         if examples := rows[0].get_closest_marker("examples"):
             count = max(examples.args[0] // FEWER, 1) if few else examples.args[0]
-            hypothesis.settings(max_examples=count)(rows[0].obj)  # the same for all rows
+            function = getattr(rows[0], "obj")  # noqa: B009, the same for all rows
+            hypothesis.settings(max_examples=count)(function)
             for row in [] if few else rows:
                 row.add_marker("slow")
 

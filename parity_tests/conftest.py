@@ -13,8 +13,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--threads"):
-        environment.limit_threads(config.getoption("--threads"))
+    if threads := config.getoption("--threads"):
+        environment.limit_threads(threads)
     if config.getoption("--no-jit") or config.getoption("--x64"):
         import jax
 
@@ -23,8 +23,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> list[str]:
-    environment.settle()
     return [f"parity: {name}: {value}" for name, value in environment.describe().items()]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def settled() -> None:
+    environment.settle()
 
 
 @pytest.fixture(params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=["few", "all"])

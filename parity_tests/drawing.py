@@ -7,6 +7,7 @@ draw with inputs × s is one with inputs × 1 whose first layer makes up for s.
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jaxmlp.data.dataset import Dataset
@@ -34,7 +35,10 @@ class Data(NamedTuple):
     seed: int
 
 
-class Drawn(NamedTuple):
+@dataclass(frozen=True)
+class Drawn:
+    """A random experiment, and on what data."""
+
     family: int
     index: int
     edge: str

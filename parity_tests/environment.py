@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+from typing import Any
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "torchvision", "numpy")
 
@@ -35,9 +36,15 @@ def settle() -> None:
     assert not torch.backends.cuda.matmul.allow_tf32
 
 
+def jax_setting(name: str) -> Any:
+    """As it is now; JAX's stubs name none."""
+    import jax
+
+    return getattr(jax.config, f"jax_{name}")
+
+
 def describe() -> dict[str, str]:
     """What the header of the suite says."""
-    import jax
     import torch
 
     from jaxmlp.device.mesh import describe_devices
@@ -45,7 +52,7 @@ def describe() -> dict[str, str]:
     from jaxmlp.experiment import Experiment
 
     with precision(Experiment()):
-        products = jax.config.jax_default_matmul_precision
+        products = jax_setting("default_matmul_precision")
         assert products == "highest"
     cpus = os.cpu_count()
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cpus
@@ -54,8 +61,8 @@ def describe() -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()}, {allowed} of {cpus} CPUs",
         "jax": (
             f"on {describe_devices()}, products {products}, "
-            f"{'jitted' if not jax.config.jax_disable_jit else 'not jitted'}, "
-            f"x64 {'on' if jax.config.jax_enable_x64 else 'off, on where a check is in float64'}"
+            f"{'jitted' if not jax_setting('disable_jit') else 'not jitted'}, "
+            f"x64 {'on' if jax_setting('enable_x64') else 'off, on where a check is in float64'}"
         ),
         "torch": (
             f"{torch.get_num_threads()} threads, products {torch.get_float32_matmul_precision()}, "

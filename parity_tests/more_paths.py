@@ -17,7 +17,7 @@ from jaxmlp.commands import run as run_jax
 from jaxmlp.commands import run_torch, torch_side
 from jaxmlp.data.dataset import Dataset, first_images
 from jaxmlp.data.loading import load_data
-from jaxmlp.device import processes as devices
+from jaxmlp.device import compilation
 from jaxmlp.experiment import Experiment
 from jaxmlp.forecasting.rehearsal import forecast
 from jaxmlp.law import emission
@@ -140,7 +140,7 @@ def by_commands(drawn: Drawn, dataset: Dataset) -> Iterator[Comparison]:
         with (
             contextlib.redirect_stdout(io.StringIO()),
             contextlib.redirect_stderr(io.StringIO()),
-            mock.patch.object(devices, "use_compilation_cache"),
+            mock.patch.object(compilation, "use_compilation_cache"),
         ):
             run_jax.main([*words, f"{name}/jax", "--no-forecast"])
             run_torch.main([*words, f"{name}/torch"])
@@ -228,7 +228,7 @@ def _alone(
     drawn: Drawn, experiment: Experiment, dataset: Dataset, run: Any, foretold: Any
 ) -> Iterator[Comparison]:
     what = f"run {run.setting}, {run.seed} of the sweep"
-    single = Run(experiment, dataset)
+    single, finite = Run(experiment, dataset), False
     for epoch, (mine, result) in enumerate(zip(run.epochs, single.epochs(), strict=True), 1):
         for part in ("steps", "test"):
             for name, value in getattr(result, part)._asdict().items():

@@ -89,6 +89,7 @@ def courses(experiment: Experiment, dataset: Dataset) -> Iterator[Course]:
 
 def course(run: Any, dataset: Dataset) -> Course:
     results, rows, epochs = [], [], []
+    params: dict[str, np.ndarray] = {}
     for i, result in enumerate(run.epochs()):
         results.append(result)
         rows.append(run.row(i + 1, result))

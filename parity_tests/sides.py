@@ -89,6 +89,11 @@ def numpy_of(tensor: torch.Tensor) -> np.ndarray:
     return tensor.numpy(force=True).copy()
 
 
+def gradient_of(parameter: torch.Tensor) -> np.ndarray:
+    assert parameter.grad is not None
+    return numpy_of(parameter.grad)
+
+
 # ---- weights and the order of batches
 
 
@@ -228,7 +233,7 @@ def torch_gradients(
         loss = torchref.train.loss_function(logits, tensor_of(labels).long())
     loss.backward()
     grads = [
-        {name: numpy_of(p.grad).T.copy() for name, p in torchref.model.named(layer)}
+        {name: gradient_of(p).T.copy() for name, p in torchref.model.named(layer)}
         for layer in made.layers
     ]
     return Gradients(numpy_of(loss), [numpy_of(layer) for layer in hidden], grads)
@@ -321,8 +326,8 @@ def torch_optimizers(
     experiment: Experiment, made: torchref.model.MLP, per_epoch: int
 ) -> tuple[list, list]:
     """The reference's optimizer and scheduler of each layer of a model."""
-    widths = [layer.in_features for layer in made.layers] + [made.layers[-1].out_features]
-    return torchref.run.optimizers(torch_side.settings(experiment, tuple(widths)), made, per_epoch)
+    widths = _shape(torchref.model.get_weights(made))
+    return torchref.run.optimizers(torch_side.settings(experiment, widths), made, per_epoch)
 
 
 def scale_rates(stepped: torch.optim.Optimizer, scheduler: Any, factor: float) -> None:

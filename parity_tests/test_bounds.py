@@ -21,7 +21,8 @@ OPERATIONS = {
 def numbers(seed: int) -> tuple[np.ndarray, np.ndarray]:
     draw = np.random.default_rng(seed)
     sizes = 10.0 ** draw.uniform(-4, 4, (2, 1000))
-    return tuple(np.float32(sizes * draw.choice([-1, 1], (2, 1000))))
+    first, second = (sizes * draw.choice([-1, 1], (2, 1000))).astype(np.float32)
+    return first, second
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -80,7 +81,7 @@ FUNCTIONS = {  # where they are used
 
 
 @pytest.mark.skipif(
-    np.finfo(np.longdouble).eps > 1e-18, reason="needs a truth more precise than float64"
+    bool(np.finfo(np.longdouble).eps > 1e-18), reason="needs a truth more precise than float64"
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -27,7 +27,7 @@ def test_a_failure_names_tensor_index_values_bound_and_share():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_on_one_side_never_passes(bad):
-    jax, torch = np.float32([1, bad]), np.float32([1, 2])
+    jax, torch = np.array([1, bad], np.float32), np.array([1, 2], np.float32)
     truth = bounded(torch, [1e-6, 1e30])
     for a, b in ((jax, torch), (torch, jax)):
         assert not bitwise(WHERE, a, b).passed
@@ -36,7 +36,7 @@ def test_what_is_not_finite_on_one_side_never_passes(bad):
 
 
 def test_an_infinite_or_nan_bound_lets_no_nan_pass():
-    jax, torch = np.float32([np.nan]), np.float32([2])
+    jax, torch = np.array([np.nan], np.float32), np.array([2], np.float32)
     for error in (np.inf, np.nan):
         assert not derived(WHERE, jax, torch, bounded([2], [error])).passed
 
@@ -63,7 +63,7 @@ def test_float64_sides_may_be_twice_as_far_from_a_truth_in_float64():
 def test_the_worse_side_is_judged_by_the_better_one():
     value = np.linspace(1, 2, 50)
     truth = bounded(value, np.full(50, 1e-5))
-    near, far = np.float32(value), np.float32(value * (1 + 1e-6))
+    near, far = value.astype(np.float32), (value * (1 + 1e-6)).astype(np.float32)
     assert adjudicated(WHERE, [Judged(near, near, truth, truth)]).passed
     found = adjudicated(WHERE, [Judged(near, far, truth, truth)])
     assert not found.passed
@@ -79,7 +79,7 @@ def test_nothing_compared_is_an_error():
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e9])
 def test_where_the_bound_is_zero_either_side_can_fail(bad):
     truth = bounded([0.0], [0.0])
-    good, other = np.float32([0]), np.float32([bad])
+    good, other = np.array([0], np.float32), np.array([bad], np.float32)
     assert derived(WHERE, good, good, truth).passed
     assert not derived(WHERE, good, other, truth).passed
     assert not derived(WHERE, other, good, truth).passed
@@ -95,4 +95,6 @@ def test_two_sides_that_fail_alike_fail(bad, dtype):
 def test_a_tensor_missing_on_both_sides_or_of_another_shape_fails():
     truth = bounded([2.0], [1.0])
     assert not derived(WHERE, (), (), truth).passed
-    assert not derived(WHERE, np.float32([2, 2]), np.float32([2, 2]), truth).passed
+    assert not derived(
+        WHERE, np.array([2, 2], np.float32), np.array([2, 2], np.float32), truth
+    ).passed

@@ -20,10 +20,13 @@ WAYS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_the_levels_hold_in_a_process_set_up_otherwise(way):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"]
+    variables = dict(os.environ)
+    variables.pop("JAX_COMPILATION_CACHE_DIR", None)  # what is compiled here is for other threads
     done = subprocess.run(
         [*command, "parity_tests/test_levels.py", *WAYS[way]],
         cwd=ROOT,
+        env=variables,
         capture_output=True,
         text=True,
         check=False,

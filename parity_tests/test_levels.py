@@ -1,9 +1,8 @@
 """The levels, from the ground up. A failure names the tensor, its index, both values, the bound."""
 
-import jax
 import pytest
 
-from parity_tests import levels
+from parity_tests import environment, levels
 from parity_tests.comparison import require
 
 
@@ -23,6 +22,7 @@ def test_activations_logits_and_losses_are_within_their_rounding_errors(quick):
     require(levels.forward(quick))
 
 
+@pytest.mark.smoke
 def test_gradients_are_within_their_rounding_errors(quick):
     require(levels.gradients(quick))
 
@@ -39,7 +39,8 @@ def test_whole_trajectories_stay_together(quick):
     require(levels.trajectories(quick))
 
 
+@pytest.mark.smoke
 def test_the_commands_report_the_same(quick):
-    if jax.config.jax_disable_jit:
+    if environment.jax_setting("disable_jit"):
         pytest.skip("the commands' runs are always compiled")
     require(levels.runs(quick))

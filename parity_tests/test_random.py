@@ -3,25 +3,16 @@
 import importlib
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
-from parity_tests import drawing, faults, random_experiments, random_faults
+from parity_tests import drawing, environment, faults, random_experiments, random_faults
 from parity_tests.comparison import require
 
 FAMILY = 0
 ALL = [(edge, fault) for edge, planted in random_faults.FAULTS.items() for fault in planted]
-PLANTED = {  # of these, the ones that are quick; scripts/parity.py --faults plants them all
-    "init scales from the fourth layer on those of the third",
-    "Adam's steps counted in eight bits",
-    "decays below 1e-8 taken for 0 in torch",
-    "the first 5000 test images alone",
-    "exponential decay a step late at 49 steps an epoch",
-    "torchvision's test images not normalized",
-}
 pytestmark = pytest.mark.skipif(
-    jax.config.jax_disable_jit, reason="the commands' runs are always compiled"
+    environment.jax_setting("disable_jit"), reason="the commands' runs are always compiled"
 )
 
 
@@ -80,11 +71,7 @@ def test_a_run_of_which_too_little_can_be_compared_is_a_failure():
 
 
 @pytest.mark.by_default("*exponential decay a step late*")
-@pytest.mark.parametrize(
-    ("edge", "fault"),
-    [row for row in ALL if row[1].name in PLANTED],
-    ids=lambda value: getattr(value, "name", ""),
-)
+@pytest.mark.parametrize(("edge", "fault"), ALL, ids=lambda value: getattr(value, "name", ""))
 def test_a_planted_fault_is_noticed_at_its_edge(edge, fault):
     caught = random_faults.caught(edge, fault)
     assert caught.level, f"{fault.name}: not noticed"

@@ -124,7 +124,8 @@ def optimizer_step(
     """
     name, decay, eps, options = settings
     unit = weight.unit
-    g, beta1, beta2 = exact(grad, unit), options.get("beta1"), options.get("beta2")
+    g = exact(grad, unit)
+    beta1, beta2 = (options.get(beta) or 0.0 for beta in ("beta1", "beta2"))
     if name not in ("adamw", "lion"):
         g = g + weight * decay
     if name == "sgd":

@@ -126,6 +126,7 @@ def test_importing_it_loads_neither_jax_nor_tfds():
     assert result.stdout.strip() == "set()"
 
 
+@pytest.mark.smoke
 def test_tfds_examples_come_out_in_the_order_of_their_ids(tmp_path, warned):
     content = arrays(1)
     write_tfds(tmp_path / "tfds", content)

@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -110,7 +111,7 @@ def test_equal_values_per_layer_are_one_value():
 
 def test_a_zero_is_one_setting_whatever_its_sign():
     for name in ("learning_rate", "weight_decay", "momentum", "warmup_epochs"):
-        plus, minus = (Experiment(**{name: zero}) for zero in (0.0, -0.0))
+        plus, minus = (Experiment(**dict[str, Any]({name: zero})) for zero in (0.0, -0.0))
         assert plus == minus
         assert plus.sha256 == minus.sha256
 

@@ -26,6 +26,7 @@ from jaxmlp.training.run import Run
 TINY = {"hidden": (5,), "batch_size": 4, "epochs": 6, "preprocessing": "center"}
 
 
+@pytest.mark.smoke
 def test_the_rehearsal_is_the_runs_own_beginning(tiny_dataset):
     experiment = Experiment(**TINY, learning_rate=(0.1,))
     found = forecast.forecast(experiment, tiny_dataset)

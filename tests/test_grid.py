@@ -11,9 +11,14 @@ from jaxmlp.grid import axis
 BASE = Experiment(epochs=2)
 
 
+def rate(experiment: Experiment) -> tuple[float, ...]:
+    assert experiment.learning_rate
+    return experiment.learning_rate
+
+
 def rates(words: list[str], **options) -> list[tuple[float, ...]]:
     found = grid.experiments(BASE, [axis("learning-rate", words)], **options)
-    return [experiment.learning_rate for experiment in found]
+    return [rate(experiment) for experiment in found]
 
 
 def test_words_are_values_ranges_and_one_per_layer():
@@ -28,7 +33,7 @@ def test_a_grid_has_every_combination_the_last_axis_fastest():
     axes = [axis("input-scale", ["1", "255"]), axis("learning-rate", ["0.1", "0.2", "0.3"])]
     found = grid.experiments(BASE, axes)
     expected = itertools.product((1.0, 255.0), (0.1, 0.2, 0.3))
-    assert [(e.input_scale, *e.learning_rate) for e in found] == list(expected)
+    assert [(e.input_scale, *rate(e)) for e in found] == list(expected)
     assert all(experiment.epochs == 2 for experiment in found)
 
 
@@ -56,7 +61,7 @@ def test_zip_puts_values_side_by_side():
         axis("weight-decay", ["0"]),
     ]
     found = grid.experiments(BASE, axes, way="zip")
-    assert [(e.input_scale, *e.learning_rate, *e.weight_decay) for e in found] == [
+    assert [(e.input_scale, *rate(e), *e.weight_decay) for e in found] == [
         (1.0, 0.1, 0.0),
         (255.0, 0.2, 0.0),
     ]
@@ -72,7 +77,7 @@ def test_draws_are_within_their_range_and_the_same_for_a_seed():
     found = grid.experiments(BASE, axes, way="random", count=200, draw=3)
     assert found == grid.experiments(BASE, axes, way="random", count=200, draw=3)
     assert found != grid.experiments(BASE, axes, way="random", count=200, draw=4)
-    values = [experiment.learning_rate[0] for experiment in found]
+    values = [rate(experiment)[0] for experiment in found]
     assert min(values) >= 1e-4
     assert max(values) <= 1
     assert 70 < sum(value < 1e-2 for value in values) < 130  # even in the logarithm

@@ -1,6 +1,7 @@
 """Each optimizer against torch's formulas, written in NumPy; each schedule against its words."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +81,7 @@ def rates_of(experiment: Experiment) -> list[dict[str, LayerRates]]:
     eps = experiment.per_layer("eps") if experiment.eps else (0.0, 0.0)
     columns = (experiment.per_layer("learning_rate"), experiment.per_layer("weight_decay"), eps)
     rows = zip(*columns, strict=True)
-    return [{"kernel": LayerRates(*map(np.float32, row))} for row in rows]
+    return [{"kernel": LayerRates(*(jnp.float32(value) for value in row))} for row in rows]
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -90,7 +91,7 @@ def test_an_optimizer_steps_as_torch_documents(name):
     chains = optimizer(experiment, rates_of(experiment), steps_per_epoch=1)
     draw = np.random.default_rng(0)
     shapes = ((7, 5), (5, 3))
-    params = [{"kernel": draw.normal(size=shape).astype(np.float32)} for shape in shapes]
+    params: Any = [{"kernel": draw.normal(size=shape).astype(np.float32)} for shape in shapes]
     expected = [layer["kernel"].astype(np.float64) for layer in params]
     states = [{}, {}]
     opt_state = chains.init(params)

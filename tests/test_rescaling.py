@@ -248,6 +248,7 @@ def test_a_decay_that_only_one_has_is_said():
 # ---- repair
 
 
+@pytest.mark.smoke
 def test_global_knobs_rate_over_255_inits_over_its_root_decay_times_255():
     found = repair(SCALED, BASELINE, ["learning_rate", "init_scale", "weight_decay"])
     assert found.factors["init_scale"] ** 2 == surd(1) / 255

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import arrays
 
-from conftest import arrays
 from jaxmlp.commands import run as run_jax
 from jaxmlp.record.result import Result
 

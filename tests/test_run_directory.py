@@ -292,6 +292,7 @@ def test_a_claim_holds_where_the_directory_is_removed_while_it_is_taken(tmp_path
     assert run_files.read(out) == NEW
 
 
+@pytest.mark.smoke
 def test_the_sums_are_those_of_the_standard_tool(tmp_path):
     save(tmp_path / "a", NEW)
     checked = subprocess.run(
@@ -308,6 +309,7 @@ def test_the_sums_are_those_of_the_standard_tool(tmp_path):
 def test_a_single_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "figure.png"
     path.write_text("old")
+    count = 0
     for count in range(100):
         with killed_after(count, monkeypatch), contextlib.suppress(Killed):
             atomic.replace(path, b"new")

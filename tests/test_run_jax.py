@@ -24,6 +24,7 @@ def load_json(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
+@pytest.mark.smoke
 def test_a_run_leaves_its_record_and_figures_and_says_where(command, tmp_path):
     status, out, err = command(*FAST, "--input-scale", "16")
     assert (status, err) == (0, "")

@@ -47,6 +47,7 @@ def keys(value) -> object:
     return type(value)
 
 
+@pytest.mark.smoke
 @pytest.mark.by_default("options1")
 @pytest.mark.parametrize(
     "options",
@@ -128,14 +129,14 @@ def test_compare_says_where_the_runs_part_and_draws_them(command):
 
 
 def test_compare_finds_the_first_step_and_where_they_part():
-    a = np.float32([1, 2, 3, 4])
-    b = np.float32([1, 2, 3.0001, 5])
+    a = np.array([1, 2, 3, 4], np.float32)
+    b = np.array([1, 2, 3.0001, 5], np.float32)
     told = compare.losses(a, b)
     assert "first differ at step 3 of 4" in told
     assert "from step 4 on" in told
-    nan = np.float32([1, np.nan])
+    nan = np.array([1, np.nan], np.float32)
     assert "equal in every bit" in compare.losses(nan, nan)
-    assert "first differ at step 2" in compare.losses(nan, np.float32([1, 2]))
+    assert "first differ at step 2" in compare.losses(nan, np.array([1, 2], np.float32))
 
 
 def test_compare_refuses_runs_of_other_shapes_and_what_is_no_record(command, tmp_path):

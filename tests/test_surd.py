@@ -39,6 +39,7 @@ def test_a_float_comes_back(value):
     assert float(surd(value) ** Fraction(1, 2) * surd(value) ** Fraction(1, 2)) == value
 
 
+@pytest.mark.smoke
 def test_perfect_powers_are_exact():
     assert float(Surd(Fraction(256), 8)) == 2.0
     assert Surd(Fraction(4), 2) == 2

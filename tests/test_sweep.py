@@ -210,6 +210,7 @@ def sweep_in_process(tiny_npz, out, *more: str, flags=(*FLAGS, *AXES)) -> None:
     command.main(["--data", str(tiny_npz), *flags, "--out", str(out), *more])
 
 
+@pytest.mark.smoke
 def test_the_table_says_of_each_run_what_its_record_says(tiny_npz, tiny_dataset, tmp_path):
     sweep_in_process(tiny_npz, tmp_path / "s")
     runs, curves = tables(tmp_path / "s")
@@ -339,6 +340,7 @@ def test_a_process_that_is_killed_ends_the_others_in_a_line(victim, tiny_npz, tm
     assert "error: another of the 2 processes has gone" in said
 
 
+@pytest.mark.smoke
 def test_processes_that_do_not_come_are_named(monkeypatch):
     from jaxmlp.device import processes as devices
     from jaxmlp.device import rendezvous

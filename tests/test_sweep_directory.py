@@ -340,6 +340,7 @@ def test_killed_at_any_operation_it_ends_as_if_it_was_not(tmp_path):
         "sweep.json.partial": b"{",
         f"parts/00000000-00000001.{'0' * 32}.parquet": b"PAR1",
     }
+    operations = 0
     for operations in range(200):
         out = tmp_path / str(operations)
         with killed_after(operations, out):
@@ -363,6 +364,7 @@ def test_killed_at_any_operation_it_ends_as_if_it_was_not(tmp_path):
 
 
 def test_an_interrupted_overwrite_leaves_a_sweep_that_can_be_overwritten(tmp_path):
+    operations = 0
     for operations in range(200):
         out = tmp_path / str(operations)
         work(out)

@@ -1,6 +1,7 @@
 """The compiled run: its arithmetic, what it traces, what it leaves, the law at powers of two."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,11 +67,12 @@ def test_a_relu_at_exactly_zero_passes_no_gradient():
     assert grads[0]["kernel"] == 0
 
 
+@pytest.mark.smoke
 def test_a_run_is_the_plain_loop(tiny_dataset):
     """The same epoch as a Python loop over batches with optax's own SGD, one decay and one rate."""
     _, results, steps = trained(SMALL, tiny_dataset)
     generator = TorchGenerator(SMALL.seed)
-    params = initial_weights(generator, (60, 11, 6, 7), bias=False)
+    params: Any = initial_weights(generator, (60, 11, 6, 7), bias=False)
     apply = mlp((60, 11, 6, 7), use_bias=False, dtype=jnp.float32)
     images = tiny_dataset.train_images.reshape(24, -1).astype(np.float32) / np.float32(255)
     chain = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(0.02, 0.9))

@@ -11,7 +11,7 @@ from jaxmlp.record import run_record as record
 STEPS, CLASSES, WIDTH = 12, 7, 5
 
 
-def steps(loss=1.0, dead=0.0):
+def steps(loss=1.0, dead: float | list[float] = 0.0):
     return {
         "loss": np.broadcast_to(np.float32(loss), STEPS).copy(),
         "grad_norm": np.ones((STEPS, 2), np.float32),

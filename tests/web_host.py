@@ -23,7 +23,7 @@ class Exchange(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):  # who asked has gone
             behaviours[turn](self)
 
-    def log_message(self, *args) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002, the base class's
         pass
 
     def head(self, status: int, **headers: object) -> None:

@@ -34,9 +34,6 @@ class Prepared(NamedTuple):
     order: Iterator[Int[np.ndarray, "steps batch"]]  # the epochs' batches, without end
 
 
-_initialise = jax.jit(initial_state, static_argnums=(0, 3))
-
-
 def prepare(experiment: Experiment, dataset: Dataset, images: Images | None = None) -> Prepared:
     """The run's images, weights, optimizer state and order of batches.
 
@@ -55,7 +52,8 @@ def prepare(experiment: Experiment, dataset: Dataset, images: Images | None = No
         generator = TorchGenerator(experiment.seed)
         dtype = np.dtype(float_dtype(experiment)).type
         weights = initial_weights(generator, widths, experiment.bias, dtype)
-        state = _initialise(program(experiment), weights, hyper, steps_per_epoch)
+        initialise = jax.jit(initial_state, static_argnums=(0, 3))
+        state = initialise(program(experiment), weights, hyper, steps_per_epoch)
     order = batch_order(generator, train_size, experiment.batch_size)
     return Prepared(widths, train_size, steps_per_epoch, images, hyper, state, order)
 

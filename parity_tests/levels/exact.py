@@ -100,10 +100,11 @@ def example(seed: int, shape: tuple[int, ...], bias: bool) -> Example:
         if bias:
             layer["bias"] = whole(draw, (fan_out,), 2, reach)
         weights.append(layer)
+    first, *_, last = shape
     batches = [
         (
-            whole(draw, (BATCH, shape[0]), 2 if len(shape) < 4 else 1, steps[0]),
-            whole(draw, (BATCH, shape[-1]), 3, reach),
+            whole(draw, (BATCH, first), 2 if len(shape) < 4 else 1, steps[0]),
+            whole(draw, (BATCH, last), 3, reach),
         )
         for _ in range(2)
     ]
@@ -165,7 +166,9 @@ def optimizer(
 
 
 def plain(layers: Layers) -> sides.Layers:
-    return [{name: np.float32(grid.value) for name, grid in layer.items()} for layer in layers]
+    return [
+        {name: grid.value.astype(np.float32) for name, grid in layer.items()} for layer in layers
+    ]
 
 
 def exact(quick: bool = False) -> Iterator[Comparison]:
@@ -193,7 +196,7 @@ def _example(name: str, settings: dict, bias: bool, number: int, shape) -> Itera
     for batch, (inputs, targets) in enumerate(made.batches):
         loss, hidden, true = network(made.weights, inputs, targets)
         grads.append(true)
-        arrays = weights, np.float32(inputs.value), np.float32(targets.value)
+        arrays = weights, inputs.value.astype(np.float32), targets.value.astype(np.float32)
         for side in (sides.jax_gradients, sides.torch_gradients):
             found = side(experiment, *arrays)
             who = f"{prefix} batch {batch} {side.__name__.split('_')[0]} "
@@ -220,4 +223,4 @@ def _example(name: str, settings: dict, bias: bool, number: int, shape) -> Itera
 
 def _is(check: str, tensor: str, found: np.ndarray, true: Grid) -> Comparison:
     """jax or torch (the name says which) against the exact numbers."""
-    return bitwise(("exact", check, tensor), found, np.float32(true.value))
+    return bitwise(("exact", check, tensor), found, true.value.astype(np.float32))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from parity_tests import problems, sides, truth
-from parity_tests.bounds import UNIT, exact
+from parity_tests.bounds import UNIT, Bounded, exact
 from parity_tests.comparison import Comparison, Judged, adjudicated, derived
 
 Tensors = Iterator[tuple[str, Judged, Judged]]  # judged by its own operands; by the whole
@@ -64,10 +64,9 @@ def _forward(problem: problems.Problem) -> Tensors:
         for i, value in enumerate(whole.hidden):
             arrays = [hidden[i] for hidden, _ in found]
             judges = [judge.hidden[i] for judge in own]
-            yield f"{prefix}hidden{i + 1}", Judged(*arrays, *judges), Judged(*arrays, value, value)
+            yield f"{prefix}hidden{i + 1}", *_judged(arrays, judges, value)
         logits, judges = [logits for _, logits in found], [judge.logits for judge in own]
-        value = whole.logits
-        yield f"{prefix}logits", Judged(*logits, *judges), Judged(*logits, value, value)
+        yield f"{prefix}logits", *_judged(logits, judges, whole.logits)
         results = [
             side(experiment, weights, inputs, labels)
             for side in (sides.jax_gradients, sides.torch_gradients)
@@ -76,7 +75,15 @@ def _forward(problem: problems.Problem) -> Tensors:
         own = [truth.forward(weights, inputs, unit, result.hidden) for result in results]
         judges = [truth.cross_entropy(judge.logits, labels)[0] for judge in own]
         value, _ = truth.cross_entropy(whole.logits, labels)
-        yield f"{prefix}loss", Judged(*losses, *judges), Judged(*losses, value, value)
+        yield f"{prefix}loss", *_judged(losses, judges, value)
+
+
+def _judged(
+    arrays: list[np.ndarray], judges: list[Bounded], whole: Bounded
+) -> tuple[Judged, Judged]:
+    """Both sides, each by its own operands' truth, and both by that of the whole network."""
+    jax, torch = arrays
+    return Judged(jax, torch, judges[0], judges[1]), Judged(jax, torch, whole, whole)
 
 
 def _gradients(problem: problems.Problem) -> Tensors:
@@ -102,12 +109,15 @@ def _gradients(problem: problems.Problem) -> Tensors:
         for i, value in enumerate(whole.hidden):
             arrays = [side.hidden[i] for side in found]
             judges = [judge.hidden[i] for judge in own]
-            yield f"{prefix}hidden{i + 1}", Judged(*arrays, *judges), Judged(*arrays, value, value)
+            yield f"{prefix}hidden{i + 1}", *_judged(arrays, judges, value)
         for i, layer in enumerate(weights):
             for name in layer:
-                arrays = [side.grads[i][name] for side in found]
+                jax, torch = (side.grads[i][name] for side in found)
+                layer_truths, whole_truths = (
+                    [judge[i][name] for judge in judges] for judges in (by_layer, as_whole)
+                )
                 yield (
                     f"{prefix}layer{i + 1}.{name}",
-                    Judged(*arrays, *(judge[i][name] for judge in by_layer)),
-                    Judged(*arrays, *(judge[i][name] for judge in as_whole)),
+                    Judged(jax, torch, layer_truths[0], layer_truths[1]),
+                    Judged(jax, torch, whole_truths[0], whole_truths[1]),
                 )

@@ -185,7 +185,8 @@ def schedules(quick: bool = False) -> Iterator[Comparison]:
                 jax[:, layer],
                 torch[:, layer],
                 Bounded(
-                    *(np.stack([getattr(r, part) for r in rates]) for part in ("value", "error")),
+                    np.stack([rate.value for rate in rates]),
+                    np.stack([rate.error for rate in rates]),
                     unit,
                 ),
             )

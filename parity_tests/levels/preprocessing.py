@@ -77,7 +77,7 @@ def _torchvision_inputs(experiment: Experiment, dataset: Dataset) -> np.ndarray:
         experiment.input_scale,
     )
     pictures = [Image.fromarray(np.moveaxis(image, 0, 2)) for image in dataset.train_images]
-    return np.stack([sides.numpy_of(transform(picture)).ravel() for picture in pictures])
+    return np.stack([np.asarray(transform(picture)).ravel() for picture in pictures])
 
 
 def _first_epoch(experiment: Experiment, dataset: Dataset) -> Iterator[Comparison]:
