@@ -278,7 +278,7 @@ def test_a_record_is_explained_and_compared(tiny_npz, tmp_path, capsys):
         ]
     )
     found = json.loads(capsys.readouterr().out)
-    assert "effective learning rate 9 times too large" in found["identity"]
+    assert "effective learning rate 9 times too large" in found["explanation"]
     assert found["forecast"]["course"] in outcomes.COURSES
     plain, scaled = (
         json.loads((tmp_path / name / "result.json").read_text()) for name in ("plain", "scaled")

@@ -193,7 +193,7 @@ def json_text(
             "case": case,
             "experiment": experiment.to_json(),
             "canonical": canonical_section(experiment),
-            "identity": which_run(experiment, against, other),
+            "explanation": which_run(experiment, against, other),
             "forecast": foretold,
             "against": against.to_json(),
         }
