@@ -23,6 +23,7 @@ from jaxmlp.forecasting.rehearsal import forecast
 from jaxmlp.law import emission
 from jaxmlp.law.transport import transport
 from jaxmlp.record import saved_record
+from jaxmlp.sweeps.forecasts import forecasts
 from jaxmlp.sweeps.sweep import Sweep
 from jaxmlp.training import certificate
 from jaxmlp.training.run import Run
@@ -214,11 +215,11 @@ def by_sweep(drawn: Drawn, dataset: Dataset) -> Iterator[Comparison]:
     seeds = [original.seed, chance.randrange(2**31, 2**32), chance.randrange(2**33, 2**64)]
     sweep = Sweep(settings, seeds, dataset)
     finished = [run for chunk in sweep.chunks() for run in sweep.train(chunk)]
-    forecasts = list(sweep.forecasts(finished, {}))
+    foretold_of = list(forecasts(sweep, finished, {}))
     pairs = [(run.setting, run.seed) for run in finished]
     yield same(drawn, "sweep's runs", sorted(pairs), [(i, j) for i in range(3) for j in range(3)])
     chosen = [(0, 2), (1, 1), (2, 2)][:ALONE]
-    for run, foretold in zip(finished, forecasts, strict=True):
+    for run, foretold in zip(finished, foretold_of, strict=True):
         if (run.setting, run.seed) in chosen:
             asked = dataclasses.replace(settings[run.setting], seed=seeds[run.seed])
             yield from _alone(drawn, asked, dataset, run, foretold)

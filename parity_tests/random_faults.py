@@ -21,6 +21,7 @@ from parity_tests.faults import (
 
 SWEEP, CERTIFICATE = "jaxmlp.sweeps.sweep", "jaxmlp.training.certificate"
 SWEEP_PROGRAM = "jaxmlp.sweeps.program"
+SWEEP_FORECASTS = "jaxmlp.sweeps.forecasts"
 FAMILIES = 3  # in which the edge is tried
 
 FAULTS: dict[str, list[Fault]] = {  # by the edge that reaches them
@@ -366,7 +367,7 @@ FAULTS: dict[str, list[Fault]] = {  # by the edge that reaches them
         ),
         Fault(
             "a sweep's sharpness without the biases' own rates",
-            SWEEP,
+            SWEEP_FORECASTS,
             'for name in ("learning_rate", "bias_learning_rate"):',
             'for name in ("learning_rate",):',
         ),

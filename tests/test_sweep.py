@@ -25,6 +25,7 @@ from jaxmlp.forecasting import rehearsal as forecast
 from jaxmlp.record import metrics, sweep_figures, sweep_places
 from jaxmlp.sweeps import sweep
 from jaxmlp.sweeps.blocks import blocks, one_scale_per_block
+from jaxmlp.sweeps.forecasts import forecasts
 from jaxmlp.sweeps.job import summary
 from jaxmlp.training.run import Run
 
@@ -135,7 +136,7 @@ def test_settings_that_need_two_programs_are_refused(tiny_dataset):
 
 
 def test_the_block_is_chosen_from_the_compilers_own_account(tiny_dataset, monkeypatch):
-    monkeypatch.setattr(sweep, "MOST", {})
+    monkeypatch.setattr(sweep, "MOST_RUNS_PER_BLOCK", {})
 
     def size(free: int) -> int:
         monkeypatch.setattr(sweep, "free_memory", lambda: free)
@@ -158,7 +159,7 @@ def test_forecasts_are_those_of_the_single_runs(tiny_dataset):
     many = sweep.Sweep(spanned(weight_decay=(0.1,)), [0, 1], tiny_dataset)
     known: dict[str, float] = {}
     finished = [run for chunk in many.chunks() for run in many.train(chunk)]
-    found = list(many.forecasts(finished, known))
+    found = list(forecasts(many, finished, known))
     for run, mine in list(zip(finished, found, strict=True))[::5]:
         expected = forecast.forecast(many.experiment_of(run), tiny_dataset)
         assert mine.sharpness.value == pytest.approx(expected.sharpness.value, rel=1e-3)
@@ -174,7 +175,7 @@ def test_rates_whose_ratio_is_no_float32_have_a_forecast_too(tiny_dataset):
     experiment = Experiment(hidden=(5,), bias=True, batch_size=4, epochs=1, **rates)
     many = sweep.Sweep([experiment], [0], tiny_dataset)
     finished = many.train(many.chunks()[0])
-    (mine,) = many.forecasts(finished, {})
+    (mine,) = forecasts(many, finished, {})
     expected = forecast.forecast(experiment, tiny_dataset)
     assert mine.sharpness.value == pytest.approx(expected.sharpness.value, rel=1e-3)
 

@@ -26,10 +26,8 @@ from jaxmlp.forecasting.models import Sharpness
 from jaxmlp.training.model import Params, mlp
 from jaxmlp.training.optimizer import direction
 from jaxmlp.training.preprocessing import Images, preprocess
-from jaxmlp.training.run import Prepared as Start
-from jaxmlp.training.run import prepare
-from jaxmlp.training.step import Hyperparameters, loss_function
-from jaxmlp.training.step import static_part as program
+from jaxmlp.training.run import Prepared, prepare
+from jaxmlp.training.step import Hyperparameters, loss_function, static_part
 
 SAMPLE = 1000  # images; measured: 5000 move the question's S by less than 3 %
 TOLERANCE = 1e-2  # of the residual, relative; the eigenvalue is closer, by its square
@@ -141,7 +139,7 @@ def hessian_product(
 
 def sharpness(
     experiment: Experiment,
-    ready: Start,
+    ready: Prepared,
     batches: Int[np.ndarray, "steps batch"],
     tolerance: float = TOLERANCE,
 ) -> Sharpness:
@@ -152,7 +150,7 @@ def sharpness(
     """
     with precision(experiment):
         params, rest = ready.state.params, (ready.hyper, batches, ready.images)
-        static = (program(experiment), ready.widths, params)
+        static = (static_part(experiment), ready.widths, params)
         unit = _root_rate_exponent(ready.hyper)
         root = jax.tree.map(lambda r: r * 2.0**-unit, root_rates(*static, *rest))
         size = sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -13,8 +13,8 @@ from jaxmlp.record.metrics import EpochResult, StepMetrics
 from jaxmlp.record.outcomes import FAILS_FROM
 
 REHEARSAL = 100  # steps; measured: 40 know less, and 100 take 0.4 s of the question's network
-LAST = 10  # steps of the rehearsal that are averaged at a time
-GONE = 0.99  # of a layer's units: as good as all
+STEPS_AVERAGED = 10  # steps of the rehearsal that are averaged at a time
+ALMOST_ALL = 0.99  # of a layer's units: as good as all
 HUGE = 1e30  # stands for a loss that is not finite
 
 
@@ -128,19 +128,21 @@ def features(
         correct: fraction of each batch, before the step.
     """
     loss = np.where(np.isfinite(loss), np.clip(loss, 1 / HUGE, HUGE), HUGE)
-    end = float(np.median(loss[-LAST:]))
+    end = float(np.median(loss[-STEPS_AVERAGED:]))
     middle = len(loss) // 2
-    halfway = float(np.median(loss[max(middle - LAST // 2, 0) : middle + LAST // 2]))
+    halfway = float(
+        np.median(loss[max(middle - STEPS_AVERAGED // 2, 0) : middle + STEPS_AVERAGED // 2])
+    )
     margin = math.log(loss.max() / (1.5 * loss[0] + 0.5))
-    dead_share = float(dead[-LAST:].mean(axis=0).max(initial=0.0))
+    dead_share = float(dead[-STEPS_AVERAGED:].mean(axis=0).max(initial=0.0))
     return {
         "sharpness": _log(ratio, 6),
-        "passed": float(margin > 0 or dead_share >= GONE),
+        "passed": float(margin > 0 or dead_share >= ALMOST_ALL),
         "margin": max(-2.0, min(3.0, margin)),
         "end": _log(end / loss[0], 3),
         "late": _log(end / halfway, 3),
         "alive": math.log10(max(1 - dead_share, 1e-3)),
-        "accuracy": _log(float(correct[-LAST:].mean()) * classes, 2),
+        "accuracy": _log(float(correct[-STEPS_AVERAGED:].mean()) * classes, 2),
     }
 
 

@@ -27,9 +27,8 @@ from jaxmlp.forecasting.curvature import sample, sharpness
 from jaxmlp.forecasting.models import REHEARSAL, Forecast, judge
 from jaxmlp.record.metrics import StepMetrics
 from jaxmlp.training.preprocessing import Images
-from jaxmlp.training.run import prepare as start
-from jaxmlp.training.step import Hyperparameters, State, batch_step
-from jaxmlp.training.step import static_part as program
+from jaxmlp.training.run import prepare
+from jaxmlp.training.step import Hyperparameters, State, batch_step, static_part
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 6))
@@ -51,9 +50,9 @@ def forecast(experiment: Experiment, dataset: Dataset) -> Forecast:
     """The forecast of a run, before its first step.
 
     Raises:
-        ValueError: the run cannot start (`train.start`).
+        ValueError: the run cannot start (`training.run.prepare`).
     """
-    ready, static = start(experiment, dataset), program(experiment)
+    ready, static = prepare(experiment, dataset), static_part(experiment)
     batches = next(ready.order)
     length = min(REHEARSAL, experiment.epochs * ready.steps_per_epoch)
     repeats = -(-length // len(batches))  # of an epoch that is shorter than the rehearsal

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from jaxmlp.experiment import Experiment
 
-FEW = 8  # settings per input scale from which on blocks of one scale each are worth it
+FEW_SETTINGS = 8  # settings per input scale from which on blocks of one scale each are worth it
 
 
 class Block(NamedTuple):
@@ -23,7 +23,7 @@ def seeded(setting: Experiment, seed: int) -> Experiment:
 
 def one_scale_per_block(scales: Sequence[float]) -> bool:
     """Whether blocks keep to one input scale each, so that their runs share the scaled batch."""
-    return len(scales) >= FEW * len(set(scales))
+    return len(scales) >= FEW_SETTINGS * len(set(scales))
 
 
 def blocks(scales: Sequence[float], seeds: int, size: int) -> list[Block]:

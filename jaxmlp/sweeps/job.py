@@ -14,6 +14,7 @@ from jaxmlp.law.words import counted
 from jaxmlp.record import run_record, sweep_tables
 from jaxmlp.record.outcomes import COURSES
 from jaxmlp.sweeps.blocks import Block
+from jaxmlp.sweeps.forecasts import forecasts as foretell
 from jaxmlp.sweeps.sweep import Finished, Sweep
 
 
@@ -88,7 +89,7 @@ def train(
             progress(before + size * epoch / epochs)
 
         finished = [run for run in sweep.train(chunk, after) if (run.setting, run.seed) in left]
-        forecasts = list(sweep.forecasts(finished, sharpness)) if forecast else []
+        forecasts = list(foretell(sweep, finished, sharpness)) if forecast else []
         yield rows(sweep, finished, [said.to_json() for said in forecasts])
         trained += len(left)
 

@@ -99,7 +99,7 @@ class Program(NamedTuple):
 
         return self._on_each_device(block, True, True, True, False)(states, hyper, order, images)
 
-    def start(self, weights: Params, hyper: Hyperparameters) -> State:
+    def initial_states(self, weights: Params, hyper: Hyperparameters) -> State:
         """A chunk's states before the first step; weights: leaves (devices, seeds, ...)."""
 
         def block(weights, hyper):

@@ -1,4 +1,4 @@
-"""Many runs as one compiled program: train.run_epoch mapped over settings, seeds and devices.
+"""Many runs, ready to train: their program over settings, seeds and devices, chunk by chunk.
 
 A device's block is a rectangle, some seeds by some settings; runs of one seed see the same batches.
 On GPU and TPU a block's runs train side by side (`vmap`: wide matrix products instead of many). On
@@ -7,7 +7,6 @@ is bit for bit what it is alone. A chunk is a block for every device along the m
 along its axis `batch` the devices share each batch.
 """
 
-import dataclasses
 import functools
 import itertools
 import time
@@ -23,22 +22,18 @@ from jaxmlp.device import processes
 from jaxmlp.device.mesh import device_mesh, free_memory, put
 from jaxmlp.device.precision import float_dtype, precision
 from jaxmlp.experiment import Experiment
-from jaxmlp.forecasting import curvature
-from jaxmlp.forecasting.models import Forecast, Sharpness, first_steps, judge
 from jaxmlp.record.metrics import EpochResult
 from jaxmlp.sweeps.blocks import Block, blocks, one_scale_per_block, seeded
 from jaxmlp.sweeps.program import Program, bytes_per_device
 from jaxmlp.torch_rng import TorchGenerator, batch_order, initial_weights
 from jaxmlp.training.model import Params
 from jaxmlp.training.preprocessing import put_images
-from jaxmlp.training.run import prepare as start
-from jaxmlp.training.step import Hyperparameters, hyperparameters
-from jaxmlp.training.step import static_part as program
+from jaxmlp.training.step import Hyperparameters, hyperparameters, static_part
 
 # Runs of a block at most. CPU: what a crash may cost is bounded, and the program's start spread.
 # TPU: by the compiler's own estimates for v5e and v6e, 16 cost the least each, 64 a third more.
-MOST = {"cpu": 16, "tpu": 16}
-USED = 0.8  # of a device's free memory
+MOST_RUNS_PER_BLOCK = {"cpu": 16, "tpu": 16}
+MEMORY_SHARE = 0.8  # of a device's free memory
 
 
 class Finished(NamedTuple):
@@ -48,12 +43,6 @@ class Finished(NamedTuple):
     seed: int  # its position among the seeds
     epochs: list[EpochResult]  # without parameters
     finite: bool  # whether every final parameter is
-
-
-# ---- the compiled program
-
-
-# ---- a sweep
 
 
 def _stacked(trees: Iterable[Any]) -> Any:
@@ -85,7 +74,7 @@ class Sweep:
     ) -> None:
         began = time.perf_counter()
         self.settings, self.seeds, self.dataset = list(settings), list(seeds), dataset
-        static = {program(experiment) for experiment in settings}
+        static = {static_part(experiment) for experiment in settings}
         if len(static) != 1:
             raise ValueError("a sweep's runs differ only in what is traced; run the others apart")
         (self.experiment,) = static
@@ -106,23 +95,29 @@ class Sweep:
             everywhere = self.program.sharding()
             self.local_images = put_images(self.experiment, dataset)
             self.images = put(self.local_images, everywhere)
-            runs = len(self.settings) * len(self.seeds)
-            most = -(-runs // self.mesh.shape["runs"])
-            self.size = min(most, size or self._size_by_memory(most))
-            self.size = int(processes.gather(np.array(self.size, np.int32)).min())  # one for all
+            self.size = self._block_size(size)
             self.blocks = blocks(scales, len(self.seeds), self.size)
             self.height, self.width = len(self.blocks[0].seeds), len(self.blocks[0].settings)
             self.compiled = self.program.compile(
                 self.program.shapes(self.height, self.width, self.images)
             )
-            runs_sharding = self.program.sharding("runs")
-            self._start = jax.jit(self.program.start, out_shardings=runs_sharding)
+            self._initial_states = jax.jit(
+                self.program.initial_states, out_shardings=self.program.sharding("runs")
+            )
             self._finite = jax.jit(self.program.finite, out_shardings=everywhere)
         self.setup_seconds = time.perf_counter() - began
 
+    def _block_size(self, asked: int | None) -> int:
+        """Runs of a block: as asked or by memory, no more than there are, the same everywhere."""
+        runs = len(self.settings) * len(self.seeds)
+        most = -(-runs // self.mesh.shape["runs"])
+        size = min(most, asked or self._size_by_memory(most))
+        # The processes' devices may have different memory: the smallest counts.
+        return int(processes.gather(np.array(size, np.int32)).min())
+
     def _size_by_memory(self, most: int) -> int:
         """As many runs a block as the device's free memory takes."""
-        most = min(most, MOST.get(jax.default_backend(), most))
+        most = min(most, MOST_RUNS_PER_BLOCK.get(jax.default_backend(), most))
         if most < 3 or not self.program.side_by_side:
             return most
         one, two = (
@@ -130,7 +125,7 @@ class Sweep:
             for count in (1, 2)
         )
         fixed = 2 * one - two - sum(leaf.nbytes for leaf in jax.tree.leaves(self.images))
-        free = USED * free_memory() - fixed
+        free = MEMORY_SHARE * free_memory() - fixed
         return max(1, min(most, int(free / max(two - one, 1))))
 
     def chunks(self) -> list[list[Block]]:
@@ -157,7 +152,7 @@ class Sweep:
             generators = {
                 seed: TorchGenerator(self.seeds[seed]) for block in chunk for seed in block.seeds
             }
-            state = self._start(self._weights(devices_used, generators), hyper)
+            state = self._initial_states(self._weights(devices_used, generators), hyper)
             orders = {
                 seed: batch_order(generator, self.train_size, self.experiment.batch_size)
                 for seed, generator in generators.items()
@@ -206,57 +201,6 @@ class Sweep:
         order = np.stack([np.stack([drawn[seed] for seed in block.seeds]) for block in chunk])
         return put(order, self.program.sharding("runs", None, None, "batch"))
 
-    # ---- what could be foretold
-
-    def forecasts(
-        self, finished: Sequence[Finished], known: dict[str, float]
-    ) -> Iterator[Forecast]:
-        """What forecast.py would have said of each run; its own first steps are the rehearsal.
-
-        Args:
-            known: sharpness by what it depends on, filled here: runs that differ only in a common
-                factor on their learning rates, or in their decay, share one computation.
-        """
-        limit = curvature.stability_limit(self.experiment)
-        epoch = np.empty((self.program.steps_per_epoch, self.experiment.batch_size), np.int8)
-        images = curvature.sample(epoch).size
-        wanted = {}
-        for run in finished:
-            key, _ = self._unit_rate(run)
-            if key.sha256 not in known:
-                wanted[key.sha256] = key
-        count, own = jax.process_count(), jax.process_index()
-        found = np.full(len(wanted), np.nan)
-        for position, experiment in enumerate(wanted.values()):
-            if position % count == own:
-                found[position] = self._sharpness(experiment).value
-        with precision(self.experiment):
-            parts = processes.gather(found)
-        known.update((key, float(parts[i % count, i])) for i, key in enumerate(wanted))
-        for run in finished:
-            key, rate = self._unit_rate(run)
-            value = Sharpness(rate * known[key.sha256], limit, images)
-            asked = self.settings[run.setting]
-            yield judge(asked, value, first_steps(run.epochs), self.dataset.classes)
-
-    def _unit_rate(self, run: Finished) -> tuple[Experiment, float]:
-        """The run with its first learning rate 1 and no decay, and the rate."""
-        asked = self.experiment_of(run)
-        rate = asked.per_layer("learning_rate")[0]
-        if rate == 0:
-            return asked, 1.0
-        changed: dict[str, Any] = {"weight_decay": (0.0,), "bias_weight_decay": None}
-        for name in ("learning_rate", "bias_learning_rate"):
-            if (rates := getattr(asked, name)) is not None:
-                changed[name] = tuple(own / rate for own in rates)
-        try:
-            return dataclasses.replace(asked, **changed), rate
-        except ValueError:  # another rate over this one is no float32: its sharpness is its own
-            return asked, 1.0
-
     def experiment_of(self, run: Finished) -> Experiment:
+        """What a run was asked, its seed included."""
         return seeded(self.settings[run.setting], self.seeds[run.seed])
-
-    def _sharpness(self, experiment: Experiment) -> Sharpness:
-        ready = start(experiment, self.dataset, self.local_images)
-        return curvature.sharpness(experiment, ready, curvature.sample(next(ready.order)))

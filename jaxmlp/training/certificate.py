@@ -17,9 +17,8 @@ from jaxmlp.law.surd import surd
 from jaxmlp.record.metrics import Evaluation
 from jaxmlp.training.model import Params, mlp
 from jaxmlp.training.preprocessing import Images
-from jaxmlp.training.run import prepare as start
-from jaxmlp.training.step import Hyperparameters, State, batch_step, evaluate
-from jaxmlp.training.step import static_part as program
+from jaxmlp.training.run import prepare
+from jaxmlp.training.step import Hyperparameters, State, batch_step, evaluate, static_part
 
 
 class Epoch(NamedTuple):
@@ -136,7 +135,7 @@ def factors(experiment: Experiment, moved: Experiment) -> dict[str, list[float]]
     Raises:
         ValueError: the experiments differ in more than what one compiled program takes as numbers.
     """
-    if program(experiment) != program(moved) or experiment.seed != moved.seed:
+    if static_part(experiment) != static_part(moved) or experiment.seed != moved.seed:
         raise ValueError(
             "only experiments that differ in scales, rates, decays and eps can be the same run; "
             "make everything else equal"
@@ -173,7 +172,7 @@ def pair_epochs(experiment: Experiment, moved: Experiment, dataset: Dataset) -> 
         ValueError: the two can never be the same run, or a run cannot start.
     """
     scales = factors(experiment, moved)
-    runs = [start(experiment, dataset), start(moved, dataset)]
+    runs = [prepare(experiment, dataset), prepare(moved, dataset)]
     with precision(experiment):
         states, hypers = jax.tree.map(
             lambda *pair: jnp.stack(pair), *((run.state, run.hyper) for run in runs)
@@ -186,7 +185,13 @@ def pair_epochs(experiment: Experiment, moved: Experiment, dataset: Dataset) -> 
         with precision(experiment):
             batches = next(runs[0].order)
             states, found, test = compiled(
-                program(experiment), runs[0].widths, states, hypers, scales, batches, runs[0].images
+                static_part(experiment),
+                runs[0].widths,
+                states,
+                hypers,
+                scales,
+                batches,
+                runs[0].images,
             )
             (losses, *rest), correct = jax.device_get((found, test.correct))
             loss, weight, distance, lost = rest

@@ -18,8 +18,14 @@ from jaxmlp.experiment import Experiment
 from jaxmlp.record.metrics import EpochResult, result_row, steps_arrays
 from jaxmlp.torch_rng import TorchGenerator, batch_order, initial_weights
 from jaxmlp.training.preprocessing import Images, put_images
-from jaxmlp.training.step import Hyperparameters, State, hyperparameters, initial_state, run_epoch
-from jaxmlp.training.step import static_part as program
+from jaxmlp.training.step import (
+    Hyperparameters,
+    State,
+    hyperparameters,
+    initial_state,
+    run_epoch,
+    static_part,
+)
 
 
 class Prepared(NamedTuple):
@@ -53,7 +59,7 @@ def prepare(experiment: Experiment, dataset: Dataset, images: Images | None = No
         dtype = np.dtype(float_dtype(experiment)).type
         weights = initial_weights(generator, widths, experiment.bias, dtype)
         initialise = jax.jit(initial_state, static_argnums=(0, 3))
-        state = initialise(program(experiment), weights, hyper, steps_per_epoch)
+        state = initialise(static_part(experiment), weights, hyper, steps_per_epoch)
     order = batch_order(generator, train_size, experiment.batch_size)
     return Prepared(widths, train_size, steps_per_epoch, images, hyper, state, order)
 
@@ -82,7 +88,7 @@ def compile_epoch(
         }
     epoch = jax.jit(run_epoch, static_argnums=(0, 1), donate_argnums=2, **placed)
     indices = jax.ShapeDtypeStruct((steps, experiment.batch_size), jnp.int32)
-    return epoch.lower(program(experiment), widths, state, hyper, indices, images).compile()
+    return epoch.lower(static_part(experiment), widths, state, hyper, indices, images).compile()
 
 
 class Run:

@@ -19,7 +19,7 @@ from jaxmlp.training.preprocessing import Images, preprocess
 
 TRACED = (*SCALED, "seed")
 EVALUATION_BATCH = 500  # test images at a time: bounds memory, and fills the matrix product
-FEW = 100  # test images; seen to be summed in other orders: 20, 21, 32
+FEW_TEST_IMAGES = 100  # test images; seen to be summed in other orders: 20, 21, 32
 
 
 class Hyperparameters(NamedTuple):
@@ -199,7 +199,7 @@ def _mean(losses: Float[Array, " images"]) -> Float[Array, ""]:
     XLA on a CPU unrolls a short sum in an order that depends on what it compiles beside it: a run's
     would not be in every bit that of the same run in a sweep.
     """
-    if len(losses) >= FEW:
+    if len(losses) >= FEW_TEST_IMAGES:
         return jnp.mean(losses)
     total, _ = jax.lax.scan(
         lambda sum_, loss: (sum_ + loss, None), jnp.zeros_like(losses[0]), losses
