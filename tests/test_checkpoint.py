@@ -334,7 +334,8 @@ def test_a_link_with_a_checkpoints_name_is_refused_before_training(command, tmp_
 def test_only_what_orbax_left_unfinished_is_removed(command, tmp_path, monkeypatch):
     left = tmp_path / "ck" / "3.orbax-checkpoint-tmp" / "state.orbax-checkpoint-tmp"
     left.mkdir(parents=True)
-    (left / "manifest.ocdbt.__lock").write_text("")
+    for locked in ("manifest.ocdbt", "_sharding", "_METADATA", "ocdbt.process_0", "a" * 32):
+        (left / f"{locked}.__lock").write_text("")
     check, foreign = checkpoint_directory.check, tmp_path / "ck" / "4.orbax-checkpoint-tmp"
 
     def before(*arguments):

@@ -23,8 +23,8 @@ GONE = ".orbax-checkpoint-tmp-gone"  # makes a whole one's name such a name, bef
 PARTIAL = rf"\d+({UNFINISHED}|{re.escape(GONE)})"
 # Every name in a checkpoint, as Orbax and TensorStore give them.
 INSIDE = re.compile(
-    rf"(state|epochs|about)({UNFINISHED})?|_\w+|\w*metadatas?|commit_success\.txt|process_\d+|"
-    r"(ocdbt\.process_\d+|manifest\.ocdbt|d|[0-9a-f]{32})(\.__lock)?"
+    rf"(state|epochs|about)({UNFINISHED})?|(_\w+|\w*metadatas?|commit_success\.txt|process_\d+|"
+    r"ocdbt\.process_\d+|manifest\.ocdbt|d|[0-9a-f]{32})(\.__lock)?"  # a lock: while it is written
 )
 
 
