@@ -149,10 +149,12 @@ def run(command: str) -> None:
 def own_cache(tmp_path_factory):
     """No user's cache or data; what is compiled once serves every page."""
     root = tmp_path_factory.mktemp("own")
-    with mock.patch.dict(os.environ, {
-        "JAXMLP_CACHE": str(root / "cache"), "TFDS_DATA_DIR": str(root / "no-tfds"),
+    elsewhere = {
+        "JAXMLP_CACHE": str(root / "cache"),
+        "TFDS_DATA_DIR": str(root / "no-tfds"),
         "JAXMLP_CIFAR10_URL": "http://127.0.0.1:1/nobody-listens",
-    }):  # fmt: skip
+    }
+    with mock.patch.dict(os.environ, elsewhere):
         yield
 
 
@@ -300,9 +302,8 @@ def test_a_record_and_a_sweep_hold_what_their_pages_say(directory):
     run("python scripts/sweep.py --seed 0..1 --out runs/many")
     there = set(pq.read_table("runs/many/runs.parquet").column_names)
     table = PAGES["docs/sweeps.md"].partition("| columns |")[2].partition("\n\n")[0]
-    documented = set(re.findall(r"`(\w+)`", "\n".join(
-        row.split("|")[1] for row in table.splitlines()[2:]
-    )))  # fmt: skip
+    first_cells = "\n".join(row.split("|")[1] for row in table.splitlines()[2:])
+    documented = set(re.findall(r"`(\w+)`", first_cells))
     assert documented <= there
     asked = re.compile(r"(canonical_)?(init_scale|learning_rate|weight_decay|decay|dead)_\d+")
     assert {name for name in there - documented if not asked.fullmatch(name)} == set()
