@@ -2,18 +2,16 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from jaxmlp.experiment import NETWORK, SCALED, Experiment
 from jaxmlp.law.invariants import RATE, TERMS, Invariant, exact_invariants
+from jaxmlp.law.knobs import SAME_WITHIN
 from jaxmlp.law.surd import Surd, rounded, surd
 from jaxmlp.law.words import times
 
-# Settings are floats, each rounded once: a canonical number is a product of at most a few dozen
-# of them and their roots. 2^-53 each; this is 4000 such roundings, and far below any difference
-# that training could show.
-SAME_WITHIN = 2.0**-41
+Key = TypeVar("Key", bound=Hashable)
 # What is said of the two that matter most where they agree; of the others, nothing.
 AGREEMENT = {
     ("learning_rate", "kernel"): "same effective learning rate",
@@ -53,11 +51,13 @@ def difference(a: Experiment, b: Experiment) -> Difference:
     if settings.keys() & NETWORK:
         return Difference({}, settings)
     of_a, of_b = exact_invariants(a), exact_invariants(b)
-    ratios = {invariant: _ratio(value, of_b[invariant]) for invariant, value in of_a.items()}
-    differing = {
-        invariant: ratio for invariant, ratio in ratios.items() if not abs(ratio - 1) <= SAME_WITHIN
-    }
-    return Difference(differing, settings)
+    return Difference(differing_ratios(of_a, of_b), settings)
+
+
+def differing_ratios(a: Mapping[Key, Surd | int], b: Mapping[Key, Surd | int]) -> dict[Key, float]:
+    """a's canonical numbers over b's, of those that differ."""
+    ratios = {name: _ratio(value, b[name]) for name, value in a.items()}
+    return {name: ratio for name, ratio in ratios.items() if not abs(ratio - 1) <= SAME_WITHIN}
 
 
 def _ratio(a: Surd | int, b: Surd | int) -> float:

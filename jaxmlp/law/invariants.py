@@ -1,13 +1,15 @@
 """A run's invariants: the numbers that no rescaling alters, as exact products of its settings."""
 
+import dataclasses
 import itertools
+from collections.abc import Mapping
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxmlp.experiment import PER_TENSOR, Experiment, full_name
-from jaxmlp.law.monomials import product
 from jaxmlp.law.rules import power
-from jaxmlp.law.surd import Surd, surd
+from jaxmlp.law.surd import Surd
+from jaxmlp.law.tensors import INPUT, Monomial, Setting, Tensors, canonical_settings, value
 
 
 class Terms(NamedTuple):
@@ -69,17 +71,70 @@ class Invariant(NamedTuple):
         return f"{self.symbol} ({', '.join(filter(None, (self.terms.phrase, self.where)))})"
 
 
+QUANTITIES = {  # what a setting of the canonical run is called
+    "learning_rate": "learning_rate",
+    "init_scale": "init_scale",
+    "weight_decay": "decay",
+    "eps": "eps",
+}
 RATE = Invariant("learning_rate", "kernel", None)
 
 
-class Setting(NamedTuple):
-    """One number that an experiment asks for."""
+class Parameter(NamedTuple):
+    """A tensor of the project's own network."""
 
-    name: str  # in full: bias_learning_rate for a bias's
-    layer: int  # counted from 0; 0 for the input scale, which has none
+    kind: str  # kernel or bias
+    layer: int  # counted from 0
 
 
-Monomial = dict[Setting, Fraction]  # a product of powers of settings: their exponents
+def as_tensors(experiment: Experiment) -> Tensors:
+    """The experiment as the law sees any network, with its group in closed form.
+
+    Of a network of ReLUs each layer's weights are free, and the inputs undo what they do: the
+    outputs of a layer, and its bias with them, are multiplied by the input's factor and those of
+    all weights up to it.
+    """
+    layers = range(experiment.layers)
+    settings = {Setting("init_scale", INPUT): experiment.input_scale}
+    for layer, kind in itertools.product(layers, experiment.tensors):
+        for name in PER_TENSOR:
+            if getattr(experiment, name) is not None:
+                value = experiment.per_layer(full_name(kind, name))[layer]
+                settings[Setting(name, Parameter(kind, layer))] = value
+    generators = []
+    for free in layers:
+        row = {INPUT: Fraction(-1), Parameter("kernel", free): Fraction(1)}
+        biases = range(free if experiment.bias else 0)  # below the layer: what the inputs undo
+        generators.append(row | {Parameter("bias", layer): Fraction(-1) for layer in biases})
+    kernels = [Parameter("kernel", layer) for layer in layers]
+    return Tensors(experiment.optimizer, generators, settings, kernels)
+
+
+def full_setting(setting: Setting) -> str:
+    """The field of Experiment that holds it."""
+    if setting.tensor == INPUT:
+        return "input_scale"
+    assert isinstance(setting.tensor, Parameter)
+    return full_name(setting.tensor.kind, setting.name)
+
+
+def with_settings(experiment: Experiment, settings: Mapping[Setting, float]) -> Experiment:
+    """The experiment with these settings of its tensors.
+
+    Raises:
+        ValueError: a setting leaves its range.
+    """
+    changed: dict[str, Any] = {}
+    for setting, number in settings.items():
+        full = full_setting(setting)
+        if setting.tensor == INPUT:
+            changed[full] = number
+            continue
+        assert isinstance(setting.tensor, Parameter)
+        values = list(changed.get(full, experiment.per_layer(full)))
+        values[setting.tensor.layer] = number
+        changed[full] = tuple(values)
+    return dataclasses.replace(experiment, **changed)
 
 
 def invariants(experiment: Experiment) -> dict[Invariant, Monomial]:
@@ -91,47 +146,15 @@ def invariants(experiment: Experiment) -> dict[Invariant, Monomial]:
     """
     degree = power(experiment.optimizer, "learning_rate")
     assert degree > 0, "a rate that does not move (LARS, LAMB) cannot be made common"
-    layers, share = range(experiment.layers), Fraction(1, experiment.layers)
-    scale = _itself("input_scale")
-    rates = [_itself("learning_rate", layer) for layer in layers]
-    effective_rate = product((scale, degree * share), *((rate, share) for rate in rates))
-    # c_l on the weights of each layer; on its biases, what its outputs are multiplied by.
-    factors = [
-        product((effective_rate, Fraction(1, degree)), (rate, Fraction(-1, degree)))
-        for rate in rates
-    ]
-    up_to_each = itertools.accumulate(factors, lambda before, this: product((before, 1), (this, 1)))
-    of_biases = [product((scale, -1), (factor, 1)) for factor in up_to_each]
-    numbers = {RATE: effective_rate}
-    for tensor, layer in itertools.product(experiment.tensors, layers):
-        factor = (factors if tensor == "kernel" else of_biases)[layer]
-        for quantity, monomial in _of_tensor(experiment, tensor, layer, factor).items():
-            if (quantity, tensor) != RATE.kind:  # which is every kernel's
-                numbers[Invariant(quantity, tensor, layer)] = monomial
+    canonical = canonical_settings(as_tensors(experiment))
+    first = Setting("learning_rate", Parameter("kernel", 0))
+    numbers = {RATE: canonical[first]}  # which is every kernel's
+    for kind, layer in itertools.product(experiment.tensors, range(experiment.layers)):
+        for name, quantity in QUANTITIES.items():
+            monomial = canonical.get(Setting(name, Parameter(kind, layer)))
+            if monomial is not None and (quantity, kind) != RATE.kind:
+                numbers[Invariant(quantity, kind, layer)] = monomial
     return numbers
-
-
-def _itself(name: str, layer: int = 0) -> Monomial:
-    return {Setting(name, layer): Fraction(1)}
-
-
-def _of_tensor(
-    experiment: Experiment, tensor: str, layer: int, factor: Monomial
-) -> dict[str, Monomial]:
-    """The quantities of one tensor of the canonical run, whose values are `factor` times ours."""
-
-    def moved(name: str) -> Monomial:
-        setting = _itself(full_name(tensor, name), layer)
-        return product((setting, 1), (factor, power(experiment.optimizer, name)))
-
-    settings = {name: moved(name) for name in PER_TENSOR if getattr(experiment, name) is not None}
-    rate = settings["learning_rate"]
-    quantities = {
-        "learning_rate": rate,
-        "init_scale": settings["init_scale"],
-        "decay": product((rate, 1), (settings["weight_decay"], 1)),
-    }
-    return quantities | ({"eps": settings["eps"]} if "eps" in settings else {})
 
 
 def exact_invariants(experiment: Experiment) -> dict[Invariant, Surd | int]:
@@ -146,24 +169,8 @@ def exact_invariants(experiment: Experiment) -> dict[Invariant, Surd | int]:
             f"layer {rates.index(0) + 1} has learning rate 0: a network with a frozen layer has "
             "no effective learning rate; give every layer one above 0"
         )
+    settings = as_tensors(experiment).settings
     return {
-        invariant: _value(experiment, monomial)
+        invariant: value(monomial, settings)
         for invariant, monomial in invariants(experiment).items()
     }
-
-
-def _value(experiment: Experiment, monomial: Monomial) -> Surd | int:
-    value = surd(1)
-    for setting, exponent in monomial.items():
-        factor = value_of(experiment, setting)
-        if not factor:
-            return 0
-        value = value * surd(factor) ** exponent
-    return value
-
-
-def value_of(experiment: Experiment, setting: Setting) -> float:
-    """What the experiment asks for."""
-    if setting.name == "input_scale":
-        return experiment.input_scale
-    return experiment.per_layer(setting.name)[setting.layer]

@@ -1,35 +1,23 @@
-"""The exact repair of a run, given only the settings that may be moved; or the proof of none.
+"""The exact repair of a run, given only the settings that may be moved; or the proof of none."""
 
-A run's invariants are products of powers of its settings. In logarithms that is a linear system
-over the rationals, which is solved exactly.
-"""
-
-import bisect
-import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxmlp.experiment import PER_TENSOR, Experiment, full_name
-from jaxmlp.law.difference import SAME_WITHIN, Difference, difference
+from jaxmlp.law.difference import Difference, difference
 from jaxmlp.law.invariants import (
-    Invariant,
-    Monomial,
-    Setting,
+    Parameter,
+    as_tensors,
     exact_invariants,
+    full_setting,
     invariants,
-    value_of,
+    with_settings,
 )
-from jaxmlp.law.monomials import eliminate, product
+from jaxmlp.law.knobs import System, solve
 from jaxmlp.law.surd import Surd, rounded, surd
-from jaxmlp.law.words import times
-
-# Of so many knobs or fewer, all triples are tried (some thousand; assumed: a second at most).
-KNOBS_TO_TRY_TRIPLES_OF = 20
-
-Combination = dict[Invariant, Fraction]  # a product of powers of invariants: their exponents
+from jaxmlp.law.tensors import INPUT, Setting
 
 
 class Repair(NamedTuple):
@@ -75,102 +63,42 @@ def repair(experiment: Experiment, to: Experiment, allow: Sequence[str]) -> Repa
         raise ValueError(f"{name} is {ours} and should be {theirs}; no rescaling alters that")
     if zero := _zero_in_one(between):
         return Repair(None, {}, zero, ())
-    system = _system(experiment, to)
-    solved, unaltered = _solve(experiment, system, allow)
-    stuck = [combination for combination in unaltered if not _satisfied(system, combination)]
-    if stuck:
-        obstacles = tuple(_obstacle(system, combination) for combination in stuck)
-        return Repair(None, {}, obstacles, _missing(experiment, system, allow))
-    exact = {knob: _change(system, combination) for knob, combination in solved.items()}
-    factors = {knob: factor for knob, factor in exact.items() if factor != 1}
-    return Repair(_turned(experiment, factors), factors, (), ())
+    system = _system(experiment, to, every_knob)
+    further = sorted(every_knob[1:], key=lambda knob: ":" in knob)  # whole settings before layers'
+    factors, obstacles, missing = solve(system, allow, further)
+    if obstacles:
+        return Repair(None, {}, obstacles, missing)
+    return Repair(_turned(experiment, system, factors), factors, (), ())
 
 
 # ---- the system
 
 
-class System(NamedTuple):
-    """∏ over settings of change^power, for each invariant, is by what the invariant has to change.
-
-    Those that are 0 in both runs are no part of it.
-    """
-
-    rows: dict[Invariant, Monomial]
-    change: dict[Setting, Surd]  # of each setting that differs: the target's over ours
-
-
-def _system(experiment: Experiment, to: Experiment) -> System:
-    rows = invariants(experiment)
+def _system(experiment: Experiment, to: Experiment, every_knob: Sequence[str]) -> System:
+    rows, values = invariants(experiment), exact_invariants(experiment)
+    ours, theirs = as_tensors(experiment).settings, as_tensors(to).settings
     change: dict[Setting, Surd] = {}
     for setting in {setting for row in rows.values() for setting in row}:
-        ours, theirs = value_of(experiment, setting), value_of(to, setting)
-        if ours and theirs and ours != theirs:
-            change[setting] = surd(theirs) / ours
-    values = exact_invariants(experiment)
+        before, after = ours[setting], theirs[setting]
+        if before and after and before != after:
+            change[setting] = surd(after) / before
     # Earlier rows are solved first, so that what is left over speaks of them.
     order = sorted(rows, key=lambda invariant: invariant.rank)
-    return System({invariant: rows[invariant] for invariant in order if values[invariant]}, change)
-
-
-def _solve(
-    experiment: Experiment, system: System, allow: Sequence[str]
-) -> tuple[dict[str, Combination], list[Combination]]:
-    """For each knob that is used the combination of invariants whose change is its factor.
-
-    And the combinations that no allowed knob alters.
-    """
-    settings = {knob: _settings_of(experiment, knob) for knob in allow}
-    equations = {
-        invariant: _powers_of_knobs(row, settings) for invariant, row in system.rows.items()
-    }
-    return eliminate(equations, allow)
+    nonzero = {invariant: rows[invariant] for invariant in order if values[invariant]}
+    return System(nonzero, change, {knob: _settings_of(experiment, knob) for knob in every_knob})
 
 
 def _settings_of(experiment: Experiment, knob: str) -> set[Setting]:
     """The settings that a knob multiplies."""
-    name, _, number = knob.partition(":")
-    if name == "input_scale":
-        return {Setting(name, 0)}
-    names = [name]
-    if experiment.bias and name in PER_TENSOR and getattr(experiment, f"bias_{name}") is None:
-        names.append(f"bias_{name}")  # it follows
+    full, _, number = knob.partition(":")
+    if full == "input_scale":
+        return {Setting("init_scale", INPUT)}
+    kind, name = ("bias", full[5:]) if full.startswith("bias_") else ("kernel", full)
+    kinds = [kind]
+    if kind == "kernel" and experiment.bias and getattr(experiment, f"bias_{name}") is None:
+        kinds.append("bias")  # it follows
     layers = [int(number) - 1] if number else range(experiment.layers)
-    return {Setting(name, layer) for name in names for layer in layers}
-
-
-def _powers_of_knobs(row: Monomial, settings: Mapping[str, set[Setting]]) -> dict[str, Fraction]:
-    """By which power of each knob an invariant moves; knobs that leave it alone are left out."""
-    powers = {}
-    for knob, multiplied in settings.items():
-        total = sum((row.get(setting, Fraction(0)) for setting in multiplied), Fraction(0))
-        if total:
-            powers[knob] = total
-    return powers
-
-
-def _powers(system: System, combination: Combination) -> Monomial:
-    """The product of invariants as one of those settings that have to change."""
-    powers = product(*((system.rows[invariant], power) for invariant, power in combination.items()))
-    return {setting: power for setting, power in powers.items() if setting in system.change}
-
-
-def _change(system: System, combination: Combination) -> Surd:
-    """By what a product of invariants has to change, exactly."""
-    powers = _powers(system, combination).items()
-    return math.prod((system.change[setting] ** power for setting, power in powers), start=surd(1))
-
-
-def _logarithm(system: System, combination: Combination) -> float:
-    """The logarithm of `_change`; large numbers are not multiplied out for it."""
-    powers = _powers(system, combination).items()
-    return math.fsum(float(power) * system.change[key].logarithm() for key, power in powers)
-
-
-def _satisfied(system: System, combination: Combination) -> bool:
-    return abs(_logarithm(system, combination)) <= SAME_WITHIN
-
-
-# ---- what stands in the way
+    return {Setting(name, Parameter(kind, layer)) for kind in kinds for layer in layers}
 
 
 def _zero_in_one(between: Difference) -> tuple[str, ...]:
@@ -182,67 +110,22 @@ def _zero_in_one(between: Difference) -> tuple[str, ...]:
     )
 
 
-def _obstacle(system: System, combination: Combination) -> str:
-    wrong_by = math.exp(-_logarithm(system, combination))
-    return f"{_formula(combination)} is {times(wrong_by)}, and no allowed knob alters it"
-
-
-def _formula(combination: Combination) -> str:
-    """Such as κ1·κ2, or Rb1 ÷ R."""
-    if len(combination) == 1:
-        return next(iter(combination)).in_full
-    above, below = [], []
-    for invariant, power in combination.items():
-        size = abs(power)
-        raised = {Fraction(1): "", Fraction(2): "²"}.get(size, f"^({size})")
-        (above if power > 0 else below).append(invariant.symbol + raised)
-    numerator, denominator = "·".join(sorted(above)) or "1", "·".join(sorted(below))
-    return f"{numerator} ÷ {denominator}" if below else numerator
-
-
-def _missing(experiment: Experiment, system: System, allow: Sequence[str]) -> tuple[str, ...]:
-    """The fewest further knobs with which there is a repair; whole settings before layers'.
-
-    Of many knobs, or where more than three are needed, a set of which each is needed.
-    """
-
-    def enough(further: Sequence[str]) -> bool:
-        _, unaltered = _solve(experiment, system, [*allow, *further])
-        return all(_satisfied(system, combination) for combination in unaltered)
-
-    others = [knob for knob in knobs(experiment) if knob not in (*allow, "input_scale")]
-    others.sort(key=lambda knob: ":" in knob)
-    largest = 3 if len(others) <= KNOBS_TO_TRY_TRIPLES_OF else 2
-    for count in range(1, largest + 1):
-        for chosen in itertools.combinations(others, count):
-            if enough(chosen):
-                return chosen
-    # The shortest beginning of the list that is enough; then without each that can be spared.
-    shortest = bisect.bisect_left(range(len(others)), True, key=lambda n: enough(others[:n]))
-    needed = others[:shortest]
-    for knob in reversed(needed):
-        fewer = [each for each in needed if each != knob]
-        if enough(fewer):
-            needed = fewer
-    return tuple(needed)
-
-
 # ---- the repaired run
 
 
-def _turned(experiment: Experiment, factors: Mapping[str, Surd]) -> Experiment:
+def _turned(experiment: Experiment, system: System, factors: Mapping[str, Surd]) -> Experiment:
     """The experiment with each knob's settings multiplied by its factor."""
     exact: dict[Setting, Surd] = {}
     for knob, factor in factors.items():
-        for setting in _settings_of(experiment, knob):
+        for setting in system.knobs[knob]:
             exact[setting] = exact.get(setting, surd(1)) * factor
-    changed: dict[str, Any] = {}
-    for name in {setting.name for setting in exact}:
-        if name == "input_scale":
-            changed[name] = rounded(name, exact[Setting(name, 0)] * experiment.input_scale)
-            continue
-        changed[name] = tuple(
-            rounded(name, exact.get(Setting(name, layer), surd(1)) * value) if value else 0.0
-            for layer, value in enumerate(experiment.per_layer(name))
-        )
-    return dataclasses.replace(experiment, **changed)
+    before = as_tensors(experiment).settings
+    return with_settings(
+        experiment,
+        {
+            setting: rounded(full_setting(setting), factor * before[setting])
+            if before[setting]
+            else 0.0
+            for setting, factor in exact.items()
+        },
+    )

@@ -10,12 +10,12 @@ nullspace has small rational entries.
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-Exponents = Mapping[str, Fraction]  # by tensor: v_i; those that are 0 are not listed
+Exponents = Mapping[Any, Fraction]  # by tensor: v_i; those that are 0 are not listed
 
 # Relative to the largest column. Measured on sixteen architectures: the mean that a normalisation
 # subtracts leaves 1e-17 to 1e-15 of a tensor, and no tensor with an effect is below 1e-6.
@@ -46,7 +46,9 @@ class Rescalings(NamedTuple):
     gap: float  # the smallest singular value that counts, over the largest that is rounding
 
 
-def rescalings(derivatives: Float[np.ndarray, "points tensors"], tensors: Sequence[str]):
+def rescalings(
+    derivatives: Float[np.ndarray, "points tensors"], tensors: Sequence[str]
+) -> Rescalings:
     """The group of rescalings that leave all losses as they are.
 
     Args:
@@ -110,7 +112,7 @@ def _near(
     names: Sequence[str],
     exact: Sequence[Exponents],
 ) -> tuple[Near, ...]:
-    """What would be in the group but for something small, weakest first broken first."""
+    """What would be in the group but for something small, the least broken first."""
     near = []
     for index in np.flatnonzero(~null & (values < NEAR))[::-1]:
         rows = _exponents(vectors[index:] / sizes, names, NEAR_MISFIT)
@@ -164,28 +166,3 @@ def _echelon(basis: np.ndarray, zero: float) -> np.ndarray:
         rows[others] -= np.outer(rows[others, column], rows[done])
         done += 1
     return rows
-
-
-def sparse(generators: Sequence[Exponents]) -> list[dict[str, Fraction]]:
-    """Another basis of the same group, with few tensors in a row: for reading."""
-    rows = [dict(row) for row in generators]
-    improved = True
-    while improved:
-        improved = False
-        for i, row in enumerate(rows):
-            for j, other in enumerate(rows):
-                for shorter in () if i == j else _sums(row, other):
-                    if len(shorter) < len(rows[i]):
-                        rows[i], improved = shorter, True
-    return rows
-
-
-def _sums(row: Exponents, other: Exponents) -> list[dict[str, Fraction]]:
-    """The row with as much of the other as frees it from one tensor."""
-    sums = []
-    for share in {-row[name] / other[name] for name in row.keys() & other.keys()}:
-        total = {
-            n: row.get(n, Fraction(0)) + share * other.get(n, Fraction(0)) for n in {**row, **other}
-        }
-        sums.append({name: exponent for name, exponent in total.items() if exponent})
-    return sums

@@ -1,16 +1,15 @@
 """Transport: the same run with other numbers."""
 
-import dataclasses
 import itertools
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from fractions import Fraction
-from typing import Any
 
-from jaxmlp.experiment import PER_TENSOR, Experiment, full_name
-from jaxmlp.law.rules import power
-from jaxmlp.law.surd import Number, Surd, rounded, surd
+from jaxmlp.experiment import Experiment
+from jaxmlp.law.invariants import Parameter, as_tensors, full_setting, with_settings
+from jaxmlp.law.surd import Number, Surd, surd
+from jaxmlp.law.tensors import INPUT, Tensor, moved
 
 SCHEMES = ("first-layer", "uniform")
 
@@ -73,10 +72,11 @@ def transport(
             "an activation that is not positively homogeneous (ReLU, leaky ReLU and the identity "
             "are) lets only the first layer be rescaled; choose scheme first-layer"
         )
-    moved = {"input_scale": rounded("input_scale", change * before)}
-    return dataclasses.replace(
-        experiment, **moved, **_moved(experiment, {"kernel": of_kernels, "bias": outputs})
-    )
+    scaled: dict[Tensor, Surd] = {INPUT: change}
+    for layer, factor in enumerate(of_kernels):
+        scaled[Parameter("kernel", layer)] = factor
+        scaled[Parameter("bias", layer)] = outputs[layer]
+    return with_settings(experiment, moved(as_tensors(experiment), scaled, full_setting))
 
 
 def _one_per_layer(experiment: Experiment, factors: Iterable[Surd | Number]) -> list[Surd]:
@@ -87,22 +87,3 @@ def _one_per_layer(experiment: Experiment, factors: Iterable[Surd | Number]) -> 
             f"layer{'s' * (experiment.layers > 1)}: give one per layer"
         )
     return exact
-
-
-def _moved(experiment: Experiment, factors: Mapping[str, Sequence[Surd]]) -> dict[str, Any]:
-    """Each setting of each tensor, times its power of the tensor's factor; rounded once.
-
-    Args:
-        factors: by tensor, one per layer.
-    """
-    moved = {}
-    for tensor, name in itertools.product(experiment.tensors, PER_TENSOR):
-        if getattr(experiment, name) is None:  # the optimizer has no such setting
-            continue
-        exponent, full = power(experiment.optimizer, name), full_name(tensor, name)
-        values = experiment.per_tensor(name)[tensor]
-        moved[full] = tuple(
-            rounded(full, factor**exponent * value) if value else 0.0
-            for factor, value in zip(factors[tensor], values, strict=True)
-        )
-    return moved
