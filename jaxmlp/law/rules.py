@@ -34,6 +34,11 @@ RULES: dict[str, Rule] = {
     "muon": Rule(1, -1, -1, decoupled=True),
     "novograd": Rule(1, -1, -1, decoupled=True),
 }
+FURTHER_RULES = {  # of optimizers that no Experiment and no template has, but users' own runs may
+    "nadam": Rule(1, -2, -1),
+    "nadamw": Rule(1, -1, -1, decoupled=True),
+    "adamax": Rule(1, -2, -1),
+}
 UNMOVABLE = {
     "radam": "its first steps follow the plain momentum and the others its direction, which scale "
     "differently; choose adam, with a warm-up",
@@ -50,11 +55,12 @@ def scaling_rule(optimizer: str) -> Rule:
     """
     if optimizer in UNMOVABLE:
         raise ValueError(f"{optimizer} cannot be moved exactly: {UNMOVABLE[optimizer]}")
-    if optimizer not in RULES:
+    rules = RULES | FURTHER_RULES
+    if optimizer not in rules:
         raise ValueError(f"optimizer {optimizer!r} is not known; choose from {', '.join(RULES)}")
-    return RULES[optimizer]
+    return rules[optimizer]
 
 
 def power(optimizer: str, setting: str) -> int:
-    """By which power of c a setting of PER_TENSOR moves."""
+    """By which power of c a tensor's setting moves."""
     return 1 if setting == "init_scale" else getattr(scaling_rule(optimizer), setting)

@@ -1,0 +1,97 @@
+"""The rescalings of a user's network: found by its derivatives, then checked in bits."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxmlp.law.symmetry import Exponents, Rescalings, rescalings
+from jaxmlp.networks.protocol import Network
+
+SPARE_POINTS = 8  # beyond one for each tensor, so that no symmetry of a few points is believed
+CHECKS = 2  # fresh points at which each generator is tried
+ROUNDING = 1e-11  # relative, of a loss in float64; a broken symmetry moves it by far more
+
+
+class Group(NamedTuple):
+    """What may be rescaled while training stays as it is, and while evaluation does, too."""
+
+    training: Rescalings
+    joint: Rescalings  # with the running statistics among the tensors
+    rounded: tuple[Exponents, ...]  # generators that hold to rounding only
+
+    @property
+    def of_training_alone(self) -> int:
+        """Free rescalings that leave training, but not the running statistics' evaluation."""
+        return len(self.training.generators) - len(self.joint.generators)
+
+
+def find(network: Network) -> Group:
+    """The network's group.
+
+    Raises:
+        ValueError: there is no clear gap, an exponent is no small rational, or a rescaling that the
+            derivatives promise alters a loss.
+    """
+    tensors, statistics = [*network.tensors], [*network.statistics]
+    points = len(tensors) + len(statistics) + SPARE_POINTS
+    in_training = derivatives(network, range(points), training=True)
+    training = joint = rescalings(in_training, tensors)
+    if statistics:
+        rows = np.vstack(
+            [
+                np.hstack([in_training, np.zeros((points, len(statistics)))]),
+                derivatives(network, range(points), training=False),
+            ]
+        )
+        joint = rescalings(rows, [*tensors, *statistics])
+    fresh = range(points, points + CHECKS)
+    rounded = [
+        generator
+        for generator in training.generators
+        if not _exact(network, generator, fresh, training=True)
+    ]
+    if statistics:
+        for generator in joint.generators:
+            _exact(network, generator, fresh, training=False)
+    return Group(training, joint, tuple(rounded))
+
+
+def derivatives(
+    network: Network, points: Sequence[int], *, training: bool
+) -> Float[np.ndarray, "points tensors"]:
+    """Each point's derivatives of the loss along the tensors; statistics last, in evaluation."""
+    names = [*network.tensors, *([] if training else network.statistics)]
+    rows = [network.derivatives(point, training) for point in points]
+    return np.array([[row[name] for name in names] for row in rows], np.float64)
+
+
+def powers_of_two(generator: Exponents) -> dict[str, float]:
+    """The smallest rescaling along a generator whose factors are all powers of two."""
+    whole = math.lcm(*(exponent.denominator for exponent in generator.values()))
+    return {name: 2.0 ** int(exponent * whole) for name, exponent in generator.items()}
+
+
+def _exact(
+    network: Network, generator: Exponents, points: Sequence[int], *, training: bool
+) -> bool:
+    """Whether the losses agree in every bit; False: to rounding.
+
+    Raises:
+        ValueError: they do not agree.
+    """
+    factors, exact = powers_of_two(generator), True
+    for point in points:
+        before = network.loss(point, {}, training)
+        after = network.loss(point, factors, training)
+        if not abs(after - before) <= ROUNDING * abs(before):
+            row = ", ".join(f"{name}^{exponent}" for name, exponent in generator.items())
+            raise ValueError(
+                f"the derivatives promise that {row} leaves the loss as it is, but multiplying by "
+                f"powers of two along it changes {before!r} to {after!r}; the network is no smooth "
+                "function of its tensors"
+            )
+        exact = exact and after == before
+    return exact
