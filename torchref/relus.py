@@ -40,4 +40,4 @@ class DeadUnits(TorchFunctionMode):
 def _dead_share(output: Tensor) -> float:
     """Units are channels of images, else features, which come last."""
     units = output.detach().movedim(1 if output.ndim == 4 else -1, 0).flatten(1)
-    return 1 - float((units > 0).any(dim=1).float().mean())
+    return float((units <= 0).all(dim=1).float().mean())
