@@ -128,7 +128,7 @@ class TorchNetwork:
         for inputs, targets in self._scaled(factors, batches):
             loss = self._loss(model, inputs, targets)
             grads = torch.autograd.grad(loss, parameters, create_graph=True)
-            slope = sum((g * t).sum() for g, t in zip(grads, tangents, strict=True))
+            slope = torch.stack([(g * t).sum() for g, t in zip(grads, tangents, strict=True)]).sum()
             products = torch.autograd.grad(slope, parameters, materialize_grads=True)
             for name, product in zip(self.groups, products, strict=True):
                 total[name] = total[name] + product.numpy(force=True)

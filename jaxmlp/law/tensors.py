@@ -6,9 +6,9 @@ and the run is the same run. What is said here of tensors holds for the project'
 group is known in closed form, as for a user's, whose group symmetry.py finds.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxmlp.law.monomials import product, solve, sparse
 from jaxmlp.law.rules import power
@@ -16,7 +16,7 @@ from jaxmlp.law.surd import Surd, rounded, surd
 
 INPUT = "input"  # the inputs' name among the tensors; their scale is their init_scale
 
-Tensor = Hashable  # names a tensor: a user's by a string
+Tensor = Any  # names a tensor: a user's by a string; anything hashable
 
 
 class Setting(NamedTuple):
@@ -205,8 +205,10 @@ def moved(
     return settings
 
 
-def fewest(run: Tensors, change: Surd, cost: Mapping[Tensor, int]) -> dict[Tensor, Surd] | None:
-    """The rescaling that takes the inputs × `change` and costs least; None if the group has none.
+def fewest(run: Tensors, cost: Mapping[Tensor, int]) -> dict[Tensor, Fraction] | None:
+    """The exponents of the rescaling that multiplies the inputs by e and costs least.
+
+    None if no rescaling multiplies the inputs.
 
     Args:
         cost: of moving a tensor; 1 where it is not named.
@@ -215,14 +217,14 @@ def fewest(run: Tensors, change: Surd, cost: Mapping[Tensor, int]) -> dict[Tenso
     if not rows:
         return None
     chosen = min(rows, key=lambda row: sum(cost.get(name, 1) for name in row if name != INPUT))
-    return raised(chosen, change, chosen[INPUT])
+    return product((chosen, 1 / chosen[INPUT]))
 
 
-def alike(run: Tensors, change: Surd) -> dict[Tensor, Surd] | None:
-    """The rescaling that takes the inputs × `change` and moves the weights as little as it can.
+def alike(run: Tensors) -> dict[Tensor, Fraction] | None:
+    """The exponents of the rescaling that multiplies the inputs by e and the weights by little.
 
     Little: least squares of the logarithms. A network of linear layers and ReLUs then shares the
-    change equally. None if the group has none.
+    change equally. None if no rescaling multiplies the inputs.
     """
     free = _Free.start(run.generators)
     if not any(free.along(INPUT)):
@@ -231,10 +233,10 @@ def alike(run: Tensors, change: Surd) -> dict[Tensor, Surd] | None:
     free = free.fixed([(free.along(INPUT), {unit: Fraction(1)})])
     for tensors in (run.weights, run.names):
         free = free.balanced({name: {} for name in tensors if name != INPUT}, 1, centred=False)
-    direction = {name: free.value(name).get(unit, Fraction(0)) for name in run.names}
-    return raised(direction, change, Fraction(1))
+    exponents = {name: free.value(name).get(unit, Fraction(0)) for name in run.names}
+    return {name: exponent for name, exponent in exponents.items() if exponent}
 
 
-def raised(direction: Mapping[Tensor, Fraction], change: Surd, by: Fraction) -> dict[Tensor, Surd]:
-    """change^(exponent / by) of each tensor that the direction moves."""
-    return {name: change ** (exponent / by) for name, exponent in direction.items() if exponent}
+def raised(exponents: Mapping[Tensor, Fraction], change: Surd) -> dict[Tensor, Surd]:
+    """The factors of a rescaling: change^exponent of each tensor."""
+    return {name: change**exponent for name, exponent in exponents.items()}

@@ -1,5 +1,6 @@
 """The rescalings of a user's network: found by its derivatives, then checked in bits."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -28,6 +29,7 @@ class Group(NamedTuple):
         return len(self.training.generators) - len(self.joint.generators)
 
 
+@functools.lru_cache(maxsize=4)
 def find(network: Network) -> Group:
     """The network's group.
 

@@ -1,11 +1,12 @@
 """A user's network as the law's tensors, and its runs as settings of those."""
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import NamedTuple
 
 from jaxmlp.law import tensors as law
 from jaxmlp.law.rules import scaling_rule
-from jaxmlp.law.surd import Surd, surd
+from jaxmlp.law.surd import surd
 from jaxmlp.law.symmetry import Exponents
 from jaxmlp.law.tensors import INPUT, Setting, Tensors
 from jaxmlp.networks.group import Group
@@ -19,13 +20,15 @@ COST_OF_PARAMETER, COST_OF_EPS, COST_OF_STATISTIC = 100, 1, 0
 class Change(NamedTuple):
     """A transport: what to multiply initial values and inputs by, and the moved settings."""
 
-    factors: dict[str, Surd]  # by tensor; those that stay are not listed
+    scale: float  # what its exponents are powers of: of the inputs, for a transport to scaled ones
+    exponents: dict[str, Fraction]  # by tensor; those that stay are not listed
     settings: dict[str, dict[str, float]]  # by trained tensor, all of them
 
     @property
-    def floats(self) -> dict[str, float]:
-        """The factors, each rounded once."""
-        return {name: float(factor) for name, factor in self.factors.items()}
+    def factors(self) -> dict[str, float]:
+        """By tensor, each rounded once."""
+        scale = surd(self.scale)
+        return {name: float(scale**exponent) for name, exponent in self.exponents.items()}
 
 
 def as_tensors(
@@ -78,30 +81,30 @@ def transports(network: Network, group: Group, input_scale: float) -> dict[str, 
     if INPUT not in network.tensors:
         raise ValueError("the inputs are whole numbers, such as token ids: they have no scale")
     run = as_tensors(network, generators(group))
-    change = surd(input_scale)
-    few = law.fewest(run, change, costs(network))
-    alike = law.alike(run, change)
+    few, alike = law.fewest(run, costs(network)), law.alike(run)
     if few is None or alike is None:
         raise ValueError(
             "nothing can make up for scaled inputs: every rescaling that leaves this network's "
-            "losses as they are leaves its inputs as they are (an operation that is not "
-            "homogeneous, such as tanh or a fixed constant, meets them)"
+            "losses as they are leaves its inputs as they are (something that is not homogeneous, "
+            "such as tanh or a constant, meets them)"
         )
-    changes = {"fewest": along(network, run, few), "alike": along(network, run, alike)}
-    if few == alike:
-        del changes["alike"]
+    changes = {"fewest": along(network, run, few, input_scale)}
+    if alike != few:
+        changes["alike"] = along(network, run, alike, input_scale)
     return changes
 
 
-def along(network: Network, run: Tensors, factors: Mapping[str, Surd]) -> Change:
-    """The transport along a rescaling of the group.
+def along(
+    network: Network, run: Tensors, exponents: Mapping[str, Fraction], scale: float
+) -> Change:
+    """The transport along a rescaling of the group, by `scale` to the exponents.
 
     Raises:
         ValueError: a moved setting is larger than every float.
     """
-    moved = law.moved(run, factors)
+    moved = law.moved(run, law.raised(exponents, surd(scale)))
     settings = {
         name: {key: moved.get(Setting(key, name), value) for key, value in of_tensor.items()}
         for name, of_tensor in network.settings.items()
     }
-    return Change({name: factor for name, factor in factors.items() if factor != 1}, settings)
+    return Change(scale, dict(exponents), settings)
