@@ -24,10 +24,10 @@ INERT = 1e-12
 # above 1e-5; what lies between is refused.
 NULL = 1e-9
 LEAST_GAP = 1e3
-NEAR = 1e-2  # below, a singular value may be a symmetry that something breaks
 LARGEST_DENOMINATOR = 24  # assumed: exponents are powers of layers that share, such as 1/3
 MISFIT = 1e-5  # of an entry from its rational; measured: 1e-9 where there is one
-NEAR_MISFIT = 0.05
+# Of a symmetry that something breaks: its singular value, and its exponents, which are blurred.
+NEAR, NEAR_DENOMINATOR, NEAR_MISFIT = 1e-3, 2, 0.05
 
 
 class Near(NamedTuple):
@@ -75,7 +75,7 @@ def rescalings(
             f"values {values[null].max():.1e} and {values[~null].min():.1e}, where a factor of "
             f"{LEAST_GAP:g} is needed; a part of the network may compute in less than float64"
         )
-    rows = _exponents(vectors[null] / sizes[active], names, MISFIT)
+    rows = _exponents(vectors[null] / sizes[active], names, LARGEST_DENOMINATOR, MISFIT)
     if rows is None:
         raise ValueError(
             "the losses stay as they are along a direction whose exponents are no small rationals; "
@@ -115,7 +115,7 @@ def _near(
     """What would be in the group but for something small, the least broken first."""
     near = []
     for index in np.flatnonzero(~null & (values < NEAR))[::-1]:
-        rows = _exponents(vectors[index:] / sizes, names, NEAR_MISFIT)
+        rows = _exponents(vectors[index:] / sizes, names, NEAR_DENOMINATOR, NEAR_MISFIT)
         if rows is None:
             break
         known = [*exact, *(each.exponents for each in near)]
@@ -128,7 +128,7 @@ def _near(
 
 
 def _exponents(
-    basis: np.ndarray, names: Sequence[str], misfit: float
+    basis: np.ndarray, names: Sequence[str], largest: int, misfit: float
 ) -> list[dict[str, Fraction]] | None:
     """The reduced echelon form of the rows, as rationals; None if an entry is not near a small one.
 
@@ -137,14 +137,9 @@ def _exponents(
     """
     rows = []
     for row in _echelon(basis, misfit):
-        entries = [Fraction(value).limit_denominator(LARGEST_DENOMINATOR) for value in row]
-        if (
-            max(
-                abs(entry - value) / max(1, abs(value))
-                for entry, value in zip(entries, row, strict=True)
-            )
-            > misfit
-        ):
+        entries = [Fraction(value).limit_denominator(largest) for value in row]
+        misfits = np.abs(row - np.array(entries, float)) / np.maximum(1, np.abs(row))
+        if misfits.max() > misfit:
             return None
         rows.append({name: entry for name, entry in zip(names, entries, strict=True) if entry})
     return rows

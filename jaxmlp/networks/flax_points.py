@@ -65,7 +65,7 @@ class Points:
         eps = {name: value * factors.get(name, 1.0) for name, value in eps.items()}
         if INPUT in factors:
             inputs = inputs * factors[INPUT]
-        outputs, _ = self.model.run(values, eps, inputs, training)
+        outputs, _ = self.model.run(values, eps, inputs, training=training, double=True)
         return self.loss_function(outputs, targets)
 
     def _names(self, training: bool) -> list[str]:
