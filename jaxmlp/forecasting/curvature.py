@@ -154,7 +154,7 @@ def sharpness(
         unit = _root_rate_exponent(ready.hyper)
         root = jax.tree.map(lambda r: r * 2.0**-unit, root_rates(*static, *rest))
         size = sum(leaf.size for leaf in jax.tree.leaves(params))
-        value = _largest_eigenvalue(
+        value = largest_eigenvalue(
             lambda vector: hessian_product(*static, root, *rest, vector),
             size,
             np.dtype(float_dtype(experiment)),
@@ -172,14 +172,14 @@ def _root_rate_exponent(hyper: Hyperparameters) -> int:
     return round(math.log2(rate) / 2) if 0 < rate < math.inf else 0
 
 
-def _largest_eigenvalue(
-    product: Callable[[Array], Array], size: int, dtype: np.dtype, tolerance: Any
+def largest_eigenvalue(
+    product: Callable[[np.ndarray], Any], size: int, dtype: np.dtype, tolerance: Any = TOLERANCE
 ) -> float:
     """Of a symmetric matrix that is known by its products; NaN if one of them is not finite."""
     unit = 1.0
 
     def finite(vector):
-        result = np.asarray(product(jnp.asarray(vector.reshape(-1), dtype))) * dtype.type(unit)
+        result = np.asarray(product(vector.reshape(-1).astype(dtype))) * dtype.type(unit)
         if not np.isfinite(result).all():
             raise FloatingPointError
         return result

@@ -145,18 +145,9 @@ class FlaxNetwork:
     ) -> Any:
         return self.loss_function(self._forward(trained, others, eps, scale, inputs)[0], targets)
 
-    def _product(
-        self,
-        trained: Any,
-        others: Any,
-        eps: Any,
-        scale: Any,
-        inputs: Any,
-        targets: Any,
-        vector: Any,
-    ) -> Any:
+    def _product(self, vector: Any, trained: Any, *rest: Any) -> Any:
         def gradient(parameters: Any) -> Any:
-            return jax.grad(self._loss)(parameters, others, eps, scale, inputs, targets)
+            return jax.grad(self._loss)(parameters, *rest)
 
         return jax.jvp(gradient, (trained,), (vector,))[1]
 

@@ -4,8 +4,8 @@
 Flax NNX. The two share no code; both only differentiate and step.
 """
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -58,6 +58,8 @@ class Network(Protocol):
     def optimizer(self) -> str: ...  # as law/rules.py names it, or its class' name in small letters
     @property
     def options(self) -> Mapping[str, float | bool]: ...  # momentum, dampening, nesterov, beta1, ..
+    @property
+    def batches(self) -> Sequence[tuple[Any, Any]]: ...  # inputs and targets
     @property
     def tensors(self) -> Mapping[str, tuple[int, ...]]: ...  # shapes
     @property
