@@ -11,17 +11,16 @@ if TYPE_CHECKING:
     from jaxmlp.api import sweep, train
     from jaxmlp.data.loading import load_data
     from jaxmlp.experiment import Experiment
-    from jaxmlp.forecasting.rehearsal import forecast
     from jaxmlp.law.canonical import canonical
     from jaxmlp.law.difference import difference
-    from jaxmlp.law.explanation import explain
-    from jaxmlp.law.repair import repair
-    from jaxmlp.law.transport import transport
+    from jaxmlp.networks.adapt import network
+    from jaxmlp.networks.optimizer import Optimizer
     from jaxmlp.record.result import Result
-    from jaxmlp.training.certificate import certify
+    from jaxmlp.verbs import certify, explain, forecast, repair, transport
 
 __all__ = [
     "Experiment",
+    "Optimizer",
     "Result",
     "canonical",
     "certify",
@@ -29,6 +28,7 @@ __all__ = [
     "explain",
     "forecast",
     "load_data",
+    "network",
     "repair",
     "sweep",
     "train",
@@ -37,17 +37,19 @@ __all__ = [
 
 _ROOMS = {
     "Experiment": "experiment",
+    "Optimizer": "networks.optimizer",
     "Result": "record.result",
     "canonical": "law.canonical",
-    "certify": "training.certificate",
+    "certify": "verbs",
     "difference": "law.difference",
-    "explain": "law.explanation",
-    "forecast": "forecasting.rehearsal",
+    "explain": "verbs",
+    "forecast": "verbs",
     "load_data": "data.loading",
-    "repair": "law.repair",
+    "network": "networks.adapt",
+    "repair": "verbs",
     "sweep": "api",
     "train": "api",
-    "transport": "law.transport",
+    "transport": "verbs",
 }
 
 

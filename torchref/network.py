@@ -57,6 +57,7 @@ class TorchNetwork:
     Args:
         batches: pairs of inputs and targets; the first are kept and come again after the last.
         loss: of outputs and targets, a scalar; default: cross-entropy.
+        clip_global_norm: what the norm of all gradients together is clipped to.
 
     Raises:
         ValueError: something else is given, or the model does not run; the message says which.
@@ -70,8 +71,10 @@ class TorchNetwork:
         optimizer: torch.optim.Optimizer,
         batches: Iterable[tuple[Tensor, Tensor]],
         loss: Loss | None = None,
+        clip_global_norm: float | None = None,
     ) -> None:
         _check(model, optimizer)
+        self.clip_global_norm = clip_global_norm
         self.model, self.user_optimizer = model, optimizer
         self.loss_function = loss or cross_entropy
         with torch.random.fork_rng():
@@ -192,7 +195,8 @@ class TorchNetwork:
 
     def scaled(self, inputs: Tensor, factors: Factors) -> Tensor:
         """The inputs multiplied; whole numbers have no scale."""
-        return inputs * factors["input"] if "input" in factors else inputs
+        has_scale = inputs.is_floating_point() and "input" in factors
+        return inputs * factors["input"] if has_scale else inputs
 
     def _check_batch(self) -> None:
         model = copy.deepcopy(self.model)
@@ -242,6 +246,8 @@ class Training:
             loss = self.network.loss_function(outputs, targets)
         self.optimizer.zero_grad()
         loss.backward()
+        if self.network.clip_global_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.network.clip_global_norm)
         self.optimizer.step()
         return Step(loss.numpy(force=True), _correct(outputs, targets), units.shares)
 

@@ -1,6 +1,8 @@
 """Proves that a run and its transport are one run: trains both side by side and compares the bits.
 
 `python scripts/certify.py --to 256` trains the baseline and both its repairs for inputs × 256.
+
+For your own network, in torch or Flax: --model FILE:FUNCTION (with it --help lists its flags).
 """
 
 import argparse
@@ -8,7 +10,7 @@ import math
 import sys
 import time
 
-from jaxmlp.commands import exit_status, flags
+from jaxmlp.commands import exit_status, flags, user_network
 from jaxmlp.commands import run_job as job
 from jaxmlp.commands.progress import Steps
 from jaxmlp.experiment import Experiment
@@ -20,6 +22,9 @@ SCHEMES = {scheme: (scheme,) for scheme in SCHEMES} | {"both": SCHEMES}
 
 
 def main(arguments: list[str] | None = None) -> None:
+    if user_network.asked(arguments):
+        user_network.certify(arguments)
+        return
     parser = flags.parser(__doc__ or "")
     flags.add_data_flags(parser)
     own = parser.add_argument_group("certificate")

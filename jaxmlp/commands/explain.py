@@ -2,15 +2,17 @@
 
 `python scripts/explain.py --input-scale 255`, or with a record's directory: `explain.py runs/NAME`.
 The settings are those of run_jax.py.
+
+For your own network, in torch or Flax: --model FILE:FUNCTION (with it --help lists its flags).
 """
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxmlp import question
-from jaxmlp.commands import exit_status, flags, invocation, output
+from jaxmlp.commands import exit_status, flags, invocation, output, user_network
 from jaxmlp.commands import run_job as job
 from jaxmlp.data.dataset import Dataset, first_images
 from jaxmlp.errors import DataError
@@ -19,6 +21,9 @@ from jaxmlp.law import screen
 from jaxmlp.law.canonical import canonical_section
 from jaxmlp.law.explanation import BASELINE, Explanation, baseline, explain, which_run
 from jaxmlp.record import saved_record
+
+if TYPE_CHECKING:
+    from jaxmlp.networks.explanation import NetworkExplanation
 
 
 def of_record(directory: Path) -> tuple[Experiment, dict[str, Any]]:
@@ -149,7 +154,7 @@ def of_recorded_data(values: argparse.Namespace, warn: Callable[[str], None]) ->
 # ---- one screen
 
 
-def show(console, explanation: Explanation) -> None:
+def show(console, explanation: "Explanation | NetworkExplanation") -> None:
     """Which run it is, its forecast, its repairs, the question's attempts."""
     console.print(explanation.title, style="bold")
     for section in explanation.sections:
@@ -201,6 +206,9 @@ def json_text(
 
 
 def main(arguments: list[str] | None = None) -> None:
+    if user_network.asked(arguments):
+        user_network.explain(arguments)
+        return
     values, case, experiment, against = parse(arguments)
     with exit_status.one_line_errors("nothing was explained", for_good=arguments is None):
         console, errors = output.console(width=screen.WIDTH), output.console(stderr=True)

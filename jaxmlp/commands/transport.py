@@ -4,12 +4,14 @@ The flags describe the run as it is with unscaled inputs; --input-scale is what 
 multiplied by. `--emit optax` and `--emit torch` print code for any model of yours (a CNN, a
 transformer): its first layer alone makes up for the scale. It has to be a linear map (a dense
 layer, a convolution, a patch embedding) that meets the scaled inputs directly; its bias stays.
+
+For your own network, in torch or Flax: --model FILE:FUNCTION (with it --help lists its flags).
 """
 
 import argparse
 import dataclasses
 
-from jaxmlp.commands import exit_status, flags, invocation
+from jaxmlp.commands import exit_status, flags, invocation, user_network
 from jaxmlp.experiment import Experiment
 from jaxmlp.law import emission
 from jaxmlp.law.groups import OPTIONS
@@ -72,6 +74,9 @@ def answer(values: argparse.Namespace) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    if user_network.asked(arguments):
+        user_network.transport(arguments)
+        return
     values = parse(arguments)
     with exit_status.one_line_errors("nothing was printed", for_good=arguments is None):
         print(answer(values), end="")

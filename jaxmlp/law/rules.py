@@ -46,6 +46,11 @@ UNMOVABLE = {
     "which scale in opposite ways; choose another optimizer",
 }
 
+GLOBAL_NORM = (
+    "clipping by the global norm mixes the tensors: after a rescaling their gradients have another "
+    "norm together, so no settings make the two the same run; clip each tensor by its own norm"
+)
+
 
 def scaling_rule(optimizer: str) -> Rule:
     """The powers by which an optimizer's settings move.

@@ -99,7 +99,7 @@ def optax_code(
         raise ValueError("optax has no dampening; leave it out, or emit torch")
     first, other = groups(optimizer, settings, scale, eps_in_root=optimizer in EPS_IN_ROOT)
     chains = "\n".join(
-        f'        "{label}": optax.chain(\n{_chain(optimizer, group, options)}\n        ),'
+        f'        "{label}": optax.chain(\n{chain_code(optimizer, group, options)}\n        ),'
         for label, group in (("first", first), ("other", other))
     )
     return OPTAX_PROGRAM.format(
@@ -110,7 +110,7 @@ def optax_code(
     )
 
 
-def _chain(optimizer: str, group: Group, options: dict[str, Any]) -> str:
+def chain_code(optimizer: str, group: Group, options: dict[str, Any]) -> str:
     """The links of one group's chain, a line each."""
     direction = DIRECTIONS[optimizer].format(**options, **group._asdict())
     decay = (

@@ -9,6 +9,7 @@ import numpy as np
 from jaxmlp.law.surd import surd
 from jaxmlp.networks.protocol import INPUT, Factors, Network
 from jaxmlp.networks.run import Change
+from jaxmlp.networks.transport import transport
 
 
 class Certificate(NamedTuple):
@@ -56,14 +57,30 @@ class Certificate(NamedTuple):
 
 def certify(
     network: Network,
-    change: Change,
+    input_scale: float = 256.0,
     steps: int = 50,
+    scheme: str = "fewest",
     progress: Callable[[int], None] = lambda step: None,
 ) -> Certificate:
-    """Trains a network and its transport side by side and compares the bits.
+    """Trains a network, and its transport to scaled inputs, side by side and compares the bits.
 
     Args:
+        scheme: fewest tensors touched, or all weights alike.
         progress: called after each step with its number.
+
+    Raises:
+        ValueError: there is no such transport, or `steps` is no positive number.
+    """
+    return compare(network, transport(network, input_scale, scheme).change, steps, progress)
+
+
+def compare(
+    network: Network,
+    change: Change,
+    steps: int,
+    progress: Callable[[int], None] = lambda step: None,
+) -> Certificate:
+    """As `certify`, of any transport.
 
     Raises:
         ValueError: `steps` is no positive number.

@@ -43,6 +43,7 @@ class FlaxNetwork:
     Args:
         batches: pairs of inputs and targets; the first are kept and come again after the last.
         loss: of outputs and targets, a scalar; default: cross-entropy.
+        clip_global_norm: what the norm of all gradients together is clipped to.
 
     Raises:
         ValueError: something else is given, or the model does not run; the message says which.
@@ -56,8 +57,10 @@ class FlaxNetwork:
         optimizer: Optimizer,
         batches: Iterable[tuple[Any, Any]],
         loss: Callable[[Any, Any], Any] | None = None,
+        clip_global_norm: float | None = None,
     ) -> None:
         _check(model, optimizer)
+        self.clip_global_norm = clip_global_norm
         self.module, self.user_optimizer = model, optimizer
         self.loss_function, self.batches = loss or cross_entropy, _kept(batches)
         self.model = FlaxModel(model)
@@ -168,6 +171,10 @@ class FlaxNetwork:
 
         (value, (outputs, after)), grads = jax.value_and_grad(loss, has_aux=True)(trained)
         dead = dead_units(lambda *a: self._forward(*a)[0], trained, others, eps, scale, inputs)
+        if self.clip_global_norm is not None:
+            clip = optax.clip_by_global_norm(self.clip_global_norm)
+            clipped: Any = clip.update(grads, clip.init(trained))[0]
+            grads = clipped
         stepped, states = {}, {}
         for name, of_tensor in settings.items():
             chain = self.user_optimizer.chain(of_tensor)

@@ -6,16 +6,17 @@ docs/your-own-network.md says how they do elsewhere.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmlp.experiment import OPTIMIZER_DEFAULTS, Experiment
 from jaxmlp.forecasting.curvature import SAMPLE, largest_eigenvalue, stability_limit
 from jaxmlp.forecasting.models import DIVERGES, FAILS, REHEARSAL, Sharpness, features
 from jaxmlp.law import words
-from jaxmlp.networks.protocol import Arrays, Factors, Network, Settings
+from jaxmlp.networks.protocol import INPUT, Arrays, Factors, Network, Settings, Step
 from jaxmlp.record.outcomes import FAILS_FROM
 from jaxmlp.training.optimizer import direction
 
@@ -66,47 +67,48 @@ class NetworkForecast(NamedTuple):
 
 def forecast(
     network: Network,
-    factors: Factors | None = None,
-    settings: Settings | None = None,
+    input_scale: float = 1.0,
     steps: int = REHEARSAL,
     progress: Callable[[str], None] = lambda text: None,
 ) -> NetworkForecast:
-    """The forecast of a run, with tensors and inputs multiplied and other settings, if asked.
+    """The forecast of the network's run with its inputs × `input_scale`.
 
     Args:
         steps: of the rehearsal.
         progress: called with what is under way.
     """
-    factors, settings = factors or {}, settings or network.settings
+    factors = {INPUT: input_scale} if input_scale != 1 else {}
+    settings = network.settings
     progress("sharpness")
     found = sharpness(network, factors, settings)
-    training, losses, correct, dead = network.start(factors, settings), [], [], []
+    training, rehearsed = network.start(factors, settings), []
     for number in range(1, steps + 1):
         progress(f"rehearsal, step {number} of {steps}")
-        step = training.step()
-        losses.append(float(step.loss))
-        correct.append(step.correct)
-        dead.append(list(step.dead.values()))
-        if not math.isfinite(losses[-1]):
+        rehearsed.append(training.step())
+        if not np.isfinite(rehearsed[-1].loss):
             break
-    classes = None if correct[0] is None else _classes(network, training)
-    guessed = [1 / (classes or 1) if share is None else share for share in correct]
-    seen = features(
-        found.ratio if found else math.nan,
-        np.array(losses),
-        np.array(dead).reshape(len(losses), -1),
-        np.array(guessed),
-        classes or 1,
-    )
+    has_classes = rehearsed[0].correct is not None
+    return judge(found, rehearsed, training.outputs().shape[-1] if has_classes else None)
+
+
+def judge(
+    found: Sharpness | None, rehearsed: Sequence[Step], classes: int | None
+) -> NetworkForecast:
+    """The forecast from the sharpness at the start and the first steps.
+
+    Args:
+        classes: None where outputs are no class scores.
+    """
+    loss = np.array([float(step.loss) for step in rehearsed])
+    dead = np.array([list(step.dead.values()) for step in rehearsed]).reshape(len(loss), -1)
+    correct = np.array([step.correct or 0.0 for step in rehearsed])
+    seen = features(found.ratio if found else 1.0, loss, dead, correct, classes or 1)
     diverges = DIVERGES.probability(seen)
     fails = diverges * FAILS.probability(seen)
-    if not math.isfinite(losses[-1]):  # it has happened
+    if not np.isfinite(loss).all():  # it has happened
         diverges = fails = 1.0
-    return NetworkForecast(found, np.array(losses), step.dead, diverges, fails if classes else None)
-
-
-def _classes(network: Network, training: Any) -> int:
-    return training.outputs().shape[-1]
+    last = rehearsed[-1].dead
+    return NetworkForecast(found, loss, last, diverges, None if classes is None else fails)
 
 
 # ---- sharpness
@@ -155,7 +157,7 @@ def _root_rates(
         }
     roots = {}
     for name, grads in network.gradients(factors, batches).items():
-        chain = direction(experiment, settings[name].get("eps", 0.0))
+        chain = direction(experiment, jnp.asarray(settings[name].get("eps", 0.0)))
         step = np.abs(np.asarray(chain.update(grads, chain.init(grads))[0], np.float64))
         known = np.divide(step, grads, out=np.zeros_like(step), where=grads > 0)
         roots[name] = np.sqrt(settings[name]["learning_rate"] * known).astype(np.float32)

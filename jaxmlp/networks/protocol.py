@@ -59,6 +59,8 @@ class Network(Protocol):
     @property
     def options(self) -> Mapping[str, float | bool]: ...  # momentum, dampening, nesterov, beta1, ..
     @property
+    def clip_global_norm(self) -> float | None: ...  # threshold on the norm of all gradients
+    @property
     def batches(self) -> Sequence[tuple[Any, Any]]: ...  # inputs and targets
     @property
     def tensors(self) -> Mapping[str, tuple[int, ...]]: ...  # shapes

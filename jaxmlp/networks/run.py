@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from jaxmlp.law import tensors as law
-from jaxmlp.law.rules import scaling_rule
+from jaxmlp.law.rules import GLOBAL_NORM, scaling_rule
 from jaxmlp.law.surd import surd
 from jaxmlp.law.symmetry import Exponents
 from jaxmlp.law.tensors import INPUT, Setting, Tensors
@@ -80,6 +80,8 @@ def transports(network: Network, group: Group, input_scale: float) -> dict[str, 
     """
     if INPUT not in network.tensors:
         raise ValueError("the inputs are whole numbers, such as token ids: they have no scale")
+    if network.clip_global_norm is not None:
+        raise ValueError(GLOBAL_NORM)
     run = as_tensors(network, generators(group))
     few, alike = law.fewest(run, costs(network)), law.alike(run)
     if few is None or alike is None:
