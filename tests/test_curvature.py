@@ -137,7 +137,7 @@ def test_a_small_eigenvalue_is_looked_at_as_closely_as_a_large_one(dtype):
     def found(exponent: int) -> float:
         scaled: Any = diagonal * dtype(2.0**exponent)
         with jax.enable_x64(dtype is np.float64):
-            return curvature._largest_eigenvalue(
+            return curvature.largest_eigenvalue(
                 lambda vector: jnp.asarray(scaled) * vector, 300, np.dtype(dtype), 1e-2
             )
 

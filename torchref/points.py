@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 # All normalise f(x, eps) with f(c·x, c²·eps) = f(x, eps).
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 EXAMPLES = 8  # of a point: few are quick, and enough for a normalisation over them
+POINTS_PER_DRAW = 8  # that share their tensors and differ in inputs and targets: drawing is slow
 GAIN = 1.4  # keeps the activations of ReLU networks at their size (He et al. 2015: root of 2)
 
 
@@ -81,17 +82,19 @@ class Points:
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)
         self.double = self.inputs.is_floating_point()
+        self.drawn = -1  # which draw of tensors the model has
 
     def loss(self, point: int, factors: Mapping[str, float], training: bool) -> float:
         """The loss at a point, with tensors multiplied by the factors."""
-        inputs, targets = self._draw(point, factors)
+        inputs, targets = self._draw(point)
         self.set_mode(self.model, training)
-        with torch.no_grad(), seeded(point):
+        with torch.no_grad(), seeded(point), self._multiplied(factors):
+            inputs = inputs * factors["input"] if "input" in factors else inputs
             return float(self.loss_function(self.model(inputs), targets))
 
     def derivatives(self, point: int, training: bool) -> dict[str, float]:
         """d loss / dt with each tensor times e^t: ⟨p, ∂loss/∂p⟩, by one reverse pass."""
-        inputs, targets = self._draw(point, {})
+        inputs, targets = self._draw(point)
         self.set_mode(self.model, training)
         along = {**self.parameters, **self.constants}
         if self.double:
@@ -117,34 +120,47 @@ class Points:
                 for name, direction, grad in zip((*along, *scales), directions, grads, strict=True)
             }
 
-    @torch.no_grad()
-    def _draw(self, point: int, factors: Mapping[str, float]) -> tuple[Tensor, Tensor]:
-        """Gives the model the point's values; returns its inputs and targets."""
-        draw = np.random.default_rng(point)
-        for name, parameter in self.parameters.items():
-            values = _random(draw, self.at_start[name])
-            parameter.copy_(values).mul_(factors.get(name, 1.0))
-        for name, constant in self.constants.items():
-            values = draw.normal(size=constant.shape)
-            constant.copy_(torch.from_numpy(values)).mul_(factors.get(name, 1.0))
-        for name, statistic in self.statistics.items():
-            positive = name.endswith("var")
-            values = (
-                draw.uniform(0.3, 1.3, statistic.shape)
-                if positive
-                else 0.3 * draw.normal(size=statistic.shape)
-            )
-            statistic.copy_(torch.from_numpy(values)).mul_(factors.get(name, 1.0))
+    @contextlib.contextmanager
+    def _multiplied(self, factors: Mapping[str, float]) -> Iterator[None]:
+        """The model's tensors times the factors, and afterwards as they were."""
+        tensors = {**self.parameters, **self.constants, **self.statistics}
+        before = {n: tensor.clone() for n, tensor in tensors.items() if n in factors}
+        eps = {name: module.eps for name, module in self.norms.items()}
+        for name in before:
+            tensors[name].mul_(factors[name])
         for name, module in self.norms.items():
-            module.eps = draw.uniform(0.3, 1.3) * factors.get(name, 1.0)
+            module.eps = eps[name] * factors.get(name, 1.0)
+        yield
+        for name, values in before.items():
+            tensors[name].copy_(values)
+        for name, module in self.norms.items():
+            module.eps = eps[name]
+
+    @torch.no_grad()
+    def _draw(self, point: int) -> tuple[Tensor, Tensor]:
+        """Gives the model the point's values; returns its inputs and targets."""
+        if point // POINTS_PER_DRAW != self.drawn:
+            self.drawn = point // POINTS_PER_DRAW
+            self._draw_tensors(np.random.default_rng((0, self.drawn)))
+        draw = np.random.default_rng((1, point))
         chosen = torch.from_numpy(draw.integers(len(self.targets), size=EXAMPLES))
         inputs, targets = self.inputs[chosen], self.targets[chosen]
         if self.double:
-            values = torch.from_numpy(draw.normal(size=inputs.shape)).to(inputs.device)
-            inputs = values * factors.get("input", 1.0)
+            inputs = torch.from_numpy(draw.normal(size=inputs.shape)).to(inputs.device)
         if targets.is_floating_point():
             targets = targets.double()
         return inputs, targets
+
+    def _draw_tensors(self, draw: np.random.Generator) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(_random(draw, self.at_start[name]))
+        for constant in self.constants.values():
+            constant.copy_(torch.from_numpy(np.asarray(draw.normal(size=constant.shape))))
+        for name, statistic in self.statistics.items():
+            noise = torch.from_numpy(draw.normal(size=statistic.shape))
+            statistic.copy_(torch.exp(noise / 2) if name.endswith("var") else 0.3 * noise)
+        for module in self.norms.values():
+            module.eps = draw.uniform(0.3, 1.3)
 
 
 def _random(draw: np.random.Generator, like: Tensor) -> Tensor:

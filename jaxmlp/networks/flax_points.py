@@ -12,6 +12,7 @@ from jaxmlp.networks.flax_model import FlaxModel
 from jaxmlp.networks.protocol import INPUT
 
 EXAMPLES = 8  # of a point: few are quick, and enough for a normalisation over them
+POINTS_PER_DRAW = 8  # that share their tensors and differ in inputs and targets: drawing is slow
 GAIN = 1.4  # keeps the activations of ReLU networks at their size (He et al. 2015: root of 2)
 
 
@@ -29,6 +30,7 @@ class Points:
         self.model, self.loss_function = model, loss
         self.inputs, self.targets = map(np.asarray, example)
         self.at_start = {name: np.asarray(value) for name, value in self._floats().items()}
+        self.drawn: tuple[int, Any] = -1, None
         self.scaled_loss = jax.jit(self._scaled_loss, static_argnames="training")
         self.slopes = jax.jit(jax.grad(self._along), static_argnames="training")
 
@@ -81,14 +83,8 @@ class Points:
 
     def _draw(self, point: int) -> tuple[Any, Any, Any, Any]:
         """The point's values and eps, inputs and targets."""
-        draw = np.random.default_rng(point)
-        values = self.model.values()
-        for name, start in self.at_start.items():
-            if name.endswith("var") and name in self.model.statistics:
-                values[name] = jnp.asarray(draw.uniform(0.3, 1.3, start.shape))
-            else:
-                values[name] = jnp.asarray(_random(draw, start))
-        eps = {name: jnp.asarray(draw.uniform(0.3, 1.3)) for name in self.model.norms}
+        values, eps = self._tensors(point // POINTS_PER_DRAW)
+        draw = np.random.default_rng((1, point))
         chosen = draw.integers(len(self.targets), size=EXAMPLES)
         inputs, targets = self.inputs[chosen], self.targets[chosen]
         if np.issubdtype(inputs.dtype, np.floating):
@@ -96,6 +92,18 @@ class Points:
         if np.issubdtype(targets.dtype, np.floating):
             targets = targets.astype(np.float64)
         return values, eps, jnp.asarray(inputs), jnp.asarray(targets)
+
+    def _tensors(self, number: int) -> tuple[Any, Any]:
+        """A draw of all tensors and eps; the last one is kept."""
+        if self.drawn[0] != number:
+            draw, values = np.random.default_rng((0, number)), self.model.values()
+            for name, start in self.at_start.items():
+                is_variance = name in self.model.statistics and name.endswith("var")
+                random = np.exp(draw.normal(size=start.shape) / 2) if is_variance else None
+                values[name] = jnp.asarray(_random(draw, start) if random is None else random)
+            eps = {name: jnp.asarray(draw.uniform(0.3, 1.3)) for name in self.model.norms}
+            self.drawn = number, (values, eps)
+        return self.drawn[1]
 
 
 def _random(draw: np.random.Generator, like: np.ndarray) -> np.ndarray:

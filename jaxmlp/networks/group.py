@@ -38,27 +38,20 @@ def find(network: Network) -> Group:
             derivatives promise alters a loss.
     """
     tensors, statistics = [*network.tensors], [*network.statistics]
-    points = len(tensors) + len(statistics) + SPARE_POINTS
-    in_training = derivatives(network, range(points), training=True)
+    points = range(len(tensors) + SPARE_POINTS)
+    in_training = derivatives(network, points, training=True)
     training = joint = rescalings(in_training, tensors)
+    fresh = range(len(points), len(points) + CHECKS)
+    rounded = _inexact(network, training.generators, fresh, training=True)
     if statistics:
-        rows = np.vstack(
-            [
-                np.hstack([in_training, np.zeros((points, len(statistics)))]),
-                derivatives(network, range(points), training=False),
-            ]
-        )
+        # What is free in training, and the statistics, are the unknowns that evaluation decides.
+        unknowns = len(training.generators) + len(statistics)
+        in_evaluation = derivatives(network, range(unknowns + SPARE_POINTS), training=False)
+        without = np.zeros((len(points), len(statistics)))
+        rows = np.vstack([np.hstack([in_training, without]), in_evaluation])
         joint = rescalings(rows, [*tensors, *statistics])
-    fresh = range(points, points + CHECKS)
-    rounded = [
-        generator
-        for generator in training.generators
-        if not _exact(network, generator, fresh, training=True)
-    ]
-    if statistics:
-        for generator in joint.generators:
-            _exact(network, generator, fresh, training=False)
-    return Group(training, joint, tuple(rounded))
+        _inexact(network, joint.generators, fresh, training=False)
+    return Group(training, joint, rounded)
 
 
 def derivatives(
@@ -76,24 +69,27 @@ def powers_of_two(generator: Exponents) -> dict[str, float]:
     return {name: 2.0 ** int(exponent * whole) for name, exponent in generator.items()}
 
 
-def _exact(
-    network: Network, generator: Exponents, points: Sequence[int], *, training: bool
-) -> bool:
-    """Whether the losses agree in every bit; False: to rounding.
+def _inexact(
+    network: Network, generators: Sequence[Exponents], points: Sequence[int], *, training: bool
+) -> tuple[Exponents, ...]:
+    """The generators along which the losses agree to rounding, not in every bit.
 
     Raises:
-        ValueError: they do not agree.
+        ValueError: along one they do not agree.
     """
-    factors, exact = powers_of_two(generator), True
-    for point in points:
-        before = network.loss(point, {}, training)
-        after = network.loss(point, factors, training)
-        if not abs(after - before) <= ROUNDING * abs(before):
-            row = ", ".join(f"{name}^{exponent}" for name, exponent in generator.items())
-            raise ValueError(
-                f"the derivatives promise that {row} leaves the loss as it is, but multiplying by "
-                f"powers of two along it changes {before!r} to {after!r}; the network is no smooth "
-                "function of its tensors"
-            )
-        exact = exact and after == before
-    return exact
+    before = {point: network.loss(point, {}, training) for point in points}
+    inexact = []
+    for generator in generators:
+        factors = powers_of_two(generator)
+        after = {point: network.loss(point, factors, training) for point in points}
+        for point in points:
+            if not abs(after[point] - before[point]) <= ROUNDING * abs(before[point]):
+                row = ", ".join(f"{name}^{exponent}" for name, exponent in generator.items())
+                raise ValueError(
+                    f"the derivatives promise that {row} leaves the loss as it is, but multiplying "
+                    f"by powers of two along it changes {before[point]!r} to {after[point]!r}; the "
+                    "network is no smooth function of its tensors"
+                )
+        if after != before:
+            inexact.append(generator)
+    return tuple(inexact)
