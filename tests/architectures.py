@@ -464,3 +464,15 @@ def as_torch(name: str) -> str:
         if name.endswith(f".{flax}"):
             return f"{name.removesuffix(flax)}{its}"
     return name
+
+
+def copy_weights(ours: TorchModel, theirs: FlaxModel) -> None:
+    """Gives the Flax model the torch model's parameters, in its own layout."""
+    values = {name: parameter.detach().numpy() for name, parameter in ours.named_parameters()}
+    for path, variable in nnx.to_flat_state(nnx.state(theirs, nnx.Param)):
+        name = ".".join(map(str, path))
+        array = values[as_torch(name)]
+        if name.endswith("kernel"):  # (out, in, ...) there, (..., in, out) here
+            array = np.moveaxis(array, (1, 0), (-2, -1))
+        variable.set_value(jnp.asarray(array))
+    assert len(values) == len(jax.tree.leaves(nnx.state(theirs, nnx.Param)))
