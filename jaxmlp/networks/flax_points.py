@@ -37,11 +37,6 @@ class Points:
         with jax.enable_x64(True):
             ones = dict.fromkeys(self._names(training=False), 1.0)
             loss = self.scaled_loss({**ones, **factors}, *self._draw(point), training=training)
-            if loss.dtype != jnp.float64:
-                raise ValueError(
-                    f"the loss comes out as {loss.dtype}, and float64 is needed to tell what may "
-                    "be rescaled; build the model with dtype=None"
-                )
             return float(loss)
 
     def derivatives(self, point: int, training: bool) -> dict[str, float]:
@@ -66,7 +61,13 @@ class Points:
         if INPUT in factors:
             inputs = inputs * factors[INPUT]
         outputs, _ = self.model.run(values, eps, inputs, training=training, double=True)
-        return self.loss_function(outputs, targets)
+        loss = self.loss_function(outputs, targets)
+        if loss.dtype != jnp.float64:
+            raise ValueError(
+                f"the loss comes out as {loss.dtype}, and float64 is needed to tell what may be "
+                "rescaled; build the model with dtype=None, and cast nothing to a fixed type"
+            )
+        return loss
 
     def _names(self, training: bool) -> list[str]:
         model = self.model
@@ -82,13 +83,15 @@ class Points:
     def _draw(self, point: int) -> tuple[Any, Any, Any, Any]:
         """The point's values and eps, inputs and targets."""
         draw = np.random.default_rng(point)
-        values = self.model.values()
+        model, values = self.model, self.model.values()
         for name, start in self.at_start.items():
-            if name.endswith("var") and name in self.model.statistics:
+            if name.endswith("var") and name in model.statistics:
                 values[name] = jnp.asarray(draw.uniform(0.3, 1.3, start.shape))
             else:
-                values[name] = jnp.asarray(_random(draw, start))
-        eps = {name: jnp.asarray(draw.uniform(0.3, 1.3)) for name in self.model.norms}
+                noise = draw.normal(size=start.shape)
+                embedding = name in model.embeddings
+                values[name] = jnp.asarray(noise if embedding else _moderate(noise, start))
+        eps = {name: jnp.asarray(draw.uniform(0.3, 1.3)) for name in model.norms}
         chosen = draw.integers(len(self.targets), size=EXAMPLES)
         inputs, targets = self.inputs[chosen], self.targets[chosen]
         if np.issubdtype(inputs.dtype, np.floating):
@@ -98,9 +101,8 @@ class Points:
         return values, eps, jnp.asarray(inputs), jnp.asarray(targets)
 
 
-def _random(draw: np.random.Generator, like: np.ndarray) -> np.ndarray:
+def _moderate(noise: np.ndarray, like: np.ndarray) -> np.ndarray:
     """Values of moderate size, none of them 0: a tensor that starts at 0 has no derivative."""
-    noise = draw.normal(size=like.shape)
     if like.ndim >= 2:
         return noise * GAIN / math.sqrt(math.prod(like.shape[:-1]))
     if like.size and (like == 1).all():  # a normalisation's scale
