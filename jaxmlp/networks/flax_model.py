@@ -84,8 +84,8 @@ class FlaxModel:
 def at(module: Any, path: Path) -> Any:
     """The part of a module at a path of its graph."""
     for key in path:
-        indexed = isinstance(key, int) or isinstance(module, dict)
-        module = module[key] if indexed else getattr(module, key)
+        attribute = isinstance(key, str) and not isinstance(module, dict)
+        module = getattr(module, key) if attribute else module[key]
     return module
 
 

@@ -57,7 +57,7 @@ class FlaxNetwork:
         self.model = FlaxModel(model)
         values = self.model.values()
         shapes = {}
-        if np.issubdtype(self.batches[0][0].dtype, np.floating):
+        if jnp.issubdtype(self.batches[0][0].dtype, jnp.floating):
             shapes[INPUT] = self.batches[0][0].shape[1:]
         shapes |= {n: values[n].shape for n in (*self.model.parameters, *self.model.constants)}
         self.tensors = shapes | dict.fromkeys(self.model.norms, ())

@@ -71,7 +71,7 @@ class Points:
 
     def _names(self, training: bool) -> list[str]:
         model = self.model
-        has_scale = np.issubdtype(self.inputs.dtype, np.floating)
+        has_scale = jnp.issubdtype(self.inputs.dtype, jnp.floating)
         names = [INPUT] * has_scale + [*model.parameters, *model.constants, *model.norms]
         return names if training else [*names, *model.statistics]
 
@@ -94,9 +94,9 @@ class Points:
         eps = {name: jnp.asarray(draw.uniform(0.3, 1.3)) for name in model.norms}
         chosen = draw.integers(len(self.targets), size=EXAMPLES)
         inputs, targets = self.inputs[chosen], self.targets[chosen]
-        if np.issubdtype(inputs.dtype, np.floating):
+        if jnp.issubdtype(inputs.dtype, jnp.floating):
             inputs = draw.normal(size=inputs.shape)
-        if np.issubdtype(targets.dtype, np.floating):
+        if jnp.issubdtype(targets.dtype, jnp.floating):
             targets = targets.astype(np.float64)
         return values, eps, jnp.asarray(inputs), jnp.asarray(targets)
 

@@ -84,18 +84,22 @@ class Optimizer:
         return optax.chain(*links, optax.scale(-settings["learning_rate"]))
 
     def optax(self, tensors: Iterable[str]) -> optax.GradientTransformation:
-        """For the user's own training, of what `nnx.state(model, nnx.Param)` holds.
+        """For the user's own training: of nnx.Param, by the names that FlaxNetwork gives them.
+
+        It has the rates of now; after `apply` a new one is needed.
 
         Raises:
             ValueError: as `settings` does.
         """
-        chains = {name: self.chain(own) for name, own in self.settings(tensors).items()}
+        chains: dict[Any, Any] = {
+            name: self.chain(own) for name, own in self.settings(tensors).items()
+        }
 
         def names(params: Any) -> Any:
             return jax.tree.map_with_path(_name, params)
 
-        frozen = dict.fromkeys(self.frozen, optax.set_to_zero())
-        return optax.partition(chains | frozen, names)
+        chains |= dict.fromkeys(self.frozen, optax.set_to_zero())
+        return optax.partition(chains, names)
 
 
 def _name(path: tuple[Any, ...], _: Any) -> str:

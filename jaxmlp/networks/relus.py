@@ -64,7 +64,9 @@ def _evaluate(closed: Any, arguments: Sequence[Any], relus: list[Array]) -> list
 
 
 def _is_relu(equation: Any) -> bool:
-    second = equation.invars[-1] if equation.primitive.name == "max" else None
+    if equation.primitive.name != "max":
+        return False
+    second: Any = equation.invars[1]
     return isinstance(second, Literal) and not np.any(second.val)
 
 
