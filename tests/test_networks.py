@@ -127,8 +127,8 @@ def test_no_freedom_is_false_and_none_is_missed(name, build):
 def certificates(network):
     """Of inputs × 256 and of powers of two along every other generator."""
     group = find(network)
-    run = as_tensors(network, group.joint.generators)
-    for row in group.joint.generators:
+    run = as_tensors(network, group.exact)
+    for row in group.exact:
         if INPUT in row and len(row) == 1:
             continue
         factors = powers_of_two(row)

@@ -5,6 +5,7 @@ Everything happens on copies; nothing but `apply` alters what the user has.
 """
 
 import copy
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -230,7 +231,7 @@ class Training:
             for name, group in network.groups.items()
         ]
         kind = type(network.user_optimizer)
-        self.optimizer = _fresh(kind, groups)
+        self.optimizer = _fresh(kind, groups, network.user_optimizer.defaults)
         powers = RMSPROP_STATE if network.optimizer == "rmsprop" else STATE
         for name, parameter in parameters.items():  # Adagrad's sum may start above 0
             for key, value in self.optimizer.state.get(parameter, {}).items():
@@ -373,9 +374,12 @@ def _options(group: Mapping[str, Any]) -> dict[str, float]:
     return options
 
 
-def _fresh(kind: type, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """An optimizer of the same kind whose groups say everything."""
-    return kind(groups, lr=groups[0]["lr"])
+def _fresh(
+    kind: type, groups: list[dict[str, Any]], defaults: Mapping[str, Any]
+) -> torch.optim.Optimizer:
+    """An optimizer of the same kind; what its groups do not say is as it was made."""
+    taken = inspect.signature(kind).parameters
+    return kind(groups, **{name: value for name, value in defaults.items() if name in taken})
 
 
 def _check_state(

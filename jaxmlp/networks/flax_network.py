@@ -4,9 +4,8 @@ It only differentiates and steps. Everything happens on copies; nothing but `app
 user has.
 """
 
-import itertools
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,21 +14,13 @@ import optax
 from flax import nnx
 from jaxtyping import Array
 
+from jaxmlp.networks.batches import Batches
 from jaxmlp.networks.flax_model import FlaxModel, at
 from jaxmlp.networks.flax_points import Points
+from jaxmlp.networks.flax_training import Training
 from jaxmlp.networks.optimizer import Optimizer
 from jaxmlp.networks.protocol import INPUT, Arrays, Factors, Settings
 from jaxmlp.networks.relus import dead_units
-
-BATCHES_KEPT = 100  # of the user's, read once: loaders shuffle
-
-
-class Step(NamedTuple):
-    """One step of training."""
-
-    loss: np.ndarray  # scalar, before the step
-    correct: float | None  # share of the batch
-    dead: dict[str, float]  # by ReLU: share of units that are off in the whole batch
 
 
 def cross_entropy(outputs: Array, targets: Array) -> Array:
@@ -62,11 +53,11 @@ class FlaxNetwork:
         _check(model, optimizer)
         self.clip_global_norm = clip_global_norm
         self.module, self.user_optimizer = model, optimizer
-        self.loss_function, self.batches = loss or cross_entropy, _kept(batches)
+        self.loss_function, self.batches = loss or cross_entropy, Batches(batches)
         self.model = FlaxModel(model)
         values = self.model.values()
         shapes = {}
-        if np.issubdtype(self.batches[0][0].dtype, np.floating):
+        if jnp.issubdtype(self.batches[0][0].dtype, jnp.floating):
             shapes[INPUT] = self.batches[0][0].shape[1:]
         shapes |= {n: values[n].shape for n in (*self.model.parameters, *self.model.constants)}
         self.tensors = shapes | dict.fromkeys(self.model.norms, ())
@@ -89,7 +80,7 @@ class FlaxNetwork:
 
     # ---- the user's own run
 
-    def start(self, factors: Factors, settings: Settings) -> "Training":
+    def start(self, factors: Factors, settings: Settings) -> Training:
         return Training(self, factors, settings)
 
     def gradients(self, factors: Factors, batches: int) -> Arrays:
@@ -108,13 +99,12 @@ class FlaxNetwork:
         return {name: product / len(chosen) for name, product in total.items()}
 
     def apply(self, factors: Factors, settings: Settings) -> None:
-        values, eps, _ = self._moved_values(factors)
-        for name, (path, _) in self.model.flat.items():
-            if name in factors:
-                at(self.module, path).set_value(values[name])
-        for name, path in self.model.norms.items():
-            if name in factors:
-                at(self.module, path).epsilon = eps[name]
+        for name, factor in factors.items():
+            if name in self.model.flat:
+                variable = at(self.module, self.model.flat[name][0])
+                variable.set_value(variable.get_value() * factor)
+            elif name in self.model.norms:
+                at(self.module, self.model.norms[name]).epsilon *= factor
         for key in self.user_optimizer.given:
             of_tensors = {name: of_tensor[key] for name, of_tensor in settings.items()}
             self.user_optimizer.given[key] = of_tensors
@@ -199,45 +189,6 @@ class FlaxNetwork:
             raise ValueError(f"the loss of the first batch is {float(loss)}; it has to be finite")
 
 
-class Training:
-    """A run under way: one compiled step for all runs of a network, with other numbers."""
-
-    def __init__(self, network: FlaxNetwork, factors: Factors, settings: Settings) -> None:
-        self.network = network
-        self.trained, self.others, self.eps, self.scale = network.moved(factors)
-        self.settings = {name: dict(of_tensor) for name, of_tensor in settings.items()}
-        self.state = {
-            name: network.user_optimizer.chain(of_tensor).init(self.trained[name])
-            for name, of_tensor in self.settings.items()
-        }
-        self.batches = itertools.cycle(network.batches)
-
-    def step(self) -> Step:
-        self.trained, self.others, self.state, loss, correct, dead = self.network.train_step(
-            self.trained,
-            self.others,
-            self.state,
-            self.settings,
-            self.eps,
-            self.scale,
-            *next(self.batches),
-        )
-        shares = {name: float(share) for name, share in dead.items()}
-        return Step(np.asarray(loss), None if correct is None else float(correct), shares)
-
-    def tensors(self) -> Arrays:
-        both = {**self.trained, **self.others}
-        names = (*self.network.model.parameters, *self.network.statistics)
-        return {name: np.asarray(both[name]) for name in names}
-
-    def outputs(self) -> np.ndarray:
-        inputs = self.network.batches[0][0]
-        if INPUT in self.network.tensors:
-            inputs = inputs * self.scale
-        values = {**self.trained, **self.others}
-        return np.asarray(self.network.model.run(values, self.eps, inputs, training=False)[0])
-
-
 def _correct(outputs: Any, targets: Any) -> Array | None:
     """The share of targets whose class has the largest output; None if they are no classes."""
     if not isinstance(outputs, Array) or not jnp.issubdtype(targets.dtype, jnp.integer):
@@ -245,9 +196,6 @@ def _correct(outputs: Any, targets: Any) -> Array | None:
     if outputs.shape[:-1] != targets.shape:
         return None
     return jnp.mean((outputs.argmax(axis=-1) == targets).astype(jnp.float32))
-
-
-# ---- what the user gives
 
 
 def _check(model: Any, optimizer: Any) -> None:
@@ -258,19 +206,3 @@ def _check(model: Any, optimizer: Any) -> None:
             f"the optimizer is a {type(optimizer).__name__}, from which no tensor's rates can be "
             'read; give jaxmlp.Optimizer("sgd", learning_rate=...)'
         )
-
-
-def _kept(batches: Iterable[Any]) -> list[tuple[Any, Any]]:
-    try:
-        kept = list(itertools.islice(batches, BATCHES_KEPT))
-    except TypeError:
-        raise ValueError(
-            f"batches is a {type(batches).__name__}; give a list or a loader of (inputs, targets)"
-        ) from None
-    if not kept:
-        raise ValueError("there are no batches; give at least one pair of inputs and targets")
-    for batch in kept:
-        pair = isinstance(batch, tuple | list) and len(batch) == 2
-        if not pair or not all(hasattr(each, "shape") for each in batch):
-            raise ValueError("a batch is no pair of arrays (inputs, targets)")
-    return [(jnp.asarray(inputs), jnp.asarray(targets)) for inputs, targets in kept]

@@ -39,11 +39,6 @@ class Points:
         with jax.enable_x64(True):
             ones = dict.fromkeys(self._names(training=False), 1.0)
             loss = self.scaled_loss({**ones, **factors}, *self._draw(point), training=training)
-            if loss.dtype != jnp.float64:
-                raise ValueError(
-                    f"the loss comes out as {loss.dtype}, and float64 is needed to tell what may "
-                    "be rescaled; build the model with dtype=None"
-                )
             return float(loss)
 
     def derivatives(self, point: int, training: bool) -> dict[str, float]:
@@ -68,11 +63,17 @@ class Points:
         if INPUT in factors:
             inputs = inputs * factors[INPUT]
         outputs, _ = self.model.run(values, eps, inputs, training=training, double=True)
-        return self.loss_function(outputs, targets)
+        loss = self.loss_function(outputs, targets)
+        if loss.dtype != jnp.float64:
+            raise ValueError(
+                f"the loss comes out as {loss.dtype}, and float64 is needed to tell what may be "
+                "rescaled; build the model with dtype=None, and cast nothing to a fixed type"
+            )
+        return loss
 
     def _names(self, training: bool) -> list[str]:
         model = self.model
-        has_scale = np.issubdtype(self.inputs.dtype, np.floating)
+        has_scale = jnp.issubdtype(self.inputs.dtype, jnp.floating)
         names = [INPUT] * has_scale + [*model.parameters, *model.constants, *model.norms]
         return names if training else [*names, *model.statistics]
 
@@ -87,28 +88,34 @@ class Points:
         draw = np.random.default_rng((1, point))
         chosen = draw.integers(len(self.targets), size=EXAMPLES)
         inputs, targets = self.inputs[chosen], self.targets[chosen]
-        if np.issubdtype(inputs.dtype, np.floating):
+        if jnp.issubdtype(inputs.dtype, jnp.floating):
             inputs = draw.normal(size=inputs.shape)
-        if np.issubdtype(targets.dtype, np.floating):
+        if jnp.issubdtype(targets.dtype, jnp.floating):
             targets = targets.astype(np.float64)
         return values, eps, jnp.asarray(inputs), jnp.asarray(targets)
 
     def _tensors(self, number: int) -> tuple[Any, Any]:
         """A draw of all tensors and eps; the last one is kept."""
         if self.drawn[0] != number:
-            draw, values = np.random.default_rng((0, number)), self.model.values()
+            draw, model, values = (
+                np.random.default_rng((0, number)),
+                self.model,
+                self.model.values(),
+            )
             for name, start in self.at_start.items():
-                is_variance = name in self.model.statistics and name.endswith("var")
-                random = np.exp(draw.normal(size=start.shape) / 2) if is_variance else None
-                values[name] = jnp.asarray(_random(draw, start) if random is None else random)
-            eps = {name: jnp.asarray(draw.uniform(0.3, 1.3)) for name in self.model.norms}
+                noise = draw.normal(size=start.shape)
+                if name.endswith("var") and name in model.statistics:
+                    noise = np.exp(noise / 2)
+                elif name not in model.embeddings:
+                    noise = _moderate(noise, start)
+                values[name] = jnp.asarray(noise)
+            eps = {name: jnp.asarray(draw.uniform(0.3, 1.3)) for name in model.norms}
             self.drawn = number, (values, eps)
         return self.drawn[1]
 
 
-def _random(draw: np.random.Generator, like: np.ndarray) -> np.ndarray:
+def _moderate(noise: np.ndarray, like: np.ndarray) -> np.ndarray:
     """Values of moderate size, none of them 0: a tensor that starts at 0 has no derivative."""
-    noise = draw.normal(size=like.shape)
     if like.ndim >= 2:
         return noise * GAIN / math.sqrt(math.prod(like.shape[:-1]))
     if like.size and (like == 1).all():  # a normalisation's scale

@@ -1,18 +1,21 @@
 """The rescalings of a user's network: found by its derivatives, then checked in bits."""
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from jaxmlp.law.symmetry import Exponents, Rescalings, rescalings
-from jaxmlp.networks.protocol import Network
+from jaxmlp.networks.protocol import Factors, Network
 
 SPARE_POINTS = 8  # beyond one for each tensor, so that no symmetry of a few points is believed
 CHECKS = 2  # fresh points at which each generator is tried
+COMPANIONS = tuple(map(Fraction, (1, -1, 2, -2)))  # exponents of an inert tensor that are tried
 ROUNDING = 1e-11  # relative, of a loss in float64; a broken symmetry moves it by far more
 
 
@@ -21,7 +24,8 @@ class Group(NamedTuple):
 
     training: Rescalings
     joint: Rescalings  # with the running statistics among the tensors
-    rounded: tuple[Exponents, ...]  # generators that hold to rounding only
+    exact: tuple[Exponents, ...]  # a basis of the joint group, in every bit where there is one
+    rounded: tuple[Exponents, ...]  # those of them that hold to rounding only
 
     @property
     def of_training_alone(self) -> int:
@@ -41,8 +45,6 @@ def find(network: Network) -> Group:
     points = range(len(tensors) + SPARE_POINTS)
     in_training = derivatives(network, points, training=True)
     training = joint = rescalings(in_training, tensors)
-    fresh = range(len(points), len(points) + CHECKS)
-    rounded = _inexact(network, training.generators, fresh, training=True)
     if statistics:
         # What is free in training, and the statistics, are the unknowns that evaluation decides.
         unknowns = len(training.generators) + len(statistics)
@@ -50,8 +52,15 @@ def find(network: Network) -> Group:
         without = np.zeros((len(points), len(statistics)))
         rows = np.vstack([np.hstack([in_training, without]), in_evaluation])
         joint = rescalings(rows, [*tensors, *statistics])
-        _inexact(network, joint.generators, fresh, training=False)
-    return Group(training, joint, rounded)
+    check = _Check(network, range(len(points), len(points) + CHECKS))
+    for generator in training.generators:
+        check.agrees(generator, training=True)
+    exact = []
+    for generator in joint.generators:
+        check.agrees(generator, training=False)
+        exact.append(check.with_inert(generator, joint.inert))
+    rounded = [row for row in exact if not check.agrees(row, training=True)]
+    return Group(training, joint, tuple(exact), tuple(rounded))
 
 
 def derivatives(
@@ -69,27 +78,45 @@ def powers_of_two(generator: Exponents) -> dict[str, float]:
     return {name: 2.0 ** int(exponent * whole) for name, exponent in generator.items()}
 
 
-def _inexact(
-    network: Network, generators: Sequence[Exponents], points: Sequence[int], *, training: bool
-) -> tuple[Exponents, ...]:
-    """The generators along which the losses agree to rounding, not in every bit.
+class _Check:
+    """Generators tried out, at points that no derivative was taken at."""
 
-    Raises:
-        ValueError: along one they do not agree.
-    """
-    before = {point: network.loss(point, {}, training) for point in points}
-    inexact = []
-    for generator in generators:
-        factors = powers_of_two(generator)
-        after = {point: network.loss(point, factors, training) for point in points}
-        for point in points:
-            if not abs(after[point] - before[point]) <= ROUNDING * abs(before[point]):
+    def __init__(self, network: Network, points: Sequence[int]) -> None:
+        self.network, self.points = network, points
+        self.before = {mode: self._losses({}, mode) for mode in (True, False)}
+
+    def _losses(self, factors: Factors, training: bool) -> list[float]:
+        return [self.network.loss(point, factors, training) for point in self.points]
+
+    def agrees(self, generator: Exponents, *, training: bool) -> bool:
+        """Whether the losses agree in every bit; False: to rounding.
+
+        Raises:
+            ValueError: they do not agree.
+        """
+        before, after = (
+            self.before[training],
+            self._losses(powers_of_two(generator), training),
+        )
+        for a, b in zip(before, after, strict=True):
+            if not abs(b - a) <= ROUNDING * abs(a):
                 row = ", ".join(f"{name}^{exponent}" for name, exponent in generator.items())
                 raise ValueError(
                     f"the derivatives promise that {row} leaves the loss as it is, but multiplying "
-                    f"by powers of two along it changes {before[point]!r} to {after[point]!r}; the "
-                    "network is no smooth function of its tensors"
+                    f"by powers of two along it changes {a!r} to {b!r}; the network is no smooth "
+                    "function of its tensors"
                 )
-        if after != before:
-            inexact.append(generator)
-    return tuple(inexact)
+        return after == before
+
+    def with_inert(self, generator: Exponents, inert: Sequence[str]) -> Exponents:
+        """The generator, with an inert tensor moved along if only then all bits stay.
+
+        Attention's key bias has no effect, but what it is added to rounds with it.
+        """
+        if self.agrees(generator, training=True) or generator.keys() & set(inert):
+            return generator
+        for name, exponent in itertools.product(inert, COMPANIONS):
+            along = {**generator, name: exponent}
+            if self.agrees(along, training=True):
+                return along
+        return generator

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
 import optax
 
 from jaxmlp.experiment import DECOUPLED, OPTIMIZER_DEFAULTS, OPTIMIZER_OPTIONS, Experiment
@@ -81,6 +82,28 @@ class Optimizer:
         step = direction(self.experiment, settings.get("eps", 0.0))
         links = (step, decay) if self.name in DECOUPLED else (decay, step)
         return optax.chain(*links, optax.scale(-settings["learning_rate"]))
+
+    def optax(self, tensors: Iterable[str]) -> optax.GradientTransformation:
+        """For the user's own training: of nnx.Param, by the names that FlaxNetwork gives them.
+
+        It has the rates of now; after `apply` a new one is needed.
+
+        Raises:
+            ValueError: as `settings` does.
+        """
+        chains: dict[Any, Any] = {
+            name: self.chain(own) for name, own in self.settings(tensors).items()
+        }
+
+        def names(params: Any) -> Any:
+            return jax.tree.map_with_path(_name, params)
+
+        chains |= dict.fromkeys(self.frozen, optax.set_to_zero())
+        return optax.partition(chains, names)
+
+
+def _name(path: tuple[Any, ...], _: Any) -> str:
+    return ".".join(str(key.key) for key in path if hasattr(key, "key"))
 
 
 def _by_tensor(value: PerTensor) -> Mapping[str, float]:

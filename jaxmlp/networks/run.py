@@ -65,10 +65,10 @@ def costs(network: Network) -> dict[str, int]:
 def generators(group: Group) -> tuple[Exponents, ...]:
     """Those along which evaluation stays, too; of training alone if no other has inputs."""
     if any(INPUT in row for row in group.joint.generators):
-        return group.joint.generators
+        return group.exact
     if any(INPUT in row for row in group.training.generators):
         return group.training.generators
-    return group.joint.generators
+    return group.exact
 
 
 def transports(network: Network, group: Group, input_scale: float) -> dict[str, Change]:
