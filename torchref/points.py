@@ -83,6 +83,7 @@ class Points:
             parameter.requires_grad_(True)
         self.double = self.inputs.is_floating_point()
         self.drawn = -1  # which draw of tensors the model has
+        self.drawn_statistics: dict[str, Tensor] = {}
 
     def loss(self, point: int, factors: Mapping[str, float], training: bool) -> float:
         """The loss at a point, with tensors multiplied by the factors."""
@@ -142,6 +143,8 @@ class Points:
         if point // POINTS_PER_DRAW != self.drawn:
             self.drawn = point // POINTS_PER_DRAW
             self._draw_tensors(np.random.default_rng((0, self.drawn)))
+        for name, values in self.drawn_statistics.items():  # a pass in training mode moves them
+            self.statistics[name].copy_(values)
         draw = np.random.default_rng((1, point))
         chosen = torch.from_numpy(draw.integers(len(self.targets), size=EXAMPLES))
         inputs, targets = self.inputs[chosen], self.targets[chosen]
@@ -158,7 +161,8 @@ class Points:
             constant.copy_(torch.from_numpy(np.asarray(draw.normal(size=constant.shape))))
         for name, statistic in self.statistics.items():
             noise = torch.from_numpy(draw.normal(size=statistic.shape))
-            statistic.copy_(torch.exp(noise / 2) if name.endswith("var") else 0.3 * noise)
+            values = torch.exp(noise / 2) if name.endswith("var") else 0.3 * noise
+            self.drawn_statistics[name] = values.to(statistic.device)
         for module in self.norms.values():
             module.eps = draw.uniform(0.3, 1.3)
 
