@@ -4,7 +4,7 @@
 Flax NNX. The two share no code; both only differentiate and step.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +14,14 @@ INPUT = "input"
 Factors = Mapping[str, float]  # by tensor: what its values are multiplied by; 1 if not named
 Settings = Mapping[str, Mapping[str, float]]  # by trained tensor: learning_rate, weight_decay, eps
 Arrays = dict[str, np.ndarray]  # by tensor
+
+
+class Batches(Protocol):
+    """Pairs of inputs and targets, read when they are needed."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> tuple[Any, Any]: ...
 
 
 class Step(Protocol):
@@ -61,7 +69,7 @@ class Network(Protocol):
     @property
     def clip_global_norm(self) -> float | None: ...  # threshold on the norm of all gradients
     @property
-    def batches(self) -> Sequence[tuple[Any, Any]]: ...  # inputs and targets
+    def batches(self) -> Batches: ...
     @property
     def tensors(self) -> Mapping[str, tuple[int, ...]]: ...  # shapes
     @property
