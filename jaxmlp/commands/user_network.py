@@ -43,7 +43,8 @@ def explain(arguments: list[str] | None) -> None:
         from jaxmlp.networks.explanation import explain as explained
         from jaxmlp.networks.forecast import forecast
 
-        network, scale = load(values), _scale(values.input_scale or 1.0)
+        scale = _scale(1.0 if values.input_scale is None else values.input_scale)
+        network = load(values)
         foretold = None
         if not values.no_forecast:
             foretold = forecast(network, scale, progress=_under_way())
@@ -166,12 +167,13 @@ def load(values: argparse.Namespace) -> Any:
 def _imported(path: Path) -> Any:
     if not path.is_file():
         raise ValueError(f"{path} is no file; give --model FILE:FUNCTION")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"set_up_in_{path.stem}"  # shadows no other module
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is no Python file; give --model FILE:FUNCTION")
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.resolve().parent))  # so that it may import what lies beside it
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     loader = spec.loader
     _guarded(lambda: loader.exec_module(module), str(path))
     return module
