@@ -212,6 +212,19 @@ def test_nothing_but_apply_alters_the_model():
     assert model.norm.epsilon == 1e-5
 
 
+def test_running_statistics_move_on_as_the_models_own_do():
+    net, model = network(Images), Images(nnx.Rngs(1))
+    resting = {name: {**own, "learning_rate": 0.0} for name, own in net.settings.items()}
+    run = net.start({}, resting)
+    model.train()
+    for inputs, _ in net.batches[:2]:
+        run.step()
+        model(inputs)
+    for name in ("mean", "var"):  # float32, compiled here and there in another order
+        own = getattr(model.norm, name).get_value()
+        np.testing.assert_allclose(run.tensors()[f"norm.{name}"], own, rtol=1e-5, atol=1e-6)
+
+
 def test_curvature_products_are_differences_of_gradients():
     net = network(Perceptron)
     model, loss, step = net.model, net.loss_function, 1e-3
