@@ -120,6 +120,8 @@ def smaller(command: str) -> list[str]:
     words = [re.sub(r"^0\.\.\d+$", "0..1", word) for word in words]
     if "--random" in words:
         words[words.index("--random") + 1] = "2"
+    if "--model" in words:  # it brings its own data
+        return words
     return words + SMALLER.get(command, SMALLER.get(script_of(command), "")).split()
 
 
@@ -168,6 +170,9 @@ def directory(tmp_path, monkeypatch) -> Path:
             arrays[f"{split}_images"] = draw.integers(0, 256, (size, *shape), dtype=np.uint8)
             arrays[f"{split}_labels"] = np.arange(size) % 10
         np.savez(tmp_path / f"{name}.npz", **arrays)
+    for page in PAGES.values():  # the files that it has its reader write
+        for name, code in re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```$", page, re.S | re.M):
+            (tmp_path / name).write_text(code)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

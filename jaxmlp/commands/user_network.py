@@ -42,12 +42,15 @@ def explain(arguments: list[str] | None) -> None:
         from jaxmlp.commands.explain import show
         from jaxmlp.networks.explanation import explain as explained
         from jaxmlp.networks.forecast import forecast
+        from jaxmlp.networks.group import find
 
         scale = _scale(1.0 if values.input_scale is None else values.input_scale)
         network = load(values)
-        foretold = None
+        under_way, foretold = Steps(1).under_way, None
+        under_way("what may be rescaled: a pass for each tensor")
+        find(network)
         if not values.no_forecast:
-            foretold = forecast(network, scale, progress=_under_way())
+            foretold = forecast(network, scale, progress=under_way)
         explanation = explained(network, scale, foretold, values.allow)
         if values.json:
             numbers = explanation.to_json() | {"forecast": foretold and foretold.to_json()}
@@ -127,10 +130,6 @@ def _scale(value: float) -> float:
     if not 0 < value < math.inf:
         raise ValueError(f"an input scale of {value:g} must be a positive number")
     return value
-
-
-def _under_way() -> Callable[[str], None]:
-    return Steps(1).under_way
 
 
 def _steps(total: int) -> Callable[[int], None]:

@@ -20,6 +20,7 @@ from jaxmlp.networks.protocol import INPUT, Arrays, Factors, Network, Settings, 
 from jaxmlp.record.outcomes import FAILS_FROM
 from jaxmlp.training.optimizer import direction
 
+RELUS_SHOWN = 5  # assumed: more is no sentence
 # Those whose first step is that of another one, and whose limit is.
 LIKE = {"amsgrad": "adam", "adamax": "adam", "nadam": "adam", "nadamw": "adamw"}
 
@@ -58,11 +59,16 @@ class NetworkForecast(NamedTuple):
 
     def __str__(self) -> str:
         """The forecast in words."""
-        section = self.to_json()
         if self.sharpness is None or self.fails is None:
             course = "Stable" if self.diverges < 0.5 else "Unstable"
-            return f"{course} (it diverges with probability {words.percent(self.diverges)})."
-        return words.forecast(section)
+            text = f"{course} (it diverges with probability {words.percent(self.diverges)})."
+        else:
+            text = words.forecast(self.to_json())
+        off = [f"{name} {words.percent(share)}" for name, share in self.dead.items() if share]
+        if not off:
+            return text
+        shown = ", ".join(off[:RELUS_SHOWN]) + ", ..." * (len(off) > RELUS_SHOWN)
+        return f"{text} Units off after {len(self.loss)} rehearsed steps: {shown}."
 
 
 def forecast(
