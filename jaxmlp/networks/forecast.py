@@ -64,7 +64,7 @@ class NetworkForecast(NamedTuple):
             text = f"{course} (it diverges with probability {words.percent(self.diverges)})."
         else:
             text = words.forecast(self.to_json())
-        off = [f"{name} {words.percent(share)}" for name, share in self.dead.items() if share]
+        off = [f"{words.percent(share)} of {name}" for name, share in self.dead.items() if share]
         if not off:
             return text
         shown = ", ".join(off[:RELUS_SHOWN]) + ", ..." * (len(off) > RELUS_SHOWN)
