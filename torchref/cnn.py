@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, relu
 
-from torchref.network import Training, cross_entropy
+from torchref.network import cross_entropy
+from torchref.network_tensors import multiplied
+from torchref.network_training import Training
 
 WIDTHS = (16, 32)  # channels of the two convolutions
 CHUNK = 500  # images evaluated at a time
@@ -81,9 +83,10 @@ def evaluate(training: Training, images: np.ndarray, labels: np.ndarray) -> Eval
     """The run's network as it is now, on images multiplied by what the run multiplies its by."""
     model, losses, correct = training.model, 0.0, 0
     active: list[list[Tensor]] = [[], []]
+    assert isinstance(model, Cnn)
     model.eval()
     for inputs, targets in batches(images, labels, math.gcd(len(images), CHUNK)):
-        relus = model.activations(training.network.scaled(inputs, training.factors))
+        relus = model.activations(multiplied(inputs, training.factors))
         outputs = model.scores(relus[1])
         losses += float(cross_entropy(outputs, targets)) * len(targets)
         correct += int((outputs.argmax(dim=-1) == targets).sum())

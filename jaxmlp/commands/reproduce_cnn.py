@@ -30,9 +30,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(FLAG, action="store_true", help="what brought you here")
     parser.add_argument("--framework", choices=FRAMEWORKS, default="both", help="(default: both)")
     parser.add_argument(
-        "--images", type=int, metavar="N", help="to train on, the first ones (default: up to 5000)"
+        "--images", type=int, metavar="N", help="to train on, the first ones (default: up to 10000)"
     )
-    parser.add_argument("--epochs", type=int, default=4, metavar="N", help="(default: 4)")
+    parser.add_argument("--epochs", type=int, default=2, metavar="N", help="(default: 2)")
     values = parser.parse_args(arguments)
     if values.epochs < 1:
         exit_status.fail("--epochs must be at least 1", exit_status.INPUT)

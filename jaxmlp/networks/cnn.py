@@ -12,7 +12,8 @@ from jax.nn.initializers import Initializer
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxmlp.networks.flax_model import at
-from jaxmlp.networks.flax_network import Training, cross_entropy
+from jaxmlp.networks.flax_network import cross_entropy
+from jaxmlp.networks.flax_training import Training
 from jaxmlp.networks.optimizer import Optimizer
 
 WIDTHS = (16, 32)  # channels of the two convolutions

@@ -1,6 +1,6 @@
 """The question, asked of a small convolutional network: its cases, its certificate, and why."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -13,13 +13,13 @@ from jaxmlp.networks.certificate import Certificate, certify
 from jaxmlp.networks.explanation import which_run
 from jaxmlp.networks.forecast import judge, sharpness
 from jaxmlp.networks.group import find
-from jaxmlp.networks.protocol import INPUT, Network, Step
+from jaxmlp.networks.protocol import INPUT, Network, Step, Training
 from jaxmlp.networks.run import Change
 from jaxmlp.networks.transport import transport
 from jaxmlp.record.outcomes import outcome
 
 SCALE, POWER_OF_TWO = 255.0, 256.0  # the question's, and the nearest at which nothing is rounded
-BATCH_SIZE = 50
+BATCH_SIZE = 100
 MOST_IMAGES = 100 * BATCH_SIZE  # a network keeps a hundred batches
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.02, 0.9, 1e-4  # the question's
 CERTIFIED_STEPS = 50
@@ -106,7 +106,8 @@ def cases(plain: Network, batch_norm: Network) -> dict[str, Case]:
 
 def _unchanged(network: Network, input_scale: float) -> Case:
     """Nothing but the inputs scaled."""
-    return Case(network, Change(input_scale, {INPUT: Fraction(1)}, network.settings))
+    settings = {name: dict(of_tensor) for name, of_tensor in network.settings.items()}
+    return Case(network, Change(input_scale, {INPUT: Fraction(1)}, settings))
 
 
 def rows(
@@ -120,33 +121,33 @@ def rows(
     Args:
         progress: called with what is under way.
     """
-    for name, case in named.items():
+    for name, (network, change) in named.items():
         progress(f"{name}: sharpness")
-        found = sharpness(case.network, case.change.factors, case.change.settings)
-        training = case.network.start(case.change.factors, case.change.settings)
-        steps: list[Step] = []
+        found = sharpness(network, change.factors, change.settings)
+        training, steps = network.start(change.factors, change.settings), []
         for epoch in range(1, epochs + 1):
             progress(f"{name}: epoch {epoch} of {epochs}")
-            steps += [training.step() for _ in case.network.batches]
-        test = _side(case.network.framework).evaluate(
-            training, dataset.test_images, dataset.test_labels
-        )
-        tensors = training.tensors().values()
-        loss = np.array([step.loss for step in steps])
-        last = {
-            "train_loss": float(loss[-len(case.network.batches) :].mean()),
-            "test_loss": test.loss,
-            "silent": test.silent,
-        }
-        finite = all(np.isfinite(tensor).all() for tensor in tensors)
-        yield Row(
-            name,
-            test.accuracy,
-            max(test.dead),
-            outcome(dataset.classes, {"loss": loss}, [last], finite),
-            # The run is its own rehearsal: nothing after its first steps is looked at.
-            judge(found, _rehearsed(steps), dataset.classes).course,
-        )
+            steps += [training.step() for _ in range(len(network.batches))]
+        evaluate = _side(network.framework).evaluate
+        test = evaluate(training, dataset.test_images, dataset.test_labels)
+        ended = _outcome(training, steps, len(network.batches), test, dataset.classes)
+        # The run is its own rehearsal: nothing after its first steps is looked at.
+        course = judge(found, _rehearsed(steps), dataset.classes).course
+        yield Row(name, test.accuracy, max(test.dead), ended, course)
+
+
+def _outcome(
+    training: Training, steps: Sequence[Step], of_epoch: int, test: Any, classes: int
+) -> str:
+    """How a run ended after these steps, `of_epoch` of them in its last epoch."""
+    finite = all(np.isfinite(tensor).all() for tensor in training.tensors().values())
+    loss = np.array([step.loss for step in steps])
+    last = {
+        "train_loss": float(loss[-of_epoch:].mean()),
+        "test_loss": test.loss,
+        "silent": test.silent,
+    }
+    return outcome(classes, {"loss": loss}, [last], finite)
 
 
 def _rehearsed(steps: list[Step]) -> list[Step]:
