@@ -42,6 +42,8 @@ def test_at_255_it_starts_larger_and_learns_faster_and_with_batch_norm_eps_alone
     assert cnn_cases.reason(batch_norm) == (
         "It is the run with unscaled inputs, but for bn1.eps: value 65,025 times too small."
     )
+    moved = cnn_cases.repair(batch_norm).split("; ")
+    assert [words for words in moved if "starts" not in words] == ["bn1.eps: value × 255²"]
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -22,7 +22,7 @@ class Cnn(nn.Module):
 
     Args:
         shape: channels, height and width of an image.
-        batch_norm: between each convolution and its ReLU.
+        batch_norm: between each convolution and its ReLU, in place of the convolution's bias.
     """
 
     def __init__(self, shape: tuple[int, ...], classes: int, batch_norm: bool, seed: int) -> None:
@@ -30,8 +30,8 @@ class Cnn(nn.Module):
         channels, height, width = shape
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.conv1 = nn.Conv2d(channels, WIDTHS[0], 3, padding=1)
-            self.conv2 = nn.Conv2d(*WIDTHS, 3, padding=1)
+            self.conv1 = nn.Conv2d(channels, WIDTHS[0], 3, padding=1, bias=not batch_norm)
+            self.conv2 = nn.Conv2d(*WIDTHS, 3, padding=1, bias=not batch_norm)
             if batch_norm:
                 self.bn1, self.bn2 = (nn.BatchNorm2d(width) for width in WIDTHS)
             self.head = nn.Linear(WIDTHS[1] * (height // 4) * (width // 4), classes)

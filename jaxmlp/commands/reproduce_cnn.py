@@ -87,4 +87,5 @@ def page(framework: str, dataset: Any, images: int, epochs: int, steps: Steps) -
     lines.append("")
     for name, network in networks.items():
         lines.append(f"{name}, × {cnn_cases.SCALE:g}: {cnn_cases.reason(network)}")
+        lines.append(f"Repaired by {cnn_cases.repair(network)}.")
     return "\n".join(lines)

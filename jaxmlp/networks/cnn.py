@@ -28,14 +28,14 @@ class Cnn(nnx.Module):
 
     Args:
         shape: channels, height and width of an image.
-        batch_norm: between each convolution and its ReLU.
+        batch_norm: between each convolution and its ReLU, in place of the convolution's bias.
     """
 
     def __init__(self, shape: tuple[int, ...], classes: int, batch_norm: bool, seed: int) -> None:
         channels, height, width = shape
         rngs = nnx.Rngs(seed)
-        self.conv1 = _conv(channels, WIDTHS[0], rngs)
-        self.conv2 = _conv(*WIDTHS, rngs)
+        self.conv1 = _conv(channels, WIDTHS[0], not batch_norm, rngs)
+        self.conv2 = _conv(*WIDTHS, not batch_norm, rngs)
         if batch_norm:
             self.bn1, self.bn2 = (
                 nnx.BatchNorm(width, momentum=0.9, epsilon=1e-5, rngs=rngs) for width in WIDTHS
@@ -60,9 +60,18 @@ class Cnn(nnx.Module):
         return self.head(_pool(activations).reshape(len(activations), -1))
 
 
-def _conv(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Conv:
+def _conv(inputs: int, outputs: int, bias: bool, rngs: nnx.Rngs) -> nnx.Conv:
     init = _uniform(9 * inputs)
-    return nnx.Conv(inputs, outputs, (3, 3), padding=1, kernel_init=init, bias_init=init, rngs=rngs)
+    return nnx.Conv(
+        inputs,
+        outputs,
+        (3, 3),
+        padding=1,
+        use_bias=bias,
+        kernel_init=init,
+        bias_init=init,
+        rngs=rngs,
+    )
 
 
 def _uniform(fan_in: int) -> Initializer:

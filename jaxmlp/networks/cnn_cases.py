@@ -168,3 +168,8 @@ def certificate(network: Network) -> Certificate:
 def reason(network: Network) -> str:
     """Which run inputs × 255 make of the network's, in a sentence."""
     return which_run(network, find(network), SCALE)
+
+
+def repair(network: Network) -> str:
+    """What makes up for inputs × 255, touching as few tensors as can be."""
+    return "; ".join(str(transport(network, SCALE)).splitlines())
