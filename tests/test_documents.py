@@ -63,6 +63,7 @@ SMALLER = {  # what follows the words of a script or a command, and so wins over
     "scaling": "--data tiny.npz --runs 2 --rounds 1 --train-size 500",
     "bench": "--data shaped.npz --rounds 1",
     "python scripts/parity.py": "--quick",
+    "python scripts/reproduce.py --cnn --data-dir DIR": "--data tiny.npz --epochs 1 --images 100",
 }
 SLOW = ("bench", "calibrate", "compile_tpu", "parity", "reproduce", "scaling")
 OWN_PROCESS = (

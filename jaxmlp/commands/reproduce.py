@@ -3,6 +3,8 @@
 The cases of the question, the claims of its answers (more epochs, centred and standardised inputs,
 wider and deeper networks), and learning rates at several input scales. All runs of one network are
 one compiled program. Finished runs are kept in --out (runs.jsonl) and not repeated.
+
+--cnn asks a small convolutional network instead (with it --help lists its flags).
 """
 
 import argparse
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmlp import atomic
-from jaxmlp.commands import exit_status, flags, output
+from jaxmlp.commands import exit_status, flags, output, reproduce_cnn
 from jaxmlp.commands.progress import Steps
 from jaxmlp.commands.run_job import FRAMEWORKS
 from jaxmlp.experiment import Experiment
@@ -23,6 +25,9 @@ PLANE_SCALES = (1 / 40, 200, 25)  # initial scales κ of both layers: from, to, 
 
 
 def main(arguments: list[str] | None = None) -> None:
+    if reproduce_cnn.asked(arguments):
+        reproduce_cnn.main(arguments)
+        return
     parser = flags.Parser(__doc__ or "")
     flags.add_data_flags(parser)
     parser.add_argument("--framework", choices=FRAMEWORKS, default="jax", help="(default: jax)")
