@@ -5,9 +5,11 @@ Markdown table of balanced accuracies. The seed of the settings is used for noth
 """
 
 import argparse
+import multiprocessing
 import sys
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +25,7 @@ from torchref.network import TorchNetwork
 
 SEED = 20261125
 BATCHES, BATCH_SIZE, STEPS = 100, 100, 600  # six passes, as the models were fitted to six epochs
-POOLED = 2  # pixels on a side that are averaged into one: two cores shall do with 15 minutes
+POOLED = 2
 Batches = list[tuple[Tensor, Tensor]]
 
 
@@ -80,6 +82,10 @@ class Setting(NamedTuple):
     init_factor: float  # of all weights of convolutions and linear layers
 
 
+Task = tuple[str, int, Setting]  # network, index, setting
+HERE: dict[str, Any] = {}  # a process' batches and classes
+
+
 class Measured(NamedTuple):
     """What was foretold of a run, as probabilities of `diverges`, and what became of it."""
 
@@ -88,6 +94,11 @@ class Measured(NamedTuple):
     by_rehearsal: float
     diverges: bool
     already: bool  # it did so within the rehearsal
+
+    def __str__(self) -> str:
+        course = "diverges" if self.diverges else "stable"
+        foretold = f"{self.by_curvature:.2f} by S alone, {self.by_rehearsal:.2f} with the rehearsal"
+        return f"{course}; S / limit {self.ratio:.2g}, foretold {foretold}"
 
 
 def settings(runs: int) -> list[Setting]:
@@ -172,7 +183,7 @@ def row(name: str, measured: Sequence[Measured]) -> str:
 
 def score(said: np.ndarray, truth: np.ndarray) -> str:
     """Balanced accuracy, the mean of the two recalls, and what was wrong."""
-    recalls = [float((said == truth)[truth == kind].mean()) for kind in (True, False)]
+    recalls = [np.mean(said[truth == kind] == kind) for kind in set(truth.tolist())]
     missed, alarms = int((truth & ~said).sum()), int((said & ~truth).sum())
     return f"{np.mean(recalls):.1%} ({missed} missed, {alarms} false alarms)"
 
@@ -187,18 +198,38 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(values: argparse.Namespace) -> None:
-    dataset = run_job.load(values, output.to_stderr)
-    batches, steps = first_batches(dataset), Steps(len(NETWORKS) * values.runs)
+    tasks = [(name, i, each) for name in NETWORKS for i, each in enumerate(settings(values.runs))]
+    steps, measured = Steps(len(tasks)), {name: [] for name in NETWORKS}
+    for (name, index, _), result in zip(tasks, in_processes(values, tasks), strict=True):
+        measured[name].append(result)
+        steps.done(f"{name}, run {index}: {result}")
     print("| network | runs that diverge | within the rehearsal | S alone | with the rehearsal |")
     print("|---|---|---|---|---|")
-    for name in NETWORKS:
-        measured = []
-        for index, setting in enumerate(settings(values.runs)):
-            steps.under_way(f"{name}, run {index}")
-            measured.append(measure(name, index, setting, batches, dataset.classes))
-            course = "diverges" if measured[-1].diverges else "stable"
-            steps.done(f"{name}, run {index}: {course}")
-        print(row(name, measured))
+    for name, results in measured.items():
+        print(row(name, results))
+
+
+def in_processes(values: argparse.Namespace, tasks: list[Task]) -> Iterator[Measured]:
+    """What is measured, in order: a process per core, each of one thread.
+
+    Threads that wait for each other cost more than they save at these sizes.
+    """
+    dataset = run_job.load(values, output.to_stderr)  # so that whatever is wrong is said once
+    first_batches(dataset)
+    spawn = multiprocessing.get_context("spawn")  # JAX's threads forbid to fork
+    with ProcessPoolExecutor(None, spawn, prepare, (values,)) as pool:
+        yield from pool.map(measure_here, tasks)
+
+
+def prepare(values: argparse.Namespace) -> None:
+    """Reads a process' data."""
+    torch.set_num_threads(1)
+    dataset = run_job.load(values, lambda text: None)
+    HERE.update(batches=first_batches(dataset), classes=dataset.classes)
+
+
+def measure_here(task: Task) -> Measured:
+    return measure(*task, **HERE)
 
 
 if __name__ == "__main__":
