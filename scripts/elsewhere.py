@@ -25,7 +25,7 @@ from torchref.network import TorchNetwork
 
 SEED = 20261125
 BATCHES, BATCH_SIZE, STEPS = 100, 100, 600  # six passes, as the models were fitted to six epochs
-POOLED = 2
+POOLED = 2  # pixels on a side that are averaged into one, so that two cores do with 15 minutes
 Batches = list[tuple[Tensor, Tensor]]
 
 
@@ -182,7 +182,7 @@ def row(name: str, measured: Sequence[Measured]) -> str:
 
 
 def score(said: np.ndarray, truth: np.ndarray) -> str:
-    """Balanced accuracy, the mean of the two recalls, and what was wrong."""
+    """Balanced accuracy, the mean of the recalls of what there is, and what was wrong."""
     recalls = [np.mean(said[truth == kind] == kind) for kind in set(truth.tolist())]
     missed, alarms = int((truth & ~said).sum()), int((said & ~truth).sum())
     return f"{np.mean(recalls):.1%} ({missed} missed, {alarms} false alarms)"
