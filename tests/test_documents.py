@@ -48,7 +48,6 @@ ELSEWHERE = {  # what cannot run here, and why
     "sky check gcp": CLOUD,
     "sky jobs launch cloud/tpu.yaml --env BUCKET=NAME": CLOUD,
     "gcloud storage cp --recursive gs://NAME/plane runs/": CLOUD,
-    "python scripts/elsewhere.py --data-dir DIR": "trains 200 networks",
     "python scripts/parity.py --faults": "takes an hour; parity_tests/test_faults.py plants each",
 }
 SMALLER = {  # what follows the words of a script or a command, and so wins over them
