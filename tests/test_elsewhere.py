@@ -82,3 +82,8 @@ def test_balanced_accuracy_is_the_mean_of_the_recalls(elsewhere):
     truth = np.array([True, True, False, False, False, False])
     said = np.array([True, False, False, False, False, True])
     assert elsewhere.score(said, truth) == "62.5% (1 missed, 1 false alarms)"
+
+
+def test_where_no_run_diverges_there_is_no_balanced_accuracy(elsewhere):
+    said = np.array([True, False])
+    assert elsewhere.score(said, np.array([False, False])) == "– (0 missed, 1 false alarms)"
