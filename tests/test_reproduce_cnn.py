@@ -60,7 +60,8 @@ def test_scaled_it_dies_and_is_repaired_and_with_batch_norm_it_lives(
 ):
     monkeypatch.setattr(cnn_cases, "LEARNING_RATE", 0.1)  # tiny images carry little
     monkeypatch.setattr(cnn_cases, "SCALE", 256.0)  # so that the repair is exact
-    named = cnn_cases.cases(*networks(framework, tiny_dataset).values())
+    samples = cnn_cases.samples(framework, tiny_dataset, 24)
+    named = cnn_cases.cases(networks(framework, tiny_dataset), samples)
     rows = list(cnn_cases.rows(named, tiny_dataset, epochs=8))
     baseline, scaled, repaired, batch_norm, scaled_batch_norm = rows
     assert (scaled.outcome, scaled.dead) == ("dead", 1.0)

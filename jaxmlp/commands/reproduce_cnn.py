@@ -69,7 +69,7 @@ def page(framework: str, dataset: Any, images: int, epochs: int, steps: Steps) -
     from jaxmlp.networks import cnn_cases
 
     networks = cnn_cases.networks(framework, dataset, images)
-    named = cnn_cases.cases(*networks.values())
+    named = cnn_cases.cases(networks, cnn_cases.samples(framework, dataset, images))
     lines = [
         f"{framework}:\n",
         "| case | test accuracy | dead channels | outcome | foretold |",
