@@ -10,12 +10,12 @@ from jaxmlp.data.dataset import Dataset
 from jaxmlp.forecasting.models import REHEARSAL
 from jaxmlp.networks.adapt import network as adapted
 from jaxmlp.networks.certificate import Certificate, certify
-from jaxmlp.networks.explanation import which_run
 from jaxmlp.networks.forecast import judge, sharpness
 from jaxmlp.networks.group import find
 from jaxmlp.networks.protocol import INPUT, Network, Step, Training
 from jaxmlp.networks.run import Change
 from jaxmlp.networks.transport import transport
+from jaxmlp.networks.words import which_run
 from jaxmlp.record.outcomes import outcome
 
 SCALE, POWER_OF_TWO = 255.0, 256.0  # the question's, and the nearest at which nothing is rounded

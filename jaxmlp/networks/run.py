@@ -12,6 +12,7 @@ from jaxmlp.law.tensors import INPUT, Setting, Tensors
 from jaxmlp.networks.group import Group
 from jaxmlp.networks.protocol import Network
 
+SCHEMES = {"fewest": "fewest tensors touched", "alike": "all weights alike"}
 # What moving a tensor costs the user: a parameter needs other initial values and other settings,
 # an eps is one number, and running statistics follow by themselves but for where they start.
 COST_OF_PARAMETER, COST_OF_EPS, COST_OF_STATISTIC = 100, 1, 0

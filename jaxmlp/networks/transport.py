@@ -4,10 +4,10 @@ from typing import Any
 
 from jaxmlp.law.surd import surd
 from jaxmlp.networks.emission import as_json, as_optax, as_torch
-from jaxmlp.networks.explanation import SCHEMES, in_words
 from jaxmlp.networks.group import find
 from jaxmlp.networks.protocol import INPUT, Network
-from jaxmlp.networks.run import Change, transports
+from jaxmlp.networks.run import SCHEMES, Change, transports
+from jaxmlp.networks.words import in_words
 
 
 class Transport:
