@@ -29,11 +29,6 @@ class Group(NamedTuple):
     exact: tuple[Exponents, ...]  # a basis of the joint group, in every bit where there is one
     rounded: tuple[Exponents, ...]  # those of them that hold to rounding only
 
-    @property
-    def of_training_alone(self) -> int:
-        """Free rescalings that leave training, but not the running statistics' evaluation."""
-        return len(self.training.generators) - len(self.joint.generators)
-
 
 @functools.lru_cache(maxsize=4)
 def find(network: Network) -> Group:
