@@ -343,6 +343,7 @@ def test_a_file_that_is_no_set_up_is_refused_in_one_line(command, tmp_path, mode
         (("--input-scale", "nan"), "must be a positive number"),
         (("--input-scale", "2", "--allow", "rate"), "knob 'rate' is not known"),
         (("--inputs", "2"), "unrecognized arguments: --inputs 2"),
+        (("--input-scal", "2"), "unrecognized arguments: --input-scal 2"),
     ],
 )
 def test_a_flag_out_of_its_range_is_refused_in_one_line(command, arguments, reason):

@@ -102,6 +102,7 @@ def _parser(purpose: str, scaled: bool = True) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=f"{purpose}\n\n{(__doc__ or '').partition('`.')[2].strip()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.error = lambda message: exit_status.fail(f"{message}; --help lists the flags", 2)
     parser.add_argument(
