@@ -11,7 +11,7 @@ from torch import nn
 from jaxmlp.experiment import Experiment
 from jaxmlp.law.invariants import as_tensors
 from jaxmlp.law.monomials import solve, sparse
-from jaxmlp.law.symmetry import rescalings
+from jaxmlp.law.symmetry import rescalings, settled
 from jaxmlp.law.tensors import INPUT
 from jaxmlp.networks.group import find
 from torchref.network import TorchNetwork
@@ -84,7 +84,20 @@ def test_a_derivative_that_is_not_finite_is_named():
 
 def test_too_few_points_are_refused():
     with pytest.raises(ValueError, match="3 points are too few for 4 tensors"):
-        rescalings(np.ones((3, 4)), NAMES)
+        rescalings(derivatives([1, -1, 0, 0], points=3), NAMES)
+
+
+def test_fewer_points_than_tensors_are_enough_if_they_leave_much_free():
+    matrix = derivatives([1, -1, 0, 0], [0, 1, -1, 0], [0, 0, 1, -1], points=3)
+    assert not settled(matrix[:1], spare=1)
+    assert settled(matrix[:2], spare=1)
+    assert len(rescalings(matrix, NAMES).generators) == 3
+    assert rescalings(matrix, NAMES).gap > 1e12
+
+
+def test_points_that_still_add_something_are_not_enough():
+    matrix = np.random.default_rng(0).normal(size=(9, 4))
+    assert [settled(matrix[:points], spare=2) for points in range(3, 8)] == [False] * 3 + [True] * 2
 
 
 def random_mlp(seed):

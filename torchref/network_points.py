@@ -40,12 +40,14 @@ class Points:
         self.loss_function, self.modes = loss, modes
         self.drawn = dict(model.named_parameters()) | constants(model)
         self.draws: tuple[int, list[tuple[Tensor, Tensor]], dict[str, float]] = -1, [], {}
+        self.multiplied = False  # whether the tensors are not those of the draw
         self.gains = {n for n, t in self.drawn.items() if t.ndim < 2 and bool((t == 1).all())}
 
     def loss(self, point: int, factors: Mapping[str, float], training: bool) -> float:
         """The loss there with tensors multiplied, computed as the framework computes it."""
         inputs, targets = self._at(point)
         multiply(self.model, factors)
+        self.multiplied = bool(factors)
         self.modes.set(self.model, training)
         with torch.no_grad(), seeded(point):
             outputs = self.model(multiplied(inputs, factors))
@@ -83,11 +85,14 @@ class Points:
     def _at(self, point: int) -> tuple[Tensor, Tensor]:
         """Gives the model's tensors the point's values; returns its inputs and targets."""
         number = point // POINTS_PER_DRAW
+        known = self.draws[0] == number and not self.multiplied
         if self.draws[0] != number:
             self.draws = number, *self._draw(np.random.default_rng((0, number)))
         _, values, eps = self.draws
-        for tensor, drawn in values:
+        # The statistics move by themselves in training mode.
+        for tensor, drawn in values[len(self.drawn) :] if known else values:
             tensor.copy_(drawn)
+        self.multiplied = False
         for name, module in norms(self.model).items():
             module.eps = eps[name]
         draw = np.random.default_rng((1, point))

@@ -76,10 +76,11 @@ def surd(value: "Surd | Number") -> Surd:
 
 
 def _integer_root(value: int, index: int) -> int:
-    """The largest integer whose index-th power is not above value; Newton from above."""
+    """The largest integer whose index-th power is not above value; Newton from just above."""
     if index == 1:
         return value
-    root = 1 << -(-value.bit_length() // index)
+    # Of a high index, each step from far away would take off one part in the index only.
+    root = math.ceil(2.0 ** (math.log2(value) / index) * (1 + 1e-9))
     while True:
         lower = ((index - 1) * root + value // root ** (index - 1)) // index
         if lower >= root:

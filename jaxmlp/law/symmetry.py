@@ -2,8 +2,8 @@
 
 A rescaling multiplies each tensor p_i by e^(t·v_i). By the chain rule it leaves every loss as it is
 iff Σ v_i · dℓ/dt_i = 0 everywhere, where dℓ/dt_i is the derivative with p_i alone multiplied by
-e^t. So the rescalings are the nullspace of a matrix of such derivatives: a row for each of a few
-dozen random points, a column for each tensor. In float64 a gap of several orders of magnitude
+e^t. So the rescalings are the nullspace of a matrix of such derivatives: a column for each tensor,
+a row for each of so many random points that further ones add nothing to their span. In float64 a gap of several orders of magnitude
 separates the singular values that are rounding from those that are not, and the echelon form of the
 nullspace has small rational entries.
 """
@@ -52,7 +52,7 @@ def rescalings(
     """The group of rescalings that leave all losses as they are.
 
     Args:
-        derivatives: of each point's loss, along each tensor; at least as many points as tensors.
+        derivatives: of each point's loss, along each tensor; as many points as `settled` asks for.
 
     Raises:
         ValueError: there is no clear gap, or an exponent is no small rational.
@@ -62,7 +62,7 @@ def rescalings(
         worst = tensors[int(np.argmin(np.isfinite(sizes)))]
         raise ValueError(f"the losses have no finite derivative along {worst}")
     # A column of rounding errors, scaled up, would put its noise into the others' exponents.
-    active = sizes > INERT * sizes.max(initial=0.0)
+    active = _active(sizes)
     inert = tuple(name for name, acts in zip(tensors, active, strict=True) if not acts)
     names = [name for name, acts in zip(tensors, active, strict=True) if acts]
     scaled = derivatives[:, active] / sizes[active]
@@ -88,14 +88,39 @@ def rescalings(
     return Rescalings(tuple(generators), inert, near, gap)
 
 
+def settled(derivatives: Float[np.ndarray, "points tensors"], spare: int) -> bool:
+    """Whether the last `spare` points added nothing to the span of those before them.
+
+    A random point adds to it unless it lies within, and if several do, then all do: the losses are
+    analytic in the tensors but for kinks.
+    """
+    if not np.isfinite(derivatives).all():
+        return True  # what is wrong is said by `rescalings`
+    before = derivatives[: len(derivatives) - spare]
+    return len(before) > 0 and _rank(before) == _rank(derivatives)
+
+
+def _rank(derivatives: np.ndarray) -> int:
+    sizes = np.linalg.norm(derivatives, axis=0)
+    active = _active(sizes)
+    values = np.linalg.svd(derivatives[:, active] / sizes[active], compute_uv=False)
+    return int((values > NULL * values.max(initial=0.0)).sum())
+
+
+def _active(sizes: np.ndarray) -> np.ndarray:
+    return sizes > INERT * sizes.max(initial=0.0)
+
+
 def _decomposed(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Singular values relative to the largest, and right singular vectors, one for each column."""
+    points, tensors = matrix.shape
     if not matrix.size:
         return np.zeros(0), np.zeros((0, 0))
-    if matrix.shape[0] < matrix.shape[1]:
-        raise ValueError(f"{matrix.shape[0]} points are too few for {matrix.shape[1]} tensors")
-    _, values, vectors = np.linalg.svd(matrix, full_matrices=False)
-    return values / values[0], vectors
+    _, values, vectors = np.linalg.svd(matrix, full_matrices=points < tensors)
+    values = np.concatenate([values / values[0], np.zeros(tensors - len(values))])
+    if points < tensors and values[points - 1] > NULL:
+        raise ValueError(f"{points} points are too few for {tensors} tensors: each adds something")
+    return values, vectors
 
 
 def _gap(values: np.ndarray, null: np.ndarray) -> float:
