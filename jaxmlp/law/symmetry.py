@@ -3,9 +3,9 @@
 A rescaling multiplies each tensor p_i by e^(t·v_i). By the chain rule it leaves every loss as it is
 iff Σ v_i · dℓ/dt_i = 0 everywhere, where dℓ/dt_i is the derivative with p_i alone multiplied by
 e^t. So the rescalings are the nullspace of a matrix of such derivatives: a column for each tensor,
-a row for each of so many random points that further ones add nothing to their span. In float64 a gap of several orders of magnitude
-separates the singular values that are rounding from those that are not, and the echelon form of the
-nullspace has small rational entries.
+a row for each of so many random points that further ones add nothing to their span. In float64 a
+gap of several orders of magnitude separates the singular values that are rounding from those that
+are not, and the echelon form of the nullspace has small rational entries.
 """
 
 from collections.abc import Mapping, Sequence

@@ -20,9 +20,9 @@ from jaxmlp.networks.protocol import INPUT, Arrays, Factors, Network, Settings, 
 from jaxmlp.record.outcomes import FAILS_FROM
 from jaxmlp.training.optimizer import direction
 
-# Parameters times images whose products take a quarter of a minute on 2 cores: a large network's sharpness
-# is taken on fewer images. S is then too large: of ResNet-18 it is 21 on 128 images, 14 on 256,
-# 11 on 384 and 6 on 896, and the rehearsal is what counts.
+# Parameters times images whose products take a quarter of a minute on 2 cores: a large network's
+# sharpness is taken on fewer images. S is then too large: of ResNet-18 it is 21 on 128 images, 14
+# on 256, 11 on 384 and 6 on 896, and the rehearsal is what counts.
 MOST_WORK = 3e9
 RELUS_SHOWN = 5  # assumed: more is no sentence
 # Those whose first step is that of another one, and whose limit is.

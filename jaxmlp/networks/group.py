@@ -104,14 +104,17 @@ class _Check:
         Raises:
             ValueError: along one, they do not agree.
         """
-        draw, at_once = np.random.default_rng(len(generators)), collections.Counter()
+        draw = np.random.default_rng(len(generators))
+        at_once: dict[str, Fraction] = collections.defaultdict(Fraction)
         for generator in generators:
             times = int(draw.choice([-2, -1, 1, 2]))
-            at_once.update({name: times * exponent for name, exponent in generator.items()})
+            for name, exponent in generator.items():
+                at_once[name] += times * exponent
         with contextlib.suppress(ValueError):
             if self.agrees(at_once, training=training):
                 return True
-        return all([self.agrees(each, training=training) for each in generators])
+        one_by_one = [self.agrees(each, training=training) for each in generators]
+        return all(one_by_one)
 
     def agrees(self, generator: Exponents, *, training: bool) -> bool:
         """Whether the losses agree in every bit along a generator; False: to rounding.
