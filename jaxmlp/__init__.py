@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jaxmlp.law.difference import difference
     from jaxmlp.networks.adapt import network
     from jaxmlp.networks.optimizer import Optimizer
+    from jaxmlp.pages.report import report
     from jaxmlp.record.result import Result
     from jaxmlp.verbs import certify, explain, forecast, repair, transport
 
@@ -30,6 +31,7 @@ __all__ = [
     "load_data",
     "network",
     "repair",
+    "report",
     "sweep",
     "train",
     "transport",
@@ -47,6 +49,7 @@ _ROOMS = {
     "load_data": "data.loading",
     "network": "networks.adapt",
     "repair": "verbs",
+    "report": "pages.report",
     "sweep": "api",
     "train": "api",
     "transport": "verbs",

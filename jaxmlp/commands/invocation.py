@@ -14,6 +14,7 @@ COMMANDS = {
     "transport": ("transport", "transport", "the settings that undo a scaling of the inputs"),
     "certify": ("certify", "certify", "prove that a run and its transport are one, bit for bit"),
     "compare": ("compare", "compare", "lay two recorded runs side by side"),
+    "report": ("report", "report", "one page to look at, of runs, a sweep or the question"),
     "sweep": ("sweep", "sweep", "train many runs as one compiled program"),
     "reproduce": ("reproduce", "reproduce", "the whole question: all cases, tables and figures"),
 }

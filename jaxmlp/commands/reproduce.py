@@ -57,6 +57,7 @@ def run(values: argparse.Namespace) -> None:
     """Trains what is not kept, and writes tables and figures."""
     from jaxmlp.commands import run_job
     from jaxmlp.device import compilation
+    from jaxmlp.pages import question, report
     from jaxmlp.record import question_experiments, question_runs, sums
 
     frameworks = FRAMEWORKS[values.framework]
@@ -72,7 +73,11 @@ def run(values: argparse.Namespace) -> None:
     runs = question_runs.Runs(path, kept, dataset.sha256, functools.partial(train, dataset, steps))
     text, figures = answer(values, frameworks, dataset, runs)
     files.put({"tables.md": text.encode(), **figures})
-    print(f"\n{text}\nwritten: {values.out}/tables.md, {', '.join(figures)}")
+    page = report.beside(
+        values.out, lambda: question.question_page(runs.kept, values.out), output.to_stderr
+    )
+    names = ", ".join([*figures, *page])
+    print(f"\n{text}\nwritten: {values.out}/tables.md, {names}")
 
 
 def announce(wanted: list[Any], kept: dict[str, Any], data: str) -> Steps:

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from jaxmlp.data.dataset import Dataset
 from jaxmlp.errors import TerminatedError
 from jaxmlp.experiment import Experiment
 from jaxmlp.record import run_directory
+
+if TYPE_CHECKING:
+    from jaxmlp.record.result import Result
 
 # What a command's --framework takes, and whom it lets train.
 FRAMEWORKS = {"jax": ("jax",), "torch": ("torch",), "both": ("jax", "torch")}
@@ -178,6 +181,8 @@ def settle(job: Job, dataset: Dataset, result: dict[str, Any], out: Path) -> Non
 
 def train_into(job: Job, dataset: Dataset, out: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Trains and writes: the record, and the files of its directory, which is claimed before."""
+    from jaxmlp.pages import report
+    from jaxmlp.pages.run import run_page
     from jaxmlp.record import run_record as record
 
     name, experiment = job.framework.name, job.experiment
@@ -189,13 +194,15 @@ def train_into(job: Job, dataset: Dataset, out: Path) -> tuple[dict[str, Any], d
         lambda there: record.differing(there, name, experiment, dataset.sha256),
     )
     with claim, checkpoints(job, dataset, out) as checkpoint:
-        result, files = train(job, dataset, checkpoint)
+        result = train(job, dataset, checkpoint)
+        files = result.files()
         with job.signals.held():
             run_directory.save(out, files)
             job.signals.kept = f"the record is in {out}"
-        if checkpoint and result["finished"]:
+            files |= report.beside(out, lambda: run_page(result), job.warn)
+        if checkpoint and result.record["finished"]:
             checkpoint.discard()
-    return result, files
+    return result.record, files
 
 
 def tell(job: Job, result: dict[str, Any], out: Path, files: dict[str, bytes]) -> None:
@@ -251,10 +258,8 @@ def checkpoints(
 # ---- the training
 
 
-def train(
-    job: Job, dataset: Dataset, checkpoint: Checkpoints | None
-) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The finished record, and the files of its directory."""
+def train(job: Job, dataset: Dataset, checkpoint: Checkpoints | None) -> "Result":
+    """What the run leaves."""
     from jaxmlp.record import run_record as record
     from jaxmlp.record.result import conclude, now
 
@@ -268,7 +273,7 @@ def train(
     ready = f"compiled for {device} in {trainer.compile_seconds:.1f} s"
     job.console.print(ready if trainer.compile_seconds else f"{framework.name} on {device}")
     results, rows = train_epochs(job, trainer, checkpoint)
-    result = conclude(
+    return conclude(
         trainer,
         results,
         rows,
@@ -279,7 +284,6 @@ def train(
         forecast=forecast,
         started=started,
     )
-    return result.record, result.files()
 
 
 def foretell(job: Job, dataset: Dataset) -> dict[str, Any] | None:

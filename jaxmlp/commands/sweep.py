@@ -141,18 +141,23 @@ def finish_again(directory: Any, console) -> None:
 
     directory.begin()
     try:
-        description, runs, _ = sweep_files.load(directory.out)
-        draw(directory, description, runs)
+        draw(directory, *sweep_files.load(directory.out), console)
     finally:
         directory.close()
     console.print(f"{directory.out} is finished; nothing is left to do")
 
 
-def draw(directory: Any, description: dict[str, Any], runs: Any) -> None:
+def draw(directory: Any, description: dict[str, Any], runs: Any, curves: Any, console) -> None:
+    """The figures and the page of a sweep whose tables are written."""
+    from jaxmlp.commands import run_job
+    from jaxmlp.pages import report
+    from jaxmlp.pages.sweep import sweep_page
     from jaxmlp.record import sweep_figures, sweep_files
 
     figures = sweep_figures.draw(description, runs)
     sweep_files.save_figures(directory.out, figures, description["identity"])
+    warn = functools.partial(run_job.warn, console)
+    report.beside(directory.out, lambda: sweep_page(description, runs, curves), warn)
 
 
 def train(
@@ -212,7 +217,7 @@ def finish(directory: Any, description: dict[str, Any], timings: dict[str, Any],
 
     runs, curves = directory.tables()
     directory.finish(runs, curves, timings)
-    draw(directory, description, runs)
+    draw(directory, description, runs, curves, console)
     if strange := directory.strange():
         files = counted(strange, "file")
         console.print(f"{directory.parts} stays: {files} in it not the sweep's")

@@ -148,6 +148,9 @@ def conclude(
     for name in files:
         if name.endswith(".png"):
             console.print(f"figure: {out / name}", soft_wrap=True, markup=False)
+    for name in files:
+        if name.endswith(".html"):
+            console.print(f"page:   {out / name}", soft_wrap=True, markup=False)
     console.print(f"record: {out}", soft_wrap=True, markup=False)
     further = shlex.join([*invocation.words("explain"), str(out)])
     console.print(f"more:   {further}", soft_wrap=True, markup=False)

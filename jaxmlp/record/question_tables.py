@@ -33,14 +33,21 @@ def spread(values: Float[np.ndarray, " runs"]) -> str:
     return f"{values.mean():.3f} ± {values.std(ddof=1):.3f}"
 
 
+CASE_HEAD = (
+    *("case", "what was changed", "R", "κ₁", "κ₂", "S ÷ limit", "foretold", "outcome"),
+    *("test accuracy", "dead units"),
+)
+
+
 def case_table(experiments: dict[str, Experiment], runs: dict[str, list[Run]]) -> str:
-    """The question's cases: what each is, what was foretold, what happened."""
-    base = canonical(experiments["baseline"])
-    lines = [
-        "| case | what was changed | R | κ₁ | κ₂ | S ÷ limit | foretold | outcome | test accuracy "
-        "| dead units |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    """The question's cases as Markdown: what each is, what was foretold, what happened."""
+    lines = [_line(list(CASE_HEAD)), "|" + "---|" * len(CASE_HEAD)]
+    return "\n".join([*lines, *map(_line, case_rows(experiments, runs))])
+
+
+def case_rows(experiments: dict[str, Experiment], runs: dict[str, list[Run]]) -> list[list[str]]:
+    """A row for each case, of what CASE_HEAD names."""
+    base, rows = canonical(experiments["baseline"]), []
     for case, seeds in runs.items():
         form = canonical(experiments[case])
         numbers = [form.learning_rate / base.learning_rate, *form.init_scale]
@@ -57,8 +64,8 @@ def case_table(experiments: dict[str, Experiment], runs: dict[str, list[Run]]) -
             spread(last_accuracies(seeds)),
             f"{statistics.mean(run['dead'] for run in seeds):.2f}",
         ]
-        lines.append(_line(cells))
-    return "\n".join(lines)
+        rows.append(cells)
+    return rows
 
 
 def claim_table(runs: dict[str, list[Run]]) -> str:
