@@ -85,7 +85,6 @@ def blank(name: str, *, height: int, **options: Any) -> figure:
         height=height,
         sizing_mode="stretch_width",
         background_fill_color=None,
-        border_fill_color=None,
         **options,
     )
     plot.toolbar.logo = None

@@ -30,7 +30,9 @@ def report(*directories: str | Path, to: str | Path | None = None) -> Path:
     beside = paths[0] if len(paths) == 1 else Path()
     out = beside / REPORT if to is None else Path(to)
     _check(out)
-    write(out, page_of(paths))
+    content = page_of(paths)
+    atomic.make_directory(out.parent)
+    write(out, content)
     return out
 
 

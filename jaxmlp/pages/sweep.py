@@ -195,7 +195,7 @@ def _plane() -> figure:
     plot.grid.visible = False
     cells = ColumnDataSource({name: [] for name in ("left", "right", "bottom", "top", "fill")})
     sides = ("left", "right", "top", "bottom")
-    plot.quad(*sides, fill_color="fill", line_color=None, source=cells, name="cells")
+    plot.quad(*sides, color="fill", source=cells, name="cells")
     points = ColumnDataSource({"x": [], "y": [], "fill": []})
     plot.scatter("x", "y", fill_color="fill", line_color=None, size=9, source=points, name="points")
     for dash in ("solid", "dashed", "dotted"):

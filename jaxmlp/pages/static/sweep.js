@@ -10,6 +10,7 @@ const byId = (id) => document.getElementById(id);
 const view = {x: data.axes[0], y: data.axes[1] ?? data.axes[0], colour: "", shown: new Set(data.kinds.keys()), kept: []};
 let cells = [];  // {x, y, runs}: places in units of the axes, and the runs at each
 let at = -1;     // the cell that is pointed at
+let full = false;  // whether they fill the plane, or lie scattered in it
 
 // ---- places
 
@@ -80,7 +81,7 @@ function source(plot, name) {
 function draw() {
   place();
   const fill = colours(), across = borders("x"), up = borders("y");
-  const full = across && up && cells.length >= 0.5 * across.size * up.size;
+  full = across && up && cells.length >= 0.5 * across.size * up.size;
   const empty = {left: [], right: [], bottom: [], top: [], fill: []};
   source("plane", "cells").data = full ? {
     left: cells.map((cell) => across.get(cell.x)[0]), right: cells.map((cell) => across.get(cell.x)[1]),
@@ -217,7 +218,7 @@ function fit(name, values) {
 
 function nearest(x, y) {
   const {x_range, y_range} = plots.plane, width = x_range.end - x_range.start, height = y_range.end - y_range.start;
-  let best = -1, least = 0.05 ** 2;
+  let best = -1, least = full ? Infinity : 0.05 ** 2;
   cells.forEach((cell, i) => {
     const distance = ((cell.x - x) / width) ** 2 + ((cell.y - y) / height) ** 2;
     if (distance < least) [best, least] = [i, distance];
