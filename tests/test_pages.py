@@ -174,7 +174,7 @@ def test_the_pointer_tells_a_value_and_the_wheel_zooms(made, browser):
         plot = page.locator("figure .bk-Figure").first
         box = plot.bounding_box()
         # In three epochs the second lies in the middle; its height is looked for.
-        for share in np.linspace(0.1, 0.8, 60):
+        for share in np.linspace(0.25, 0.8, 60):
             page.mouse.move(box["x"] + box["width"] * 0.53, box["y"] + box["height"] * share)
             page.wait_for_timeout(20)
             if page.locator(".bk-Tooltip").count():
