@@ -85,6 +85,7 @@ def blank(name: str, *, height: int, **options: Any) -> figure:
         height=height,
         sizing_mode="stretch_width",
         background_fill_color=None,
+        outline_line_color=None,
         **options,
     )
     plot.toolbar.logo = None
