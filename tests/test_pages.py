@@ -181,7 +181,7 @@ def test_the_pointer_tells_a_value_and_the_wheel_zooms(made, browser):
             page.wait_for_timeout(20)
             if page.locator(".bk-Tooltip").count():
                 break
-        until(page, f"/(train|test)epoch: 2/.test({told})")
+        until(page, rf"/(train|test)\s*epoch:\s*2/.test({told})")
         zoom = "Bokeh.documents[0].roots()[0].x_range.end"
         before = page.evaluate(zoom)
         plot.locator(".bk-tool-icon-wheel-zoom").first.click(force=True)
