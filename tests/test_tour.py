@@ -1,4 +1,4 @@
-"""docs/tour.ipynb: it runs whole, and what is committed of it holds its outputs and no machine's."""
+"""docs/tour.ipynb: it runs whole; what is committed holds its outputs, and no machine's names."""
 
 import re
 import sys
