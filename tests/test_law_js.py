@@ -20,7 +20,12 @@ from jaxmlp.law.transport import transport
 from jaxmlp.pages.page import static
 
 FEW, MANY = 500, 10_000
-OF_THE_QUESTION = {"learning_rate": 0.02, "weight_decay": 1e-4, "momentum": 0.9, "dampening": 0.0}
+OF_THE_QUESTION: dict[str, Any] = {
+    "learning_rate": 0.02,
+    "weight_decay": 1e-4,
+    "momentum": 0.9,
+    "dampening": 0.0,
+}
 # Numbers travel as text: a large one without a fraction would arrive as an integer.
 SAID = """settings => settings.map(s => ({
   canonical: s.learningRate.includes(0) ? null : Object.values(canonical(s)).flat().map(String),
@@ -116,9 +121,9 @@ def named() -> Iterator[Experiment]:
             yield dataclasses.replace(same_run, learning_rate=(rate[0], rate[1] * (1 - off)))
     for value in (1.125, 1.135, 1.375, 2.5, 1000.5, 1001.5, 9999999.0, 1e7, 999.5, 0.1255):
         for inverse in (value, 1 / value):
-            yield Experiment(input_scale=inverse, weight_decay=0.0)
-            yield Experiment(init_scale=(inverse, 1.0), weight_decay=inverse)
-            yield Experiment(learning_rate=inverse, input_scale=value)
+            yield Experiment(input_scale=inverse, weight_decay=(0.0,))
+            yield Experiment(init_scale=(inverse, 1.0), weight_decay=(inverse,))
+            yield Experiment(learning_rate=(inverse,), input_scale=value)
     for scale in (1e-37, FLOAT32_MIN, 1e-20, 1e-18, 1e18, 1e19, 1e30, 3.4e38):
         yield Experiment(input_scale=scale)
     for rates in ((0.0, 0.02), (0.02, 0.0), (0.0, 0.0)):

@@ -78,13 +78,13 @@ def lines(
     return plot
 
 
-def blank(name: str, *, height: int, **options: Any) -> figure:
+def blank(name: str, **options: Any) -> figure:
     """A plot without anything in it, in the colours of its page."""
     plot = figure(
         name=name,
-        height=height,
         sizing_mode="stretch_width",
         background_fill_color=None,
+        outline_line_color=None,
         **options,
     )
     plot.toolbar.logo = None

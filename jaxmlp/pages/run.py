@@ -129,9 +129,9 @@ def _weights(record: dict[str, Any], params: dict[str, np.ndarray]) -> figure | 
     rows, columns = tiles.shape[:2]
     plot = charts.blank(
         "weights",
-        height=260,
-        match_aspect=True,
+        aspect_ratio=columns / rows,
         tools=charts.TOOLS,
+        toolbar_location="above",
         x_range=Range1d(start=0, end=columns),
         y_range=Range1d(start=0, end=rows),
     )

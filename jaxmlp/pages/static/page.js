@@ -16,7 +16,7 @@ function paint(root) {
     ColorBar: {major_label_text_color: ink, title_text_color: ink, background_fill_color: null,
       major_tick_line_color: soft},
     Label: {text_color: ink}, LabelSet: {text_color: ink},
-    Figure: {outline_line_color: line, border_fill_color: colour("--paper"), border_line_color: null},
+    Figure: {border_fill_color: colour("--paper"), border_line_color: null},
   };
   for (const model of root.references()) {
     if (looks[model.type]) model.setv(looks[model.type]);
