@@ -16,7 +16,7 @@ from jaxmlp.commands import sweep as sweep_command
 from jaxmlp.experiment import Experiment
 from jaxmlp.law.advice import exact_repairs
 from jaxmlp.law.explanation import baseline, which_run
-from jaxmlp.pages import explorer
+from jaxmlp.pages import explorer, explorer_cases
 from jaxmlp.pages.page import static
 from jaxmlp.record import sweep_files
 
@@ -85,7 +85,7 @@ def test_the_kept_page_has_the_scripts_style_and_cases_of_today():
     match = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
     assert match
     data = json.loads(match[1])
-    cases = json.loads(json.dumps([case._asdict() for case in explorer.question_cases()]))
+    cases = json.loads(json.dumps([case._asdict() for case in explorer_cases.question_cases()]))
     assert data["cases"] == cases
     assert data["sliders"] == [slider._asdict() for slider in explorer.SLIDERS]
     assert len(text) < 3e6
@@ -108,7 +108,7 @@ def test_each_case_says_which_run_it_is_why_it_ended_so_and_what_repairs_it(page
     guide = page.locator("#guide").inner_text()
     if attempt := question.ATTEMPTS.get(case):
         assert attempt.ended in guide
-        assert explorer.ALONE.get(case, attempt.reason) in guide
+        assert explorer_cases.ALONE.get(case, attempt.reason) in guide
     first, second = (float(cell) for cell in numbers(page, "κ"))
     assert here(page)["solid"] == [int(first == second)]
     assert ("differ: the ring" in page.locator("#where").inner_text()) == (first != second)
