@@ -48,11 +48,32 @@ class TorchGenerator:
 
     def permutation(self, count: int) -> Int[np.ndarray, " count"]:
         """`torch.randperm(count)`: Fisher-Yates from the front, one word a swap."""
-        order = list(range(count))
+        steps = np.arange(count - 1, dtype=np.int64) if count else np.empty(0, np.int64)
         remaining = np.arange(count, 1, -1, dtype=np.uint32)
-        for i, offset in enumerate((self.words(max(count - 1, 0)) % remaining).tolist()):
-            order[i], order[i + offset] = order[i + offset], order[i]
-        return np.array(order, np.int32)
+        return _swapped(steps + self.words(len(steps)) % remaining, count).astype(np.int32)
+
+
+def _swapped(targets: Int[np.ndarray, " steps"], count: int) -> Int[np.ndarray, " count"]:
+    """0 to count - 1 after step i, for each i in turn, has swapped places i and targets[i] >= i.
+
+    No later step looks at place i, so what it keeps is what lay at its target: what the last
+    earlier step with that target put there, or what lay there from the start. A step puts there
+    what lay at its own place before, which is found in the same way: by a chain of steps, whose
+    beginnings are found by pointer jumping. Without a loop over the steps.
+    """
+    steps = np.arange(len(targets))
+    moves = steps < targets
+    origin = np.arange(count)  # of what lies at a place when its step comes
+    origin[targets[moves]] = steps[moves]  # of several, numpy keeps the last
+    while not np.array_equal(further := origin[origin], origin):
+        origin = further
+    # The last earlier step with the same target: its neighbour, once they are sorted by it.
+    by_target = np.argsort(targets.astype(np.min_scalar_type(count)), kind="stable")
+    alike = targets[by_target[1:]] == targets[by_target[:-1]]
+    order = np.append(targets, count - 1)[:count]
+    order[by_target[1:][alike]] = origin[by_target[:-1][alike]]
+    order[-1:] = origin[-1:]
+    return order
 
 
 def _fused_multiply_add(x: np.ndarray, factor: float, addend: float) -> np.ndarray:
