@@ -18,7 +18,8 @@ from jaxmlp.commands import sweep as sweep_command
 from jaxmlp.pages import charts, page, report, runs
 from jaxmlp.pages.question import question_page
 from jaxmlp.pages.run import run_page
-from jaxmlp.record import question_experiments, question_runs, sealed
+from jaxmlp.pages.sweep import sweep_page
+from jaxmlp.record import question_experiments, question_runs, sealed, sweep_files
 from jaxmlp.record.result import Result
 
 SMALL = ("--hidden", "5", "--batch-size", "8", "--epochs", "3")
@@ -281,6 +282,19 @@ def test_the_plane_is_walked_and_kept_by_keys(made, browser):
         assert page.locator("#kept").inner_text() == "None yet."
 
 
+def test_a_sweep_shows_names_as_they_are(made, browser, tmp_path):
+    plan, table, curves = sweep_files.load(made / "sweep")
+    plan["data"] |= {"name": HOSTILE, "source": HOSTILE}
+    (tmp_path / "page.html").write_bytes(sweep_page(plan, table, curves))
+    with opened(browser, tmp_path / "page.html") as page:
+        page.focus("#field")
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate("typeof hacked") == "undefined"
+        assert page.locator("img").count() == 0
+        assert HOSTILE in page.locator("h1").inner_text()
+        assert "onerror" in page.locator("#now pre").inner_text()
+
+
 def test_axes_colours_and_endings_are_chosen(made, browser):
     with opened(browser, made / "sweep" / "report.html") as page:
         page.select_option("#x", "train_loss")
@@ -299,7 +313,6 @@ def test_its_commands_repeat_the_runs(made, browser):
     import shlex
 
     from jaxmlp.commands import flags
-    from jaxmlp.record import sweep_files
 
     _, table, _ = sweep_files.load(made / "sweep")
     with opened(browser, made / "sweep" / "report.html") as page:

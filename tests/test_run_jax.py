@@ -37,9 +37,10 @@ def test_a_run_leaves_its_record_and_figures_and_says_where(command, tmp_path):
         "curves.png",
         "first_steps.png",
         "weights.png",
+        "report.html",
         "SHA256SUMS",
     }
-    assert f"record: runs/{directory.name}" in out
+    assert f"page:   runs/{directory.name}/report.html\nrecord: runs/{directory.name}" in out
     result, steps, params = saved_record.load(directory)
     assert result["finished"]
     assert [row["epoch"] for row in result["epochs"]] == [1, 2]

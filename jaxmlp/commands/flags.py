@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxmlp import question
-from jaxmlp.commands import invocation, output
+from jaxmlp.commands import invocation, output, tensorboard
 from jaxmlp.commands.exit_status import INPUT, fail
 from jaxmlp.experiment import Experiment, parse_number
 
@@ -176,6 +176,7 @@ def add_run_flags(flags: Parser) -> None:
         action="store_true",
         help="print the record to standard output, all else to standard error",
     )
+    tensorboard.add_flag(output)
 
 
 def add_forecast_flag(flags: Parser) -> None:

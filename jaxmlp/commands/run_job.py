@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
-from jaxmlp.commands import exit_status, flags, invocation, output
+from jaxmlp.commands import exit_status, flags, invocation, output, tensorboard
 from jaxmlp.commands.signals import NUMBERS, Signals
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.errors import TerminatedError
@@ -101,6 +101,7 @@ def main(description: str, framework: Framework, arguments: list[str] | None = N
         case, experiment = flags.experiment(values)
         if framework.checkpoints:
             flags.check_checkpoint_every(values)
+        tensorboard.check(values)
         console = output.console(stderr=values.json)
         run(Job(framework, values, case, experiment, console, signals))
 
@@ -125,9 +126,11 @@ def run(job: Job) -> None:
         result = record.finished(out, name, experiment, dataset.sha256)
         if result:
             settle(job, dataset, result, out)
+            draw_in_tensorboard(job, out)
             return
     result, files = train_into(job, dataset, out)
     tell(job, result, out, files)
+    draw_in_tensorboard(job, out)
     if not result["finished"]:
         end(job.signals, result, out)
 
@@ -217,6 +220,13 @@ def tell(job: Job, result: dict[str, Any], out: Path, files: dict[str, bytes]) -
         job.console.print(checkpoint, soft_wrap=True)
     if job.values.json:
         print(record.encode(result), end="")
+
+
+def draw_in_tensorboard(job: Job, out: Path) -> None:
+    """Writes the event files that --tensorboard asks for, from the record that is safe now."""
+    from jaxmlp.record.tensorboard import write_run
+
+    tensorboard.write(job.values, write_run, out, job.console)
 
 
 def end(signals: Signals, result: dict[str, Any], out: Path) -> NoReturn:

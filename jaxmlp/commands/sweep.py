@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxmlp import grid
-from jaxmlp.commands import exit_status
+from jaxmlp.commands import exit_status, tensorboard
 from jaxmlp.commands.signals import Signals
 from jaxmlp.commands.sweep_flags import parse, plan
 from jaxmlp.experiment import Experiment
@@ -43,6 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     values = parse(arguments, __doc__ or "")
     try:
         with exit_status.one_line_errors(KEPT, for_good=arguments is None) as signals:
+            tensorboard.check(values)
             run(Request(values, *plan(values)), signals)
     except SystemExit as ended:
         # Without JAX there was no other process yet to be left.
@@ -97,6 +98,7 @@ def run_together(request: Request, console, signals: Signals) -> Path | None:
     if processes.agree(directory is not None and directory.finished):
         if directory:
             finish_again(directory, console)
+            draw_in_tensorboard(values, out, console)
         return None
     sweep = compiled(values, request.settings, dataset)
     processes.by_first(lambda: directory.begin() if directory else None)
@@ -105,7 +107,16 @@ def run_together(request: Request, console, signals: Signals) -> Path | None:
     finally:
         if directory:
             directory.close()
+    if directory:
+        draw_in_tensorboard(values, out, console)
     return out
+
+
+def draw_in_tensorboard(values: argparse.Namespace, out: Path, console) -> None:
+    """Writes the event files that --tensorboard asks for, from the tables that are safe now."""
+    from jaxmlp.record.tensorboard import write_sweep
+
+    tensorboard.write(values, write_sweep, out, console)
 
 
 def load(request: Request, console) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jaxmlp import grid, question
-from jaxmlp.commands import exit_status, flags
+from jaxmlp.commands import exit_status, flags, tensorboard
 from jaxmlp.experiment import Experiment
 
 LAYER_FLAG = re.compile(
@@ -53,6 +53,7 @@ def add_output_flags(parser: flags.Parser) -> None:
     output.add_argument(
         "--no-forecast", action="store_true", help="leave out sharpness and what was foretold"
     )
+    tensorboard.add_flag(output)
     keep = output.add_mutually_exclusive_group()
     keep.add_argument(
         "--resume", action="store_true", help="go on with an unfinished sweep, or start it"
