@@ -228,8 +228,20 @@ def test_a_setting_far_outside_is_told_and_stays_in_the_plane(browser):
     with opened(browser, PAGE, far) as page:
         assert "beyond what was measured" in page.locator("#where").inner_text()
         assert "impossible" in page.locator("#repairs").inner_text()
-        inside = "plots.plane.x_range.start <= source('plane', 'here').data.x[0]"
-        assert page.evaluate(inside)
+        place, ends = here(page)["x"][0], "plots.plane.x_range"
+        assert page.evaluate(f"{ends}.start") <= place <= page.evaluate(f"{ends}.end")
+
+
+def test_the_curves_are_those_of_the_nearest_run(page):
+    at = "source('plane', 'nearest').data"
+    curve = "source('train_loss', 'nearest').data.y"
+    for case in ("baseline", "scaled", "scaled-lr-init"):
+        press(page, case)
+        there = f"rate === {at}.y[0] && measured.scale[i] === {at}.x[0]"
+        run = f"measured.rate.findIndex((rate, i) => {there})"
+        shown, of_run = page.evaluate(curve), page.evaluate(f"measured.train_loss[{run}]")
+        assert shown == of_run
+        assert len(shown) == page.evaluate("data.epochs")
 
 
 # ---- speed, and how it looks

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 # Okabe & Ito 2008: distinguishable with every common colour blindness.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+WORDS_BELOW = 3.6  # high, in letters: an axis' numbers and its label
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
 
 
@@ -20,6 +21,21 @@ def panels(title: str, columns: int, width: float, height: float = 4.2) -> tuple
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
     return figure, axes
+
+
+def legend_below(axis: Any, fontsize: int = 10) -> None:
+    """Puts the legend under the words below an axis, where it covers nothing that is drawn."""
+    handles, _ = axis.get_legend_handles_labels()
+    if handles:
+        axis.legend(
+            fontsize=fontsize,
+            frameon=False,
+            loc="upper center",
+            bbox_to_anchor=(0.5, 0),
+            borderaxespad=WORDS_BELOW,
+            ncols=len(handles),
+            columnspacing=1.2,
+        )
 
 
 def set_title(figure: Figure, text: str, fontsize: int = 12) -> None:

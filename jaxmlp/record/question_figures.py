@@ -11,6 +11,7 @@ from jaxmlp.law import words
 from jaxmlp.law.canonical import Canonical, canonical
 from jaxmlp.law.words import counted
 from jaxmlp.record.figures import BLUE, COLOURS, GREEN, GREY, ORANGE, panels, png
+from jaxmlp.record.labels import Label, put
 
 Runs = list[dict[str, Any]]
 TRAINED = "trained"
@@ -123,22 +124,15 @@ def of_plane(
     """
     seeds = len(next(iter(points.values()))[1])
     title = f"Which runs the cases really are ({data}); above the line the first steps overshoot"
-    figure, (axis,) = panels(title, 1, 10, 5.8)
+    figure, (axis,) = panels(title, 1, 10, 6.2)
     axis.plot(scales, critical, color="black", linewidth=1.2)
     axis.fill_between(scales, critical, 1e3, color=ORANGE, alpha=0.08, linewidth=0)
-    places: dict[tuple[float, float], list[str]] = {}
-    for name, (form, _) in points.items():
-        x, y = math.sqrt(math.prod(form.init_scale)), form.learning_rate
-        places.setdefault((round(x, 6), round(y, 9)), []).append(name)
-    for place, names in places.items():
-        labels: dict[str, list[str]] = {}
-        for name in names:
-            ratio = median_ratio(points[name][1])
-            _point(axis, *place, *points[name], ratio)
-            labels.setdefault(words.number(ratio), []).append(name)
-        _label(axis, *place, labels, scales, critical)
-    _dashes(axis, points)
-    rates = [rate for _, rate in places]
+    for form, runs in points.values():
+        _point(axis, *_place(form), form, runs, median_ratio(runs))
+    limits = _limits(points)
+    for x, limit in limits:
+        axis.plot([x / 1.12, x * 1.12], [limit, limit], color="black", linewidth=2)
+    rates = [form.learning_rate for form, _ in points.values()]
     axis.set(
         xscale="log",
         yscale="log",
@@ -148,7 +142,28 @@ def of_plane(
         xlabel="effective initial scale, √(κ₁·κ₂)",
     )
     _legend(axis, seeds)
+    small = {"fontsize": 9, "color": "0.3"}
+    ofs = [Label("limit of\n" + ",\n".join(names), place, small) for place, names in limits.items()]
+    put(axis, [*_names(points), *ofs])
     return {"plane.png": png(figure)}
+
+
+def _place(form: Canonical) -> tuple[float, float]:
+    """Where a run lies, rounded so that runs of the same place share it."""
+    return round(math.sqrt(math.prod(form.init_scale)), 6), round(form.learning_rate, 9)
+
+
+def _names(points: dict[str, tuple[Canonical, Runs]]) -> list[Label]:
+    """The cases' names and their S ÷ limit, together where they lie together."""
+    places: dict[tuple[float, float], dict[str, list[str]]] = {}
+    for name, (form, runs) in points.items():
+        there = places.setdefault(_place(form), {})
+        there.setdefault(words.number(median_ratio(runs)), []).append(name)
+    labels = []
+    for place, names in places.items():
+        text = "\n".join(",\n".join(same) + f": {ratio}" for ratio, same in names.items())
+        labels.append(Label(text, place, {"fontsize": 10}))
+    return labels
 
 
 def median_ratio(runs: Runs) -> float:
@@ -174,50 +189,18 @@ def _point(axis, x: float, y: float, form: Canonical, runs: Runs, ratio: float) 
         axis.plot([x, x], [y, y / ratio], ":", color=GREY, linewidth=1)
 
 
-def _dashes(axis, points: dict[str, tuple[Canonical, Runs]]) -> None:
-    """Where S reaches its limit for the runs with κ₁ ≠ κ₂: the line is not for them.
+def _limits(points: dict[str, tuple[Canonical, Runs]]) -> dict[tuple[float, float], list[str]]:
+    """Where S reaches its limit for the runs with κ₁ ≠ κ₂, and whose it is: the line is not theirs.
 
     S is proportional to R, so that is R ÷ (S ÷ limit); runs of the same κ share it.
     """
-    limits: dict[tuple[float, ...], tuple[float, float, list[str]]] = {}
+    limits: dict[tuple[float, ...], tuple[tuple[float, float], list[str]]] = {}
     for name, (form, runs) in points.items():
         if not math.isclose(*form.init_scale, rel_tol=1e-6):
-            x, limit = (
-                math.sqrt(math.prod(form.init_scale)),
-                form.learning_rate / median_ratio(runs),
-            )
+            limit = form.learning_rate / median_ratio(runs)
             key = tuple(float(f"{scale:.3g}") for scale in form.init_scale)
-            limits.setdefault(key, (x, limit, []))[2].append(name)
-    for x, limit, names in limits.values():
-        axis.plot([x / 1.12, x * 1.12], [limit, limit], color="black", linewidth=2)
-        axis.annotate(
-            "limit of\n" + ", ".join(names),
-            (x * 1.15, limit),
-            (4, 4),
-            fontsize=7.5,
-            color="0.3",
-            textcoords="offset points",
-            va="top",
-        )
-
-
-def _label(
-    axis, x: float, y: float, labels: dict[str, list[str]], scales: np.ndarray, critical: np.ndarray
-) -> None:
-    """The cases' names and their S ÷ limit, on the side where the line does not run."""
-    text = "\n".join(",\n".join(names) + f": {ratio}" for ratio, names in labels.items())
-    below = y / (8 if "\n" in text else 1.5)
-    beside = critical[(scales > x) & (scales <= 8 * x)]  # as wide as a name is long
-    crossed = bool(((beside > below) & (beside < 1.5 * y)).any())
-    axis.annotate(
-        text,
-        (x, y),
-        (-14 if crossed else 14, 4),
-        textcoords="offset points",
-        fontsize=9,
-        ha="right" if crossed else "left",
-        va="top" if "\n" in text else "center",
-    )
+            limits.setdefault(key, ((_place(form)[0], limit), []))[1].append(name)
+    return dict(limits.values())
 
 
 def _legend(axis, seeds: int) -> None:

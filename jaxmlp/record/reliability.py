@@ -43,6 +43,8 @@ def figure(
     """
     from matplotlib.figure import Figure  # only here, for it is slow to load
 
+    from jaxmlp.record.labels import Label, put  # likewise
+
     figure = Figure(figsize=(4 * len(shown), 4.3), layout="constrained")
     figure.suptitle(
         f"What was foretold, and how often it came true ({count} experiments; "
@@ -51,18 +53,11 @@ def figure(
     )
     for axes, (name, pair) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
         axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-        for i, (mean, share, (low, high), inside) in enumerate(reliability(*pair)):
+        numbers = []
+        for mean, share, (low, high), inside in reliability(*pair):
             axes.plot([mean, mean], [low, high], color="tab:blue")
             axes.plot(mean, share, "o", color="tab:blue")
-            left = mean > 0.5  # or the number of the last one would leave the panel
-            axes.annotate(
-                f"{inside}",
-                (mean, share),
-                (-6 if left else 6, 6 if i % 2 else -11),
-                textcoords="offset points",
-                fontsize=8,
-                ha="right" if left else "left",
-            )
+            numbers.append(Label(f"{inside}", (mean, share), {"fontsize": 9}))
         axes.set(
             title=name,
             xlabel="probability foretold",
@@ -70,6 +65,7 @@ def figure(
             xlim=(-0.05, 1.05),
             ylim=(-0.1, 1.1),
         )
+        put(axes, numbers)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()

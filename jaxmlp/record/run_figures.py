@@ -7,7 +7,17 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from jaxmlp.record.figures import BLUE, COLOURS, GREEN, GREY, ORANGE, panels, png, set_title
+from jaxmlp.record.figures import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    ORANGE,
+    legend_below,
+    panels,
+    png,
+    set_title,
+)
 
 LABEL = {"size": 11}
 MOST_UNITS_SHOWN = 48
@@ -34,7 +44,7 @@ def comparison(
     for name, values, colour, width in zip(names, losses, (BLUE, ORANGE), (2.4, 0.9), strict=True):
         loss.plot(np.arange(1, len(values) + 1), values, color=colour, linewidth=width, label=name)
     loss.set_title("loss of the batch", fontsize=11)
-    loss.legend(fontsize=10, frameon=False)
+    legend_below(loss)
     count = min(map(len, losses))
     first, second = (values[:count].astype(np.float64) for values in losses)
     with np.errstate(all="ignore"):
@@ -90,7 +100,7 @@ def _curves(result: dict[str, Any]) -> Figure:
     best = max(max(row["train_accuracy"], row["test_accuracy"]) for row in result["epochs"])
     accuracy.set_ylim(0, min(1.0, 1.15 * max(best, 2 / classes)))
     for axis in (loss, accuracy):
-        axis.legend(fontsize=10, frameon=False)
+        legend_below(axis)
     return figure
 
 
@@ -116,8 +126,7 @@ def _first_steps(result: dict[str, Any], steps: dict[str, np.ndarray]) -> Figure
         axis.set_xlim(0.9, 1.1 * len(count))
         axis.set_xlabel("step", **LABEL)
         axis.set_title(label, fontsize=11)
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend(fontsize=10, frameon=False)
+        legend_below(axis)
     for axis, values in ((loss, steps["loss"]), (norms, steps["grad_norm"])):
         if np.any((values > 0) & np.isfinite(values)):  # else nothing can be drawn on a log axis
             axis.set_yscale("log")

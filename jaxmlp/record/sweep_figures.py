@@ -11,6 +11,7 @@ from matplotlib.colors import ListedColormap, LogNorm
 from jaxmlp.experiment import PER_TENSOR
 from jaxmlp.record import sweep_places
 from jaxmlp.record.figures import BLUE, GREY, ORANGE, panels, png
+from jaxmlp.record.labels import Label, put
 from jaxmlp.record.outcomes import FAILS_FROM
 from jaxmlp.record.reliability import reliability
 from jaxmlp.record.sweep_places import DECADE, Values
@@ -207,22 +208,16 @@ def foretold(plan: dict[str, Any], runs: Any) -> bytes:
     courses = np.array(runs["course"].to_pylist())
     _draw_sharpness(sharpness, runs, courses != "stable")
     shares.plot([0, 1], [0, 1], color=GREY, linewidth=1)
-    for name, truth, colour, below in (
-        ("diverges", courses != "stable", BLUE, -12),
-        ("fails", courses == "fails", ORANGE, 6),
+    counts = []
+    for name, truth, colour in (
+        ("diverges", courses != "stable", BLUE),
+        ("fails", courses == "fails", ORANGE),
     ):
         bins = list(reliability(column(runs, f"foretold_{name}"), truth))
         means, came_true = zip(*[each[:2] for each in bins], strict=True)
         shares.plot(means, came_true, "o-", color=colour, linewidth=1, label=name)
-        for mean, share, _, count in bins:
-            shares.annotate(
-                f"{count:,}",
-                (mean, share),
-                (5, below),
-                fontsize=8,
-                color=colour,
-                textcoords="offset points",
-            )
+        style = {"fontsize": 8, "color": colour}
+        counts += [Label(f"{count:,}", (mean, share), style) for mean, share, _, count in bins]
     shares.set(
         xlabel="probability foretold",
         ylabel="share that came true (runs)",
@@ -230,6 +225,7 @@ def foretold(plan: dict[str, Any], runs: Any) -> bytes:
         ylim=(-0.08, 1.06),
     )
     shares.legend(fontsize=9)
+    put(shares, counts)
     return png(figure)
 
 
