@@ -27,6 +27,7 @@ from jaxmlp.training import model, optimizer, preprocessing
 from jaxmlp.training.run import prepare
 from jaxmlp.training.step import (
     batch_step,
+    flipped,
     hyperparameters,
     initial_state,
     layer_chains,
@@ -408,7 +409,8 @@ def _jax_scan(experiment: Experiment, shape: tuple[int, ...], per_epoch: int) ->
         step = batch_step(experiment, shape, hyper, images, per_epoch)
 
         def body(state, indices):
-            state, metrics = step(state, indices)
+            state, metrics = step(flipped(state), indices)
+            state = flipped(state)
             return state, (state, metrics)
 
         return jax.lax.scan(body, state, batch_indices)

@@ -28,7 +28,7 @@ from jaxmlp.forecasting.models import REHEARSAL, Forecast, judge
 from jaxmlp.record.metrics import StepMetrics
 from jaxmlp.training.preprocessing import Images
 from jaxmlp.training.run import prepare
-from jaxmlp.training.step import Hyperparameters, State, batch_step, static_part
+from jaxmlp.training.step import Hyperparameters, State, batch_step, flipped, static_part
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 6))
@@ -43,7 +43,7 @@ def rehearse(
 ) -> StepMetrics:
     """The metrics of a run's first steps."""
     step = batch_step(experiment, widths, hyper, images, steps_per_epoch)
-    return jax.lax.scan(step, state, batches)[1]
+    return jax.lax.scan(step, flipped(state), batches)[1]
 
 
 def forecast(experiment: Experiment, dataset: Dataset) -> Forecast:

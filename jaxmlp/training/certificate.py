@@ -18,7 +18,14 @@ from jaxmlp.record.metrics import Evaluation
 from jaxmlp.training.model import Params, mlp
 from jaxmlp.training.preprocessing import Images
 from jaxmlp.training.run import prepare
-from jaxmlp.training.step import Hyperparameters, State, batch_step, evaluate, static_part
+from jaxmlp.training.step import (
+    Hyperparameters,
+    State,
+    batch_step,
+    evaluate,
+    flipped,
+    static_part,
+)
 
 
 class Epoch(NamedTuple):
@@ -262,7 +269,8 @@ def side_by_side(
         )
         return pair, found
 
-    states, found = jax.lax.scan(both, states, batch_indices)
+    states, found = jax.lax.scan(both, jax.vmap(flipped)(states), batch_indices)
+    states = jax.vmap(flipped)(states)
     apply = mlp(widths, experiment.bias, float_dtype(experiment))
     test = jax.lax.map(
         lambda pair: evaluate(experiment, apply, pair[0], pair[1], images), (states.params, hypers)

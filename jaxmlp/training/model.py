@@ -15,13 +15,55 @@ Apply = Callable[
 ]
 
 
+@jax.custom_vjp
+def product(
+    inputs: Float[Array, "batch fan_in"], kernel: Float[Array, "fan_in fan_out"]
+) -> Float[Array, "batch fan_out"]:
+    """inputs · kernel, with a gradient that is quick on a CPU.
+
+    XLA makes the kernel's gradient, inputsᵀ · g, of both as they lie; with the small gᵀ laid out
+    before, the large product takes 0.8 times as long (AMD Zen 4; docs/speed.md).
+    """
+    return inputs @ kernel
+
+
+def _forward(inputs: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return product(inputs, kernel), (inputs, kernel)
+
+
+def _backward(kept: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+    inputs, kernel = kept
+    return grad @ kernel.T, (jax.lax.optimization_barrier(grad.T) @ inputs).T
+
+
+product.defvjp(_forward, _backward)
+
+
+def quick(inputs: Array, kernel: Array, *dimensions: Any, **options: Any) -> Array:
+    """The product as nnx.Linear calls it. It has no second derivative."""
+    return product(inputs, kernel)
+
+
 class MLP(nnx.Module):
     """Linear layers with ReLUs between them."""
 
-    def __init__(self, widths: tuple[int, ...], use_bias: bool, dtype, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self,
+        widths: tuple[int, ...],
+        use_bias: bool,
+        dtype,
+        rngs: nnx.Rngs,
+        dot_general: Callable[..., Array] = jax.lax.dot_general,
+    ) -> None:
         self.layers = nnx.List(
             nnx.Linear(
-                fan_in, fan_out, use_bias=use_bias, dtype=dtype, param_dtype=dtype, rngs=rngs
+                fan_in,
+                fan_out,
+                use_bias=use_bias,
+                dtype=dtype,
+                param_dtype=dtype,
+                dot_general=dot_general,
+                rngs=rngs,
             )
             for fan_in, fan_out in itertools.pairwise(widths)
         )
@@ -37,13 +79,19 @@ class MLP(nnx.Module):
         return self.layers[-1](activations), hidden
 
 
-def mlp(widths: tuple[int, ...], use_bias: bool, dtype) -> Apply:
+def mlp(
+    widths: tuple[int, ...],
+    use_bias: bool,
+    dtype,
+    dot_general: Callable[..., Array] = jax.lax.dot_general,
+) -> Apply:
     """The MLP as a pure function of its parameters and a batch.
 
     Args:
         widths: of the input, every hidden layer, and the output.
+        dot_general: the layers' product, such as `quick`.
     """
-    abstract = nnx.eval_shape(lambda: MLP(widths, use_bias, dtype, nnx.Rngs(0)))
+    abstract = nnx.eval_shape(lambda: MLP(widths, use_bias, dtype, nnx.Rngs(0), dot_general))
     graphdef, state = nnx.split(abstract)
     shapes, _ = jax.tree.flatten(to_params(nnx.to_pure_dict(state)))
 
