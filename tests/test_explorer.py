@@ -206,7 +206,7 @@ def test_the_address_holds_the_setting_and_restores_it(browser, tmp_path):
         experiment = press(page, "scaled-lrsq-init1")
         page.locator("#d2").fill("-7")
         said = sentence(page)
-        until(page, "location.hash.includes('weightDecay=0.0001,0')")
+        until(page, "location.hash.endsWith('weightDecay=0.0001,0')")
         fragment = page.evaluate("location.hash")
     with opened(browser, sent, fragment) as page:
         assert sentence(page) == said

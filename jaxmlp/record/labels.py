@@ -12,8 +12,8 @@ DISTANCES = (7, 12, 18, 26, 36, 50)  # in points, from the place to the label
 SIDES = (  # how much of it to the right, and how much up, in the order of preference
     *((1, 0), (-1, 0)),
     *((1, 1), (1, -1), (-1, 1), (-1, -1)),
-    *((0.3, 1), (0.3, -1), (-0.3, 1), (-0.3, -1)),
     *((0, 1), (0, -1)),
+    *((0.3, 1), (0.3, -1), (-0.3, 1), (-0.3, -1)),
 )
 Position = tuple[float, float]  # of a label from its place, right and up, in points
 POSITIONS = [(d * right, d * up) for d, (right, up) in itertools.product(DISTANCES, SIDES)]
