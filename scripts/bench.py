@@ -8,6 +8,7 @@ else the machine does hits all alike; medians and their ratios are printed.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import importlib.util
@@ -15,6 +16,7 @@ import itertools
 import json
 import math
 import os
+import platform
 import resource
 import statistics
 import subprocess
@@ -169,6 +171,15 @@ def matrix_rate(size: int = 4096) -> float:
     return 2 * size**3 / min(timed(work, 1) / 1000 for _ in range(3))
 
 
+def processor() -> str:
+    """The processor's own name, where the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def first_epoch(arguments: list[str]) -> tuple[float, float]:
     """Seconds from a command to its first finished epoch, and the command's peak memory in GB."""
     script = Path(__file__).with_name("run_jax.py")
@@ -254,8 +265,14 @@ def run_all(values: argparse.Namespace) -> None:
     first_epoch(arguments)  # warms the caches
     seconds, memory = first_epoch(arguments)
     say("the device's rate for a large product, and the memory of blocks")
+    rate = matrix_rate()
+    limit = 1000 * flop / rate
     result = {
         "device": describe_devices(),
+        "processor": f"{processor()}, {os.cpu_count()} cores",
+        "large_product_gigaflops": rate / 1e9,
+        "limit_milliseconds_per_step": limit,
+        "ratio_to_limit": medians[OURS] / limit,
         "milliseconds_per_step": medians,
         "ratio_to_best_products": medians[OURS] / best,
         "times_faster_than": {
@@ -270,7 +287,7 @@ def run_all(values: argparse.Namespace) -> None:
             * 1000
             * 20
             * run.start.steps_per_epoch,
-            "share_of_matrix_rate": flop / (medians[SWEEP] / 1000) / matrix_rate(),
+            "share_of_matrix_rate": limit / medians[SWEEP],
             "megabytes_by_runs": memory_by_block(many),
         },
     }
@@ -279,7 +296,8 @@ def run_all(values: argparse.Namespace) -> None:
 
 def table(result: dict, times: dict[str, list[float]]) -> str:
     first_epoch = result["seconds_to_first_epoch"]
-    lines = [f"{result['device']}; median of {len(next(iter(times.values())))} alternating rounds"]
+    device = f"{result['device']} ({result['processor']})"
+    lines = [f"{device}; median of {len(next(iter(times.values())))} alternating rounds"]
     lines += [
         f"  {name:42} {median:6.2f} ms per step  ({min(times[name]):.2f} to {max(times[name]):.2f})"
         for name, median in result["milliseconds_per_step"].items()
@@ -289,6 +307,9 @@ def table(result: dict, times: dict[str, list[float]]) -> str:
             *lines,
             *faster(result["times_faster_than"]),
             f"run / best bare products: {result['ratio_to_best_products']:.2f}",
+            f"run / the products at the device's rate for a large one ("
+            f"{result['large_product_gigaflops']:.0f} GFLOP/s, so "
+            f"{result['limit_milliseconds_per_step']:.2f} ms): {result['ratio_to_limit']:.2f}",
             f"command to first finished epoch, warm caches: {first_epoch:.1f} s",
             f"peak memory of a run: {result['peak_gigabytes']:.2f} GB",
             *of_many(result["sweep"]),
