@@ -97,8 +97,8 @@ FAULTS: dict[str, list[Fault]] = {  # by the first level that notices them
         Fault(
             "the shuffle's last words halved beyond 2000 images",
             RNG,
-            "self.words(max(count - 1, 0)) % remaining",
-            "(self.words(max(count - 1, 0)) >> np.uint32(count >= 2000)) % remaining",
+            "self.words(len(steps)) % remaining",
+            "(self.words(len(steps)) >> np.uint32(count >= 2000)) % remaining",
         ),
     ],
     "preprocessing": [
@@ -389,8 +389,8 @@ FAULTS: dict[str, list[Fault]] = {  # by the first level that notices them
         Fault(
             "last batch dropped",
             TRAIN,
-            "jax.lax.scan(step, state, batch_indices)",
-            "jax.lax.scan(step, state, batch_indices[:-1])",
+            "jax.lax.scan(step, flipped(state), batch_indices)",
+            "jax.lax.scan(step, flipped(state), batch_indices[:-1])",
         ),
         Fault(
             "units at exactly 0 counted as alive",
