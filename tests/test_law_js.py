@@ -17,6 +17,7 @@ from jaxmlp.law.canonical import canonical_if_any
 from jaxmlp.law.emission import emit
 from jaxmlp.law.explanation import baseline, which_run
 from jaxmlp.law.transport import transport
+from jaxmlp.pages.explorer_cases import as_script
 from jaxmlp.pages.page import static
 
 FEW, MANY = 500, 10_000
@@ -44,15 +45,6 @@ def law() -> Iterator[Any]:
         page.set_content("<!DOCTYPE html><meta charset=utf-8>")
         page.add_script_tag(content=static("law.js"))
         yield page
-
-
-def as_js(experiment: Experiment) -> dict[str, Any]:
-    return {
-        "inputScale": experiment.input_scale,
-        "initScale": experiment.per_layer("init_scale"),
-        "learningRate": experiment.per_layer("learning_rate"),
-        "weightDecay": experiment.per_layer("weight_decay"),
-    }
 
 
 def said_by_python(experiment: Experiment) -> dict[str, Any]:
@@ -131,7 +123,7 @@ def named() -> Iterator[Experiment]:
 
 
 def check(law: Any, experiments: list[Experiment]) -> None:
-    said = law.evaluate(SAID, [as_js(experiment) for experiment in experiments])
+    said = law.evaluate(SAID, [as_script(experiment) for experiment in experiments])
     for experiment, by_script in zip(experiments, said, strict=True):
         if by_script["canonical"]:
             by_script["canonical"] = list(map(float, by_script["canonical"]))

@@ -15,6 +15,7 @@ MOST_POINTS = 3000  # of a line; a longer one is shown by the extremes of its st
 WIDE = 50  # a ratio of the ends from which on an axis of values is logarithmic
 HEIGHT = 300  # pixels
 TOOLS = "pan,box_zoom,wheel_zoom,reset,save"
+CURVES = ("train_loss", "test_accuracy")  # of a sweep's runs
 MARKED = 100  # points of a line that are marked each
 MOST_WITHIN = 4  # lines whose names stand among them
 DASHES = ("solid", "dashed", "dotted")
@@ -62,6 +63,7 @@ def lines(
         tools=TOOLS,
         x_axis_type="log" if steps else "linear",
         y_axis_type="log" if log_y else "linear",
+        over_epochs=not steps,
         x_axis_label=x,
         y_axis_label=y,
         toolbar_location="above",
@@ -78,8 +80,14 @@ def lines(
     return plot
 
 
-def blank(name: str, **options: Any) -> figure:
-    """A plot without anything in it, in the colours of its page."""
+def blank(name: str, *, over_epochs: bool = False, **options: Any) -> figure:
+    """A plot without anything in it, in the colours of its page.
+
+    Args:
+        over_epochs: across, in whole numbers.
+    """
+    if over_epochs:
+        options["x_axis_label"] = "epoch"
     plot = figure(
         name=name,
         sizing_mode="stretch_width",
@@ -89,9 +97,8 @@ def blank(name: str, **options: Any) -> figure:
     )
     plot.toolbar.logo = None
     plot.axis.minor_tick_line_color = None
-    for axis in plot.xaxis:
-        if axis.axis_label == "epoch":
-            axis.ticker = BasicTicker(min_interval=1, desired_num_ticks=8)
+    if over_epochs:
+        plot.xaxis.ticker = BasicTicker(min_interval=1, desired_num_ticks=8)
     return plot
 
 
@@ -148,6 +155,14 @@ def thinned(
             kept.append(stretch[:1])
     places = np.concatenate(kept)
     return np.asarray(x, np.float64)[places], y[places]
+
+
+def shown(values: Sequence[float | None], digits: int) -> list[float | None]:
+    """Numbers to so many digits; None for what is not finite."""
+    return [
+        float(f"{value:.{digits}g}") if value is not None and math.isfinite(value) else None
+        for value in values
+    ]
 
 
 def from_zero(drawn: Sequence[Line]) -> tuple[float, float]:

@@ -1,19 +1,17 @@
 """The explorer: one page on which a reader moves settings and sees which run they really make."""
 
 import dataclasses
-import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jaxmlp import question
 from jaxmlp.experiment import SCALED, Experiment
-from jaxmlp.pages import page
+from jaxmlp.pages import charts, page
 from jaxmlp.pages.explorer_cases import alike, question_cases
-from jaxmlp.pages.explorer_plots import CURVES, curve_plot, plane
+from jaxmlp.pages.explorer_plots import curve_plot, plane
+from jaxmlp.pages.sweep import RATE, curves_by_run
 from jaxmlp.record import sweep_figures
 from jaxmlp.record.sweep_figures import ENDINGS
 
-RATE = "canonical_learning_rate"
 SCALES = ("canonical_init_scale_1", "canonical_init_scale_2")
 AS_LONG_AS_YOU_LIKE = ("epochs", "train_size", "seed", "precision")  # settings that move no point
 DIGITS = 5  # of what was measured
@@ -65,9 +63,10 @@ def explorer_page(plan: dict[str, Any], runs: Any, curves: Any) -> bytes:
         "momentum": base.momentum,
     }
     endings = measured["ending"]
+    plots = {name: curve_plot(name, data) for name in charts.CURVES}
     return page.render(
         "explorer.html",
-        {"plane": plane(measured, cases), **{name: curve_plot(name, data) for name in CURVES}},
+        {"plane": plane(measured, cases), **plots},
         scripts=("law.js", "explorer.js"),
         data=data,
         groups=list(dict.fromkeys(case.group for case in cases)),
@@ -109,27 +108,13 @@ def _check(base: Experiment, runs: Any) -> None:
 
 def _measured(runs: Any, curves: Any) -> dict[str, list[Any]]:
     """What the page shows of each run, column by column."""
-    by_run: dict[int, dict[str, list[float]]] = {}
-    for row in curves.to_pylist():
-        of_run = by_run.setdefault(row["run"], {name: [] for name in CURVES})
-        for name in CURVES:
-            of_run[name].append(row[name])
-    of_runs = [by_run[run] for run in runs["run"].to_pylist()]
     return {
-        "rate": _shown(runs[RATE].to_pylist()),
-        "scale": _shown(runs[SCALES[0]].to_pylist()),
-        "decay": _shown(runs["canonical_decay_1"].to_pylist()),
-        "dead": _shown(runs["dead_1"].to_pylist()),
+        "rate": charts.shown(runs[RATE].to_pylist(), DIGITS),
+        "scale": charts.shown(runs[SCALES[0]].to_pylist(), DIGITS),
+        "decay": charts.shown(runs["canonical_decay_1"].to_pylist(), DIGITS),
+        "dead": charts.shown(runs["dead_1"].to_pylist(), DIGITS),
         "outcome": runs["outcome"].to_pylist(),
         "course": runs["course"].to_pylist(),
         "ending": [sweep_figures.ending(row) for row in runs.to_pylist()],
-        **{name: [_shown(of_run[name]) for of_run in of_runs] for name in CURVES},
+        **{name: curves_by_run(curves, name, DIGITS) for name in charts.CURVES},
     }
-
-
-def _shown(values: Sequence[float | None]) -> list[float | None]:
-    """Numbers to so many digits; None for what is not finite."""
-    return [
-        float(f"{value:.{DIGITS}g}") if value is not None and math.isfinite(value) else None
-        for value in values
-    ]

@@ -51,7 +51,7 @@ def question_cases() -> list[Case]:
         experiment = Experiment(**question.settings(name))
         form = canonical(experiment)
         first, second = form.init_scale
-        setting = _as_script(experiment)
+        setting = as_script(experiment)
         place = math.sqrt(first * second), form.learning_rate, not alike(first, second)
         cases.append(Case(number, *_told(name), setting, *place))
     return cases
@@ -72,7 +72,7 @@ def _told(name: str) -> tuple[str, str, str, str]:
     return "Inputs × 1:", name, "Trained", BASELINE_SAYS
 
 
-def _as_script(experiment: Experiment) -> dict[str, Any]:
+def as_script(experiment: Experiment) -> dict[str, Any]:
     """The settings that the page moves, by the names that law.js has for them."""
     return {
         "inputScale": experiment.input_scale,

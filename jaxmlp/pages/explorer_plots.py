@@ -11,20 +11,19 @@ from jaxmlp.pages.explorer_cases import Case
 from jaxmlp.record.figures import GREY
 from jaxmlp.record.sweep_figures import ENDINGS
 
-CURVES = ("train_loss", "test_accuracy")
 HERE = "#CC79A7"  # the reader's setting; none of the endings has this colour
 MARGINS = 1.6, 3.0  # factors around all that the plane shows, across and up
 
 
 def plane(measured: dict[str, list[Any]], cases: Sequence[Case]) -> figure:
-    ends = {
+    ends: dict[str, Any] = {
         "x_range": _around([*measured["scale"], *(case.scale for case in cases)], MARGINS[0]),
         "y_range": _around([*measured["rate"], *(case.rate for case in cases)], MARGINS[1]),
     }
     plot = charts.blank(
         "plane",
         height=340,
-        tools="pan,box_zoom,wheel_zoom,reset,save",
+        tools=charts.TOOLS,
         x_axis_type="log",
         y_axis_type="log",
         x_axis_label="effective initial scale, √(κ1·κ2)",
@@ -96,7 +95,7 @@ def curve_plot(name: str, data: dict[str, Any]) -> figure:
         name,
         height=190,
         tools="",
-        x_axis_label="epoch",
+        over_epochs=True,
         y_axis_label=name.replace("_", " "),
         y_axis_type="log" if loss else "linear",
         x_range=Range1d(start=0.9, end=max(2, data["epochs"]) + 0.1),

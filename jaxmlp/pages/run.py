@@ -39,7 +39,7 @@ def run_page(result: Result) -> bytes:
         layers=_layers(record["layers"]),
         settings=_settings(experiment),
         epochs=_epochs(record),
-        command=command(record, experiment),
+        command=command(record["framework"], experiment, record["data"]["name"]),
         zeros=bool((result.steps["grad_norm"] == 0).any()),
         units=min(MOST_UNITS, record["layers"][0]["fan_out"]),
     )
@@ -54,11 +54,10 @@ def title(record: dict[str, Any]) -> str:
     )
 
 
-def command(record: dict[str, Any], experiment: Experiment) -> str:
-    """The command that repeats the run, where the data have this name."""
-    data = record["data"]["name"]
+def command(framework: str, experiment: Experiment, data: str) -> str:
+    """The command that repeats a run, where the data have this name."""
     named = [] if data == "cifar10" else ["--data", data]
-    return shlex.join([*SCRIPTS[record["framework"]], *as_flags(experiment), *named])
+    return shlex.join([*SCRIPTS[framework], *as_flags(experiment), *named])
 
 
 def number(value: Any) -> float:

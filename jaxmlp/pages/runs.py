@@ -38,8 +38,10 @@ def runs_page(results: Mapping[str, Result]) -> bytes:
         numbers=_numbers(experiments),
         apart=_apart(experiments),
         commands={
-            name: command(results[name].record, experiment)
-            for name, experiment in experiments.items()
+            name: command(
+                result.record["framework"], experiments[name], result.record["data"]["name"]
+            )
+            for name, result in results.items()
         },
     )
 

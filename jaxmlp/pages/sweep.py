@@ -1,8 +1,6 @@
 """The page of a sweep, from its tables: its plane over any two columns, and all curves."""
 
 import dataclasses
-import math
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,19 +11,17 @@ from bokeh.palettes import Viridis256
 from bokeh.plotting import figure
 
 from jaxmlp.experiment import PER_TENSOR, Experiment
-from jaxmlp.law.emission import SCRIPT, as_flags
 from jaxmlp.pages import charts, page
+from jaxmlp.pages.run import command
 from jaxmlp.record import sweep_figures, sweep_places
 from jaxmlp.record.figures import COLOURS
 from jaxmlp.record.outcomes import FAILS_FROM
 from jaxmlp.record.sweep_figures import DIVERGES_FROM, ENDINGS
 
 SCALE, RATE = "effective_initial_scale", "canonical_learning_rate"  # the plane of the law
-CURVES = ("train_loss", "test_loss", "test_accuracy")
 MOST_RUNS = 5_000  # measured: 2,000 runs of 20 epochs are 4 MB and drawn at once
 MOST_KEPT = len(COLOURS)
 DIGITS = 6  # of what a page shows
-PLANE_TOOLS = "pan,box_zoom,wheel_zoom,reset,save"
 
 
 def sweep_page(plan: dict[str, Any], runs: Any, curves: Any) -> bytes:
@@ -48,15 +44,17 @@ def sweep_page(plan: dict[str, Any], runs: Any, curves: Any) -> bytes:
         "kinds": [{"name": name, "colour": colour} for name, (colour, _) in ENDINGS.items()],
         "texts": {name: runs[name].to_pylist() for name in ("course", "outcome")},
         "foretold": runs["foretold_course"].to_pylist(),
-        "curves": {name: _curves(curves, name) for name in CURVES},
-        "commands": [_command(experiment, plan["data"]["name"]) for experiment in experiments],
+        "curves": {name: curves_by_run(curves, name, DIGITS) for name in charts.CURVES},
+        "commands": [
+            command("jax", experiment, plan["data"]["name"]) for experiment in experiments
+        ],
         "axes": _first_axes(columns, runs),
         "lines": _lines(columns, runs) if SCALE in columns else [],
         "palette": list(Viridis256),
         "keptColours": list(COLOURS),
     }
     epochs = plan["experiment"]["epochs"]
-    plots = {name: _curve_plot(name, epochs) for name in ("train_loss", "test_accuracy")}
+    plots = {name: _curve_plot(name, epochs) for name in charts.CURVES}
     return page.render(
         "sweep.html",
         {"plane": _plane(), **plots},
@@ -82,29 +80,21 @@ def _columns(runs: Any) -> dict[str, list[float | None]]:
             continue
         values = [None if value is None else float(value) for value in runs[field.name].to_pylist()]
         if len(set(values)) > 1:
-            columns[field.name] = _shown(values)
+            columns[field.name] = charts.shown(values, DIGITS)
     layers = [name for name in runs.column_names if name.startswith("canonical_init_scale_")]
     if runs[RATE].null_count == 0:
         scales = np.log([sweep_figures.column(runs, name) for name in layers])
-        columns = {SCALE: _shown(np.exp(scales.mean(axis=0)).tolist()), **columns}
-        columns.setdefault(RATE, _shown(sweep_figures.column(runs, RATE).tolist()))
+        columns = {SCALE: charts.shown(np.exp(scales.mean(axis=0)).tolist(), DIGITS), **columns}
+        columns[RATE] = charts.shown(sweep_figures.column(runs, RATE).tolist(), DIGITS)
     return columns
 
 
-def _shown(values: Sequence[float | None]) -> list[float | None]:
-    """Numbers to so many digits; None for what is not finite."""
-    return [
-        float(f"{value:.{DIGITS}g}") if value is not None and math.isfinite(value) else None
-        for value in values
-    ]
-
-
-def _curves(curves: Any, name: str) -> list[list[float | None]]:
+def curves_by_run(curves: Any, name: str, digits: int) -> list[list[float | None]]:
     """A column over the epochs, run by run."""
     by_run: dict[int, list[float]] = {}
     for run, value in zip(curves["run"].to_pylist(), curves[name].to_pylist(), strict=True):
         by_run.setdefault(run, []).append(value)
-    return [_shown(by_run[run]) for run in sorted(by_run)]
+    return [charts.shown(by_run[run], digits) for run in sorted(by_run)]
 
 
 def _experiments(base: Experiment, runs: Any) -> list[Experiment]:
@@ -125,11 +115,6 @@ def _experiments(base: Experiment, runs: Any) -> list[Experiment]:
         scale, seed = row["input_scale"], int(row["seed"])
         experiments.append(dataclasses.replace(base, input_scale=scale, seed=seed, **settings))
     return experiments
-
-
-def _command(experiment: Experiment, data: str) -> str:
-    named = [] if data == "cifar10" else ["--data", data]
-    return shlex.join([*SCRIPT, *as_flags(experiment), *named])
 
 
 def _first_axes(columns: dict[str, Any], runs: Any) -> list[str]:
@@ -177,7 +162,7 @@ def _contour(across: Any, up: Any, values: Any, level: float) -> list[dict[str, 
 
 
 def _part(x: Any, y: Any) -> dict[str, Any]:
-    return {"x": _shown(list(map(float, x))), "y": _shown(list(map(float, y)))}
+    return {name: charts.shown(list(map(float, of)), DIGITS) for name, of in (("x", x), ("y", y))}
 
 
 # ---- plots, which the script fills
@@ -187,7 +172,7 @@ def _plane() -> figure:
     plot = charts.blank(
         "plane",
         height=520,
-        tools=PLANE_TOOLS,
+        tools=charts.TOOLS,
         x_range=Range1d(start=0, end=1),
         y_range=Range1d(start=0, end=1),
         toolbar_location="above",
@@ -213,7 +198,7 @@ def _curve_plot(name: str, epochs: int) -> figure:
         name,
         height=240,
         tools=charts.TOOLS,
-        x_axis_label="epoch",
+        over_epochs=True,
         y_axis_label=name.replace("_", " "),
         y_axis_type="log" if name.endswith("loss") else "linear",
         x_range=Range1d(start=0.9, end=max(2, epochs) + 0.1),
