@@ -86,6 +86,17 @@ def test_a_run_that_was_interrupted_has_a_page_that_says_so(made, tmp_path):
     assert "Interrupted after 3 of 9 epochs" in text
 
 
+def test_a_run_that_blew_up_has_a_page_that_says_so(made, browser, tmp_path):
+    data = ("--data", str(made / "tiny.npz"), "--no-forecast")
+    run_jax.main([*data, *SMALL, "--learning-rate", "1e30", "--out", str(tmp_path / "blown")])
+    with opened(browser, tmp_path / "blown" / "report.html") as page:
+        text = page.locator("main").inner_text()
+    assert "Nonfinite: the loss is no longer finite" in text
+    assert "nan times" not in text
+    assert re.search(r"Where a line is missing, it is (exactly 0 or )?not finite\.", text)
+    assert "--data PATH" in text
+
+
 @pytest.mark.parametrize("damage", ["missing", "truncated", "newer", "none"])
 def test_a_record_that_cannot_be_believed_is_one_line(made, tmp_path, capsys, damage):
     out = shutil.copytree(made / "a", tmp_path / "a")

@@ -103,10 +103,10 @@ def data_words(values: argparse.Namespace) -> list[str]:
     """The words that name the data in a command to be pasted; PATH where nobody has said it."""
     if values.recorded is None or values.data != "auto":
         return flags.data_words(values)
-    name = values.recorded["name"]
-    users = values.recorded["source"].startswith("the user's file")
+    from jaxmlp.record.run_record import data_word
+
     data_dir = ["--data-dir", str(values.data_dir)] if values.data_dir else []
-    return ["--data", "PATH" if users else name, *data_dir]
+    return ["--data", data_word(values.recorded), *data_dir]
 
 
 def forecast(

@@ -16,6 +16,7 @@ from jaxmlp.pages import charts, page
 from jaxmlp.pages.charts import Line
 from jaxmlp.record.figures import BLUE, ORANGE
 from jaxmlp.record.result import Result
+from jaxmlp.record.run_record import data_word
 
 MOST_UNITS = 48
 SCRIPTS = {"jax": SCRIPT, "torch": ("python", "scripts/run_torch.py")}
@@ -25,6 +26,7 @@ def run_page(result: Result) -> bytes:
     """One HTML file: what the run really was, how it went, what it was made of."""
     record = result.record
     experiment = Experiment.from_json(record["experiment"])
+    spike = number(record["diagnostics"]["spike"])
     figures = {**_per_epoch(record), **_per_step(record, result.steps)}
     if weights := _weights(record, result.params):
         figures["weights"] = weights
@@ -39,8 +41,9 @@ def run_page(result: Result) -> bytes:
         layers=_layers(record["layers"]),
         settings=_settings(experiment),
         epochs=_epochs(record),
-        command=command(record["framework"], experiment, record["data"]["name"]),
-        zeros=bool((result.steps["grad_norm"] == 0).any()),
+        command=command(record["framework"], experiment, record["data"]),
+        missing=_missing(result.steps["grad_norm"]),
+        spike=spike if math.isfinite(spike) else None,
         units=min(MOST_UNITS, record["layers"][0]["fan_out"]),
     )
 
@@ -54,15 +57,26 @@ def title(record: dict[str, Any]) -> str:
     )
 
 
-def command(framework: str, experiment: Experiment, data: str) -> str:
-    """The command that repeats a run, where the data have this name."""
-    named = [] if data == "cifar10" else ["--data", data]
-    return shlex.join([*SCRIPTS[framework], *as_flags(experiment), *named])
+def command(framework: str, experiment: Experiment, data: dict[str, Any]) -> str:
+    """The command that repeats a run.
+
+    Args:
+        data: a record's section.
+    """
+    words = [*SCRIPTS[framework], *as_flags(experiment), "--data", data_word(data)]
+    return shlex.join(words)
 
 
 def number(value: Any) -> float:
     """A number of a record: its "NaN" and "Infinity", too."""
     return float(value)
+
+
+def _missing(norms: Float[np.ndarray, "steps layers"]) -> str:
+    """What it means where a line of norms has a gap."""
+    meanings = {"exactly 0": (norms == 0).any(), "not finite": not np.isfinite(norms).all()}
+    found = " or ".join(meaning for meaning, there in meanings.items() if there)
+    return f" Where a line is missing, it is {found}." if found else ""
 
 
 def _numbers(section: dict[str, Any]) -> dict[str, Any]:

@@ -38,9 +38,7 @@ def runs_page(results: Mapping[str, Result]) -> bytes:
         numbers=_numbers(experiments),
         apart=_apart(experiments),
         commands={
-            name: command(
-                result.record["framework"], experiments[name], result.record["data"]["name"]
-            )
+            name: command(result.record["framework"], experiments[name], result.record["data"])
             for name, result in results.items()
         },
     )

@@ -45,9 +45,7 @@ def sweep_page(plan: dict[str, Any], runs: Any, curves: Any) -> bytes:
         "texts": {name: runs[name].to_pylist() for name in ("course", "outcome")},
         "foretold": runs["foretold_course"].to_pylist(),
         "curves": {name: curves_by_run(curves, name, DIGITS) for name in charts.CURVES},
-        "commands": [
-            command("jax", experiment, plan["data"]["name"]) for experiment in experiments
-        ],
+        "commands": [command("jax", experiment, plan["data"]) for experiment in experiments],
         "axes": _first_axes(columns, runs),
         "lines": _lines(columns, runs) if SCALE in columns else [],
         "palette": list(Viridis256),

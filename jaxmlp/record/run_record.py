@@ -111,6 +111,15 @@ def data_section(dataset: Dataset) -> dict[str, Any]:
     }
 
 
+def data_word(section: dict[str, Any]) -> str:
+    """What names a record's data after --data; PATH for a user's file, which the record has not.
+
+    Args:
+        section: as `data_section` makes it.
+    """
+    return "PATH" if section["source"].startswith("the user's file") else section["name"]
+
+
 def timings(started: str, setup: float, compiling: float, epochs: list[float], images: int):
     """The record's timings: seconds, and training images per second in the median epoch."""
     return {
