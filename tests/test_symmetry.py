@@ -2,6 +2,7 @@
 
 import itertools
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,3 +147,23 @@ def test_a_sparse_basis_spans_the_same_with_fewer_tensors():
     short = sparse(rows, NAMES)
     assert short == [{"input": 1, "a": -1}, {"a": 1, "b": -1}, {"b": 1, "c": -1}]
     assert span(short, NAMES) == span(rows, NAMES)
+
+
+class Liar:
+    """A network whose derivatives promise that `a` moves against `b`, which its losses deny."""
+
+    def __init__(self):
+        self.tensors, self.statistics = dict.fromkeys("abc", (1,)), {}
+
+    def derivatives(self, point, training):
+        slope, other = np.random.default_rng(point).normal(size=2)
+        return {"a": slope, "b": slope, "c": other}
+
+    def loss(self, point, factors, training):
+        return 1.0 + point * factors.get("a", 1.0)
+
+
+def test_what_the_derivatives_promise_and_the_losses_deny_is_refused():
+    liar: Any = Liar()
+    with pytest.raises(ValueError, match="the derivatives promise that a\\^1, b\\^-1 leaves"):
+        find(liar)
