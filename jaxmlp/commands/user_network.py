@@ -5,16 +5,13 @@ run as it is with unscaled inputs. docs/your-own-network.md shows one for each f
 """
 
 import argparse
-import importlib.util
 import json
 import math
 import sys
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from jaxmlp.commands import exit_status, output
+from jaxmlp.commands import exit_status, output, setup_file
 from jaxmlp.commands.progress import Steps
 from jaxmlp.law import screen
 
@@ -149,48 +146,4 @@ def load(values: argparse.Namespace) -> Any:
     """
     from jaxmlp.networks.adapt import network
 
-    file, _, name = values.model.rpartition(":")
-    if not file:
-        raise ValueError(f"--model {values.model}: give FILE:FUNCTION, such as my_run.py:setup")
-    setup = getattr(_imported(Path(file)), name, None)
-    if not callable(setup):
-        raise ValueError(f"{file} has no function {name!r}, which would set the run up")
-    parts = _guarded(setup, f"{name}() of {file}")
-    if not isinstance(parts, tuple) or len(parts) not in (3, 4):
-        raise ValueError(
-            f"{name}() of {file} has to return (model, optimizer, batches) or (model, optimizer, "
-            f"batches, loss); it returns {_described(parts)}"
-        )
-    return network(*parts, clip_global_norm=values.clip_global_norm)
-
-
-def _imported(path: Path) -> Any:
-    if not path.is_file():
-        raise ValueError(f"{path} is no file; give --model FILE:FUNCTION")
-    name = f"set_up_in_{path.stem}"  # shadows no other module
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{path} is no Python file; give --model FILE:FUNCTION")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.resolve().parent))  # so that it may import what lies beside it
-    sys.modules[name] = module
-    loader = spec.loader
-    _guarded(lambda: loader.exec_module(module), str(path))
-    return module
-
-
-def _guarded(action: Callable[[], Any], what: str) -> Any:
-    """What a user's code returns; its failures become one line that names the place."""
-    try:
-        return action()
-    except Exception as error:  # whatever a user's code may raise
-        frames = traceback.extract_tb(error.__traceback__)
-        where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-        reason = (str(error).strip().splitlines() or [""])[0]
-        raise ValueError(f"{what} fails: {type(error).__name__}: {reason}{where}") from error
-
-
-def _described(parts: Any) -> str:
-    if isinstance(parts, tuple):
-        return f"a tuple of {len(parts)}"
-    return f"a {type(parts).__name__}"
+    return network(*setup_file.parts(values.model, FLAG), clip_global_norm=values.clip_global_norm)

@@ -1,6 +1,6 @@
 """A Flax NNX module as pure functions of its arrays, by name."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -61,11 +61,13 @@ class FlaxModel:
         *,
         training: bool,
         double: bool = False,
+        call: Callable[[Any, Any], Any] = lambda module, inputs: module(inputs),
     ) -> tuple[Any, Arrays]:
         """The outputs, and all arrays afterwards: running statistics and counts move on.
 
         Args:
             double: compute in float64 where layers would take another type.
+            call: what is done with the module and the inputs, for who looks inside.
         """
         state = nnx.from_flat_state(
             [(path, leaf.replace(values[name])) for name, (path, leaf) in self.flat.items()]
@@ -76,7 +78,7 @@ class FlaxModel:
         if double:
             _compute_in_float64(module)
         module.train() if training else module.eval()
-        outputs = module(inputs)
+        outputs = call(module, inputs)
         after = dict(nnx.to_flat_state(nnx.state(module)))
         return outputs, {name: after[path].get_value() for name, (path, _) in self.flat.items()}
 

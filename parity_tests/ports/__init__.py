@@ -1,0 +1,1 @@
+"""Parity for anyone's own port: two models in two frameworks, held together layer by layer."""

@@ -1,0 +1,557 @@
+"""The port: a Flax NNX model in a process of its own, held to the original layer by layer.
+
+At every point (a call of a layer, or of an activation, pooling or softmax outside of the layers)
+what the original had there can be put in the place of the port's own numbers, on the way forward
+and on the way back. Then a layer's outputs and gradients are those of this layer alone: what went
+wrong before it does not reach it.
+"""
+
+import contextlib
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.extend.core
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array
+
+from jaxmlp.commands import setup_file
+from jaxmlp.networks.flax_model import at
+from jaxmlp.networks.flax_network import FlaxNetwork
+from parity_tests.ports import wire
+
+KINDS = {  # of functions, by their names in jax.nn, flax.nnx and jax.numpy
+    "relu": "relu",
+    "relu6": "relu6",
+    "leaky_relu": "leaky_relu",
+    "elu": "elu",
+    "gelu": "gelu",
+    "silu": "silu",
+    "swish": "silu",
+    "sigmoid": "sigmoid",
+    "log_sigmoid": "logsigmoid",
+    "tanh": "tanh",
+    "softplus": "softplus",
+    "hard_swish": "hardswish",
+    "hard_silu": "hardswish",
+    "mish": "mish",
+    "softmax": "softmax",
+    "log_softmax": "log_softmax",
+    "max_pool": "max_pool",
+    "avg_pool": "avg_pool",
+    "dot_product_attention": "scaled_dot_product",
+}
+SOURCES = (jax.nn, nnx, jnp)
+TYPES = {"float32": jnp.float32, "float64": jnp.float64}
+BUFFERS = {  # of optax's states, by their names: torch's names for what they keep
+    "TraceState": {"trace": "momentum_buffer"},
+    "MomentumState": {"buffer": "momentum_buffer"},
+    "ScaleByAdamState": {"mu": "exp_avg", "nu": "exp_avg_sq"},
+    "ScaleByRmsState": {"nu": "square_avg"},
+    "ScaleByLionState": {"mu": "exp_avg"},
+    "AdagradState": {"sum": "sum"},
+}
+
+
+@jax.custom_vjp
+def forced(own: Array, given: Array, gradient: Array, tap: Array) -> Array:
+    """`given` in the place of `own`; on the way back `gradient` goes on to `own`.
+
+    The gradient that arrives is the tap's.
+    """
+    return given
+
+
+def _forward(own: Array, given: Array, gradient: Array, tap: Array) -> tuple[Array, Any]:
+    return given, (given, gradient)
+
+
+def _backward(kept: Any, arrived: Array) -> tuple[Array, Any, Any, Array]:
+    given, gradient = kept
+    return gradient, jnp.zeros_like(given), jnp.zeros_like(gradient), arrived
+
+
+forced.defvjp(_forward, _backward)
+
+
+class Port:
+    """The calls that this process answers."""
+
+    def __init__(self) -> None:
+        self.calls = {
+            name: getattr(self, name)
+            for name in ("setup", "values", "order", "forward", "record", "train", "step")
+        }
+        self.programs: dict[Any, Any] = {}
+
+    def setup(self, given: str, examples: int, arrays: Any) -> tuple[Any, wire.Arrays]:
+        """Sets the run up; tells its tensors, layers, optimizer, and the first batches."""
+        parts = setup_file.parts(given, "--jax")
+        self.directory = Path(given.rpartition(":")[0]).resolve().parent
+        self.rates = switch_off_dropout(parts[0])
+        self.network = FlaxNetwork(*parts)
+        self.model = self.network.model
+        self.examples = examples
+        return {
+            "tensors": self._tensors(),
+            "batches": len(self.network.batches),
+            "examples": len(self.batch(0)[0]),
+            "default_loss": len(parts) == 3,
+            "optimizer": {
+                "name": self.network.optimizer,
+                "options": self.network.options,
+                "settings": self.network.settings,
+            },
+            "dropout": self.rates,
+            "training": _training(parts[0]),
+        }, {}
+
+    def _tensors(self) -> list[dict[str, Any]]:
+        """Of every tensor: its name, shape, sort, and the layer that holds it."""
+        values, told = self.model.values(), []
+        sorts = {
+            "parameter": self.model.parameters,
+            "statistic": self.model.statistics,
+            "constant": self.model.constants,
+        }
+        module = self.network.module
+        for sort, names in sorts.items():
+            for name in names:
+                path = self.model.flat[name][0]
+                owner = _owner(module, path)
+                local = ".".join(map(str, path[len(owner) :]))
+                layer = at(module, owner)
+                told.append(
+                    {
+                        "name": name,
+                        "shape": list(values[name].shape),
+                        "sort": sort,
+                        "owner": ".".join(map(str, owner)),
+                        "local": local,
+                        "kind": type(layer).__name__,
+                        "config": settings(layer),
+                    }
+                )
+        return told
+
+    def values(self, arrays: Any) -> tuple[Any, wire.Arrays]:
+        """All tensors as they are at the start, and the first batches' inputs and targets."""
+        told = {f"tensor.{name}": array for name, array in _host(self._own()).items()}
+        for number in range(len(self.network.batches)):
+            inputs, targets = self.batch(number)
+            told |= {f"inputs.{number}": inputs, f"targets.{number}": targets}
+        return {}, _host(told)
+
+    def order(self, arrays: Any) -> tuple[Any, wire.Arrays]:
+        """The paths of modules in the order of their first calls, as far as JAX sees them."""
+        units = [".".join(map(str, path)) for path, _ in _modules(self.network.module)]
+        watch = Watch({}, units, nested=True)
+        jax.eval_shape(functools.partial(self._run, watch, True), self._own(), self.batch(0)[0])
+        seen = dict.fromkeys(point["path"] for point in watch.points if point["path"])
+        return {"order": list(seen)}, {}
+
+    def forward(
+        self, training: bool, units: Sequence[str], arrays: wire.Arrays
+    ) -> tuple[Any, wire.Arrays]:
+        """A forward pass in float64, nothing put in its way: points, outputs and loss.
+
+        Args:
+            arrays: as of `record`.
+        """
+        with jax.enable_x64(True):
+            cast = functools.partial(_cast, dtype=jnp.float64)
+            values = {n: cast(arrays.get(f"tensor.{n}", own)) for n, own in self._own().items()}
+            inputs, targets = cast(arrays["inputs"]), cast(arrays["targets"])
+            points: list[Any] = []
+
+            def run(values: Any, inputs: Any, targets: Any) -> Any:
+                watch = Watch({}, units)
+                outputs, _ = self._run(watch, training, values, inputs)
+                points[:] = watch.points
+                return watch.found, outputs, self.network.loss_function(outputs, targets)
+
+            found, outputs, loss = jax.jit(run)(values, inputs, targets)
+            told = {f"point.{key}": value for key, value in found.items()}
+            return {"points": points}, _host(told | {"outputs": outputs, "loss": loss})
+
+    def record(
+        self,
+        dtype: str,
+        training: bool,
+        units: Sequence[str],
+        arrays: wire.Arrays,
+    ) -> tuple[Any, wire.Arrays]:
+        """A forward and a backward pass: every point, all gradients, statistics afterwards.
+
+        Args:
+            units: paths of the modules that are looked at as one layer each.
+            arrays: `tensor.NAME` (its own where not given), `inputs`, `targets`, and what is put
+                in the place of the port's own numbers: `point.KEY` and `point.KEY.gradient`.
+        """
+        with jax.enable_x64(dtype == "float64"):
+            cast = functools.partial(_cast, dtype=TYPES[dtype])
+            values = {
+                name: cast(arrays.get(f"tensor.{name}", own)) for name, own in self._own().items()
+            }
+            inputs, targets = cast(arrays["inputs"]), cast(arrays["targets"])
+            given = {k: cast(v) for k, v in arrays.items() if k.startswith(("point.", "outputs"))}
+            plan = self._plan(dtype, training, tuple(units), given, values, inputs, targets)
+            program, points, shapes = plan
+            taps = {key: jnp.zeros(shape, kind) for key, (shape, kind) in shapes.items()}
+            trained = {name: values.pop(name) for name in self.model.parameters}
+            out = program(trained, taps, values, given, inputs, targets)
+            (loss, (found, outputs, after)), (grads, arrived) = out
+            told = {f"point.{key}": value for key, value in found.items()}
+            told |= {f"point.{key}.gradient": grad for key, grad in arrived.items()}
+            told["outputs.gradient"] = told.pop("point.outputs.gradient")
+            told |= {"outputs": outputs, "loss": loss}
+            told |= {f"gradient.{name}": grad for name, grad in grads.items()}
+            told |= {f"statistic.{name}": after[name] for name in self.model.statistics}
+            return {"points": points}, _host(told)
+
+    def _plan(
+        self,
+        dtype: str,
+        training: bool,
+        units: tuple[str, ...],
+        given: Mapping[str, Array],
+        values: Any,
+        inputs: Any,
+        targets: Any,
+    ) -> tuple[Any, list[Any], dict[str, Any]]:
+        """The compiled pass, its points, and the shapes of what is noted; kept for later."""
+        key = (dtype, training, units, tuple(sorted(given)), inputs.shape)
+        if key not in self.programs:
+            double = dtype == "float64"
+            look = Watch(given, units)
+            outputs, _ = jax.eval_shape(
+                functools.partial(self._run, look, training, double=double), values, inputs
+            )
+            shapes = {k: (v.shape, v.dtype) for k, v in look.shapes.items()}
+            if not hasattr(outputs, "shape"):
+                kind = type(outputs).__name__
+                raise ValueError(f"the port returns a {kind}; it has to be an array")
+            shapes["outputs"] = (outputs.shape, outputs.dtype)
+
+            def loss(trained: Any, taps: Any, others: Any, given: Any, inputs: Any, targets: Any):
+                watch = Watch(given, units, taps)
+                outputs, after = self._run(
+                    watch, training, {**trained, **others}, inputs, double=double
+                )
+                put = watch.put("outputs", outputs, prefix="")
+                value = self.network.loss_function(put, targets)
+                return value, (watch.found, outputs, after)
+
+            program = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+            self.programs[key] = program, look.points, shapes
+        return self.programs[key]
+
+    def train(self, dtype: str, arrays: wire.Arrays) -> tuple[Any, wire.Arrays]:
+        """Begins a run."""
+        self.dtype = dtype
+        self.state: Any = None
+        return {}, {}
+
+    def step(self, arrays: wire.Arrays) -> tuple[Any, wire.Arrays]:
+        """Loss and gradients at the tensors given; the optimizer's step by the gradients given.
+
+        The optimizer's state is as the last step left it.
+
+        Args:
+            arrays: `tensor.NAME`, `gradient.NAME` (its own where not given), `inputs`, `targets`.
+        """
+        with jax.enable_x64(self.dtype == "float64"):
+            cast = functools.partial(_cast, dtype=TYPES[self.dtype])
+            own = self._own()
+            values = {n: cast(arrays.get(f"tensor.{n}", own[n])) for n in own}
+            others = {n: v for n, v in values.items() if n not in self.model.parameters}
+            trained = {n: values[n] for n in self.network.settings}
+            frozen = {n: values[n] for n in self.model.parameters if n not in trained}
+            if self.state is None:
+                self.state = {
+                    name: self.network.user_optimizer.chain(of_tensor).init(trained[name])
+                    for name, of_tensor in self.network.settings.items()
+                }
+            key = ("step", self.dtype)
+            if key not in self.programs:
+                self.programs[key] = jax.jit(self._step)
+            inputs, targets = cast(arrays["inputs"]), cast(arrays["targets"])
+            given = {n: cast(arrays[k]) for n in trained if (k := f"gradient.{n}") in arrays}
+            loss, grads, stepped, others, self.state = self.programs[key](
+                trained, {**others, **frozen}, self.state, given, inputs, targets
+            )
+            found = {"loss": loss}
+            found |= {f"gradient.{n}": g for n, g in grads.items()}
+            found |= {f"tensor.{n}": t for n, t in {**stepped, **others}.items()}
+            for name, state in self.state.items():
+                found |= {f"state.{k}.{name}": v for k, v in _buffers(state).items()}
+            return {}, _host(found)
+
+    def _step(
+        self, trained: Any, others: Any, state: Any, given: Any, inputs: Any, targets: Any
+    ) -> Any:
+        def loss(trained: Any) -> Any:
+            outputs, after = self._run(None, True, {**trained, **others}, inputs)
+            return self.network.loss_function(outputs, targets), after
+
+        (value, after), grads = jax.value_and_grad(loss, has_aux=True)(trained)
+        stepped, states = {}, {}
+        for name, of_tensor in self.network.settings.items():
+            chain = self.network.user_optimizer.chain(of_tensor)
+            grad = given.get(name, grads[name])
+            updates, states[name] = chain.update(grad, state[name], trained[name])
+            stepped[name] = trained[name] + updates
+        return value, grads, stepped, {name: after[name] for name in others}, states
+
+    def _run(
+        self, watch: "Watch | None", training: bool, values: Any, inputs: Any, double: bool = True
+    ) -> tuple[Any, Any]:
+        def call(module: Any, inputs: Any) -> Any:
+            if watch is None:
+                return module(inputs)
+            with watch.looking(module, self.directory):
+                return module(inputs)
+
+        eps = self.model.eps()
+        return self.model.run(
+            values, eps, inputs, training=training, double=double and _wide(inputs), call=call
+        )
+
+    def _own(self) -> dict[str, Any]:
+        return self.model.values()
+
+    def batch(self, number: int) -> tuple[Any, Any]:
+        """The first examples of a batch."""
+        inputs, targets = self.network.batches[number]
+        return inputs[: self.examples], targets[: self.examples]
+
+
+class Watch:
+    """Looks at the points of a pass that is traced, and puts what is given in their places.
+
+    Args:
+        given: by point and place; may be abstract.
+        taps: zeros, whose gradients are those that arrive; none while shapes are found out.
+        nested: also what is called inside of units.
+    """
+
+    def __init__(
+        self,
+        given: Mapping[str, Any],
+        units: Sequence[str],
+        taps: Mapping[str, Any] | None = None,
+        nested: bool = False,
+    ) -> None:
+        self.given, self.units, self.taps, self.nested = given, set(units), taps, nested
+        self.points: list[dict[str, Any]] = []
+        self.found: dict[str, Array] = {}
+        self.shapes: dict[str, Any] = {}
+        self.last, self.inside = "", 0
+
+    @contextlib.contextmanager
+    def looking(self, module: nnx.Module, directory: Path) -> Iterator[None]:
+        """Calls of units and of known functions pass through here."""
+        self.trace = jax.extend.core.get_opaque_trace_state()
+        self.path_of = {id(node): ".".join(map(str, path)) for path, node in _modules(module)}
+        with contextlib.ExitStack() as stack:
+            for kind in {type(node) for _, node in _modules(module)}:
+                if "__call__" in vars(kind):
+                    stack.enter_context(_replaced(kind, "__call__", self._module(kind.__call__)))
+            functions = {
+                id(vars(source)[name]): self._function(vars(source)[name], name)
+                for source in SOURCES
+                for name in KINDS
+                if name in vars(source)
+            }
+            for place in (*SOURCES, *_modules_in(directory), *(n for _, n in _modules(module))):
+                for name, value in list(vars(place).items()):
+                    if id(value) in functions and callable(value):
+                        stack.enter_context(_replaced(place, name, functions[id(value)]))
+            yield
+
+    def _here(self) -> bool:
+        """Whether this is seen: not inside of a unit, nor of a loop that is traced on its own."""
+        return (self.nested or not self.inside) and (
+            jax.extend.core.get_opaque_trace_state() == self.trace
+        )
+
+    def _module(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def called(node: Any, *args: Any, **options: Any) -> Any:
+            path = self.path_of.get(id(node))
+            if path not in self.units or not self._here():
+                return original(node, *args, **options)
+            point = self._begin(path, type(node).__name__, settings(node))
+            args = self._mapped(point, "in", args)
+            self.inside += 1
+            try:
+                outputs = original(node, *args, **options)
+            finally:
+                self.inside -= 1
+            if not self.inside:
+                self.last = path
+            return self._mapped(point, "out", outputs)
+
+        return called
+
+    def _function(self, original: Callable[..., Any], name: str) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def called(*args: Any, **options: Any) -> Any:
+            if self.inside or not args or not self._here():
+                return original(*args, **options)
+            plain = {k: v for k, v in options.items() if isinstance(v, int | float | str | bool)}
+            point = self._begin("", KINDS[name], plain)
+            several = KINDS[name] == "scaled_dot_product"
+            own = self._mapped(point, "in", args if several else args[:1])
+            self.inside += 1
+            try:
+                outputs = original(*own, *args[len(own) :], **options)
+            finally:
+                self.inside -= 1
+            return self._mapped(point, "out", outputs)
+
+        return called
+
+    def _begin(self, path: str, kind: str, config: Any) -> int:
+        self.points.append({"path": path, "kind": kind, "config": config, "after": self.last})
+        return len(self.points) - 1
+
+    def _mapped(self, point: int, side: str, tree: Any) -> Any:
+        leaves, structure = jax.tree.flatten(tree)
+        put = [
+            self.put(f"{point}.{side}.{place}", leaf) if isinstance(leaf, jax.Array) else leaf
+            for place, leaf in enumerate(leaves)
+        ]
+        return jax.tree.unflatten(structure, put)
+
+    def put(self, key: str, own: Array, prefix: str = "point.") -> Array:
+        """Notes an array; what is given for it goes on in its place."""
+        self.found[key] = own
+        if not jnp.issubdtype(own.dtype, jnp.floating):
+            return self.given.get(f"{prefix}{key}", own)
+        self.shapes[key] = own
+        given = self.given.get(f"{prefix}{key}")
+        tap = None if self.taps is None else self.taps.get(key)
+        if given is None or given.shape != own.shape:
+            return own if tap is None else own + tap
+        given = given.astype(own.dtype)
+        gradient = self.given.get(f"{prefix}{key}.gradient", jnp.zeros_like(given))
+        tap = jnp.zeros_like(given) if tap is None else tap
+        return forced(own, given, gradient.astype(own.dtype), tap)
+
+
+@contextlib.contextmanager
+def _replaced(holder: Any, name: str, value: Any) -> Iterator[None]:
+    before = vars(holder)[name]
+    setattr(holder, name, value)
+    try:
+        yield
+    finally:
+        setattr(holder, name, before)
+
+
+def _modules(module: nnx.Module) -> list[tuple[Any, Any]]:
+    return [(path, node) for path, node in nnx.iter_graph(module) if isinstance(node, nnx.Module)]
+
+
+def _modules_in(directory: Path) -> list[Any]:
+    """The Python modules of the user's own: those whose files lie there."""
+    found = []
+    for each in list(sys.modules.values()):
+        file = getattr(each, "__file__", None)
+        if file and directory in Path(file).resolve().parents and "site-packages" not in file:
+            found.append(each)
+    return found
+
+
+def _owner(module: nnx.Module, path: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The path of the innermost module that holds a tensor."""
+    for length in range(len(path) - 1, 0, -1):
+        if isinstance(at(module, path[:length]), nnx.Module) and not isinstance(
+            at(module, path[:length]), nnx.List | nnx.Dict
+        ):
+            return path[:length]
+    return ()
+
+
+def settings(layer: Any) -> dict[str, Any]:
+    """What a layer says of itself in numbers and words."""
+    found = {}
+    for name, value in vars(layer).items():
+        if name.startswith("_") or callable(value):
+            continue
+        if isinstance(value, bool | int | float | str):
+            found[name] = value
+        elif isinstance(value, tuple | list) and all(isinstance(v, int) for v in value):
+            found[name] = list(value)
+    return found
+
+
+def switch_off_dropout(model: nnx.Module) -> list[float]:
+    """Sets every rate of dropout to 0; the rates as they were, where they were not 0."""
+    rates = []
+    for _, node in nnx.iter_graph(model):
+        for name in ("rate", "dropout_rate"):
+            rate = vars(node).get(name) if isinstance(node, nnx.Module) else None
+            if isinstance(rate, float) and rate > 0:
+                if not isinstance(node, nnx.MultiHeadAttention) or name == "dropout_rate":
+                    rates.append(rate)
+                setattr(node, name, 0.0)
+    return rates
+
+
+def _training(model: nnx.Module) -> bool | None:
+    """The mode that the model is in; None if nothing in it has one."""
+    flags = [
+        not vars(node)[name]
+        for _, node in _modules(model)
+        for name in ("use_running_average", "deterministic")
+        if isinstance(vars(node).get(name), bool)
+    ]
+    return any(flags) if flags else None
+
+
+def _buffers(state: Any) -> dict[str, Any]:
+    """What an optimizer keeps of a tensor, by torch's names."""
+    found: dict[str, Any] = {}
+    links = [state]
+    while links:
+        link = links.pop()
+        names = BUFFERS.get(type(link).__name__)
+        if names:
+            found |= {torch: getattr(link, own) for own, torch in names.items()}
+        elif isinstance(link, tuple):
+            links += list(link)
+    return found
+
+
+def _cast(array: Any, dtype: Any) -> Array:
+    array = jnp.asarray(array)
+    return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+
+def _wide(array: Any) -> bool:
+    return jax.config.jax_enable_x64
+
+
+def _host(tree: Any) -> Any:
+    def plain(array: Any) -> np.ndarray:
+        array = np.asarray(array)
+        return array if array.dtype.kind in wire.KINDS else array.astype(np.float32)
+
+    return jax.tree.map(plain, jax.device_get(tree))
+
+
+def main() -> None:
+    with os.fdopen(int(sys.argv[1]), "wb") as answers:
+        wire.serve(Port().calls, sys.stdin.buffer, answers)
+
+
+if __name__ == "__main__":
+    main()

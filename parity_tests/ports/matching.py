@@ -1,0 +1,363 @@
+"""Which tensor of the port is which of the original, and which layers they make together."""
+
+import difflib
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from parity_tests.ports.layouts import Layout, layouts
+
+Tensor = dict[str, Any]  # what a side tells of it: name, shape, sort, owner, local, kind, config
+Arrays = Mapping[str, np.ndarray]
+
+ROLES = {
+    "kernel": "weight",
+    "embedding": "weight",
+    "weight": "weight",
+    "scale": "scale",
+    "bias": "bias",
+    "mean": "mean",
+    "running_mean": "mean",
+    "var": "var",
+    "running_var": "var",
+}
+MOST_PARTS = 4  # of a fused tensor: a recurrent layer has four gates
+OTHER_ROLE, OTHER_PLACE, OTHER_NAME, OTHER_RANK = 3.0, 1.0, 1.5, 0.5  # costs of a pair
+
+
+class Link(NamedTuple):
+    """One tensor of the port and what it is of the original."""
+
+    torch: str
+    jax: str
+    layout: Layout
+    part: int = 0  # of torch's first axis, cut into so many parts
+    parts: int = 1
+    jax_part: int = 0  # of the port's last axis
+    jax_parts: int = 1
+
+
+class Matching(NamedTuple):
+    links: list[Link]
+    only_torch: list[Tensor]
+    only_jax: list[Tensor]
+
+    def to_jax(self, tensors: Arrays) -> dict[str, np.ndarray]:
+        """The port's tensors (or gradients) out of the original's, where all their parts are."""
+        pieces: dict[str, dict[int, np.ndarray]] = {}
+        for link in self.links:
+            if link.torch not in tensors:
+                continue
+            part = np.split(tensors[link.torch], link.parts)[link.part]
+            pieces.setdefault(link.jax, {})[link.jax_part] = link.layout.to_jax(part)
+        whole = {link.jax: link.jax_parts for link in self.links}
+        return {n: _joined(p, -1) for n, p in pieces.items() if len(p) == whole[n]}
+
+    def to_torch(self, tensors: Arrays) -> dict[str, np.ndarray]:
+        """The original's tensors (or gradients) out of the port's, where all their parts are."""
+        pieces: dict[str, dict[int, np.ndarray]] = {}
+        for link in self.links:
+            if link.jax in tensors:
+                part = np.split(tensors[link.jax], link.jax_parts, axis=-1)[link.jax_part]
+                pieces.setdefault(link.torch, {})[link.part] = link.layout.to_torch(part)
+        whole = {link.torch: link.parts for link in self.links}
+        return {n: _joined(p, 0) for n, p in pieces.items() if len(p) == whole[n]}
+
+
+def _joined(pieces: Mapping[int, np.ndarray], axis: int) -> np.ndarray:
+    if len(pieces) == 1:
+        return next(iter(pieces.values()))
+    return np.concatenate([pieces[place] for place in sorted(pieces)], axis)
+
+
+# ---- tensors
+
+
+def match(
+    torch: Sequence[Tensor], jax: Sequence[Tensor], hints: Mapping[str, str] | None = None
+) -> Matching:
+    """Pairs tensors by their size, role, name and place.
+
+    Args:
+        torch, jax: in the order in which their layers run.
+        hints: of the port's tensors by name, the original's.
+
+    Raises:
+        ValueError: a hint names what is not there, or pairs different sizes.
+    """
+    links = _hinted(torch, jax, hints or {})
+    left = [each for each in torch if each["name"] not in {link.torch for link in links}]
+    right = [each for each in jax if each["name"] not in {link.jax for link in links}]
+    left = [each for each in left if each["sort"] != "constant"]
+    right = [each for each in right if each["sort"] != "constant"]
+    places = {each["name"]: i / max(len(torch), 1) for i, each in enumerate(torch)}
+    places_jax = {each["name"]: i / max(len(jax), 1) for i, each in enumerate(jax)}
+    # Sizes that are as frequent on both sides first: what is left may be fused.
+    for exact in (True, False):
+        for size in sorted({_size(each) for each in left}, reverse=True):
+            of_size = [each for each in left if _size(each) == size]
+            others = [each for each in right if _size(each) == size]
+            if not others or (exact and len(of_size) != len(others)):
+                continue
+            for a, b in _assigned(of_size, others, places, places_jax):
+                links.append(link(a, b))
+                left.remove(a)
+                right.remove(b)
+        if exact:
+            links += _fused(left, right)
+    order = {each["name"]: place for place, each in enumerate(torch)}
+    links.sort(key=lambda each: (order[each.torch], each.part))
+    return Matching(links, left, right)
+
+
+def _size(tensor: Tensor) -> tuple[str, int]:
+    sort = "statistic" if tensor["sort"] == "statistic" else "parameter"
+    return sort, math.prod(tensor["shape"])
+
+
+def _hinted(torch: Sequence[Tensor], jax: Sequence[Tensor], hints: Mapping[str, str]) -> list[Link]:
+    by_name = [{each["name"]: each for each in side} for side in (torch, jax)]
+    links = []
+    for port, original in hints.items():
+        for name, known, side in ((original, by_name[0], "original"), (port, by_name[1], "port")):
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1, 0)
+                raise ValueError(
+                    f"the pairs name {name}, which the {side} does not have; is {near[0]} meant?"
+                )
+        a, b = by_name[0][original], by_name[1][port]
+        if _size(a)[1] != _size(b)[1]:
+            raise ValueError(
+                f"the pairs say that {port} {tuple(b['shape'])} is {original} "
+                f"{tuple(a['shape'])}, but these are not as many numbers"
+            )
+        links.append(link(a, b))
+    return links
+
+
+def _assigned(
+    torch: Sequence[Tensor],
+    jax: Sequence[Tensor],
+    places: Mapping[str, float],
+    places_jax: Mapping[str, float],
+) -> list[tuple[Tensor, Tensor]]:
+    """The cheapest pairs of tensors of one size; those that cannot be one another stay single."""
+    costs = np.full((len(torch), len(jax)), 100.0)
+    # Their rank among those of their size tells more than their place among all.
+    for (i, a), (j, b) in itertools.product(enumerate(torch), enumerate(jax)):
+        if layouts(a["shape"], b["shape"]):
+            apart = abs(i / len(torch) - j / len(jax)) if len(torch) == len(jax) else 0.0
+            apart += abs(places[a["name"]] - places_jax[b["name"]])
+            costs[i, j] = OTHER_PLACE * apart + OTHER_NAME * (1 - alike(a, b))
+            costs[i, j] += OTHER_ROLE * (role(a) != role(b))
+            costs[i, j] += OTHER_RANK * (len(a["shape"]) != len(b["shape"]))
+    rows, columns = linear_sum_assignment(costs)
+    return [(torch[i], jax[j]) for i, j in zip(rows, columns, strict=True) if costs[i, j] < 100.0]
+
+
+def role(tensor: Tensor) -> str:
+    """weight, scale, bias, mean, var; or its own name."""
+    local = re.split(r"[._]", tensor["local"])[-1] if tensor["local"] else ""
+    found = ROLES.get(tensor["local"], ROLES.get(local, local))
+    return "scale" if found == "weight" and len(tensor["shape"]) == 1 else found
+
+
+SYNONYMS = {
+    "q": "query",
+    "k": "key",
+    "v": "value",
+    "o": "out",
+    "fc": "linear",
+    "dense": "linear",
+    "norm": "bn",
+    "batchnorm": "bn",
+    "ln": "bn",
+    "embed": "embedding",
+    "wte": "embedding",
+    "attn": "attention",
+    "downsample": "shortcut",
+}
+
+
+def alike(a: Tensor, b: Tensor) -> float:
+    """How similar two tensors' names are, from 0 to 1; numbers count most."""
+    words, others = _words(a["name"]), _words(b["name"])
+    ratio = difflib.SequenceMatcher(None, words, others, autojunk=False).ratio()
+    letters = difflib.SequenceMatcher(None, "".join(words), "".join(others)).ratio()
+    return (ratio + letters) / 2
+
+
+def _words(name: str) -> list[str]:
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[0-9])(?=[a-zA-Z])|[._]", " ", name)
+    words = [SYNONYMS.get(word, word) for word in spaced.lower().split()]
+    return [ROLES.get(word, word) for word in words]
+
+
+def link(a: Tensor, b: Tensor) -> Link:
+    """Of two whole tensors, in the layout that their layers' kinds make likely."""
+    return Link(a["name"], b["name"], likely(a, b["shape"])[0])
+
+
+def likely(a: Tensor, shape: Sequence[int]) -> list[Layout]:
+    """The layouts of a tensor of the original in the port, the likeliest first."""
+    given = tuple(a["shape"])
+    space = tuple(range(2, len(given)))
+    transposed = a["kind"] == "conv_transposed" and len(given) > 2
+    usual: tuple[int, ...] = tuple(range(len(given)))
+    if a["kind"] == "conv_transposed" and space:
+        usual = (*space, 0, 1)
+    elif a["kind"] == "conv" and space:
+        usual = (*space, 1, 0)
+    elif a["kind"] not in ("embedding",) and len(given) == 2:
+        usual = (1, 0)
+    same = given == tuple(shape) and a["kind"] not in MATRICES
+    found = layouts(given, shape, space if transposed else ())
+
+    def cost(layout: Layout) -> tuple[bool, bool]:
+        wanted = tuple(range(len(given))) if same else usual
+        return layout.order != wanted, bool(layout.reversed) != transposed
+
+    return sorted(found, key=cost)
+
+
+MATRICES = ("linear", "conv", "conv_transposed", "attention", "lstm", "gru", "rnn")
+
+
+def _fused(left: list[Tensor], right: list[Tensor]) -> list[Link]:
+    """Tensors that one side holds as one and the other in parts, such as query, key and value."""
+    links = []
+    for whole, parts, of_torch in ((left, right, True), (right, left, False)):
+        for tensor in list(whole):
+            found = _parts_of(tensor, parts)
+            if not found:
+                continue
+            whole.remove(tensor)
+            for place, part in enumerate(found):
+                parts.remove(part)
+                links.append(_cut(tensor, part, place, len(found), of_torch))
+    return links
+
+
+def _parts_of(tensor: Tensor, others: Sequence[Tensor]) -> list[Tensor]:
+    """Two to four tensors of one place that together have its size; the likeliest."""
+    best: tuple[float, list[Tensor]] = (0.0, [])
+    for count in range(2, MOST_PARTS + 1):
+        sort, size = _size(tensor)
+        if size % count:
+            continue
+        fitting = [each for each in others if _size(each) == (sort, size // count)]
+        for first in range(len(fitting) - count + 1):
+            group = fitting[first : first + count]
+            if len({each["owner"].rpartition(".")[0] for each in group}) > 1:
+                continue
+            if len({role(each) for each in group}) > 1:
+                continue
+            score = sum(alike(tensor, each) for each in group) / count
+            if score > best[0]:
+                best = score, group
+    return best[1]
+
+
+def _cut(tensor: Tensor, part: Tensor, place: int, count: int, of_torch: bool) -> Link:
+    if of_torch:
+        first, *rest = tensor["shape"]
+        cut = {**tensor, "shape": [first // count, *rest]}
+        return Link(tensor["name"], part["name"], likely(cut, part["shape"])[0], place, count)
+    *rest, last = tensor["shape"]
+    layout = likely(part, [*rest, last // count])[0]
+    return Link(part["name"], tensor["name"], layout, 0, 1, place, count)
+
+
+# ---- layers
+
+
+class Unit(NamedTuple):
+    """A layer on both sides: the smallest modules that hold the same tensors."""
+
+    torch: str  # paths
+    jax: str
+    tensors: tuple[str, ...]  # torch's
+
+
+def units(
+    matching: Matching,
+    torch: Sequence[Tensor],
+    jax: Sequence[Tensor],
+    called: tuple[Sequence[str], Sequence[str]],
+) -> list[Unit]:
+    """The layers, in the order in which the original's run.
+
+    Args:
+        called: paths of the modules whose calls are seen on either side, in their order.
+    """
+    owners = [{each["name"]: each["owner"] for each in side} for side in (torch, jax)]
+    groups = [
+        ({owners[0][link.torch]}, {owners[1][link.jax]}, {link.torch}) for link in matching.links
+    ]
+    # What holds tensors beside other layers (a class token of the whole model) is no layer itself.
+    holders = [set(side.values()) for side in owners]
+    groups = [
+        group
+        for group in groups
+        if not any(_holds(path, holders[side]) for side in (0, 1) for path in group[side])
+    ]
+    while True:
+        paths = [_common(group, called) for group in groups]
+        merged = _merged(groups, paths)
+        if len(merged) == len(groups):
+            break
+        groups = merged
+    order = {path: place for place, path in enumerate(called[0])}
+    found = [
+        Unit(a, b, tuple(sorted(group[2])))
+        for group, (a, b) in zip(groups, paths, strict=True)
+        if a in called[0] and b in called[1] and a and b
+    ]
+    return sorted(found, key=lambda unit: order[unit.torch])
+
+
+def _holds(path: str, holders: set[str]) -> bool:
+    return any(other != path and _within(other, path) for other in holders)
+
+
+def _within(path: str, outer: str) -> bool:
+    return not outer or path == outer or path.startswith(f"{outer}.")
+
+
+def _common(group: Any, called: tuple[Sequence[str], Sequence[str]]) -> tuple[str, str]:
+    """The innermost modules, of those whose calls are seen, that hold all of a group's owners."""
+    found = []
+    for side in (0, 1):
+        first, *rest = (path.split(".") for path in sorted(group[side]))
+        for other in rest:
+            same = [a == b for a, b in zip(first, other, strict=False)]
+            first = first[: [*same, False].index(False)]
+        path = ".".join(first)
+        while path and path not in called[side]:
+            path = path.rpartition(".")[0]
+        found.append(path)
+    return found[0], found[1]
+
+
+def _merged(groups: Any, paths: Sequence[tuple[str, str]]) -> Any:
+    """Groups whose layers are one another's parts become one."""
+    merged: list[Any] = []
+    places: list[tuple[str, str]] = []
+    for group, path in zip(groups, paths, strict=True):
+        for place, other in enumerate(places):
+            if any(_nested(path[side], other[side]) for side in (0, 1)):
+                merged[place] = tuple(a | b for a, b in zip(merged[place], group, strict=True))
+                break
+        else:
+            merged.append(group)
+            places.append(path)
+    return merged
+
+
+def _nested(a: str, b: str) -> bool:
+    return bool(a) and bool(b) and (_within(a, b) or _within(b, a))

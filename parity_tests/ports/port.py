@@ -1,0 +1,416 @@
+"""Two models in two frameworks, held together: `compare("original.py:setup", "port.py:setup")`.
+
+Each runs in a process of its own. Weights are matched and copied; then, layer by layer, the port
+gets what the original put into that layer, and has to give what the original gave: in float64 to
+1e-9, in float32 within the bounds that follow from rounding.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from parity_tests.bounds import UNIT
+from parity_tests.ports import formulas, judge, matching, pairing, setups, suspects, training
+from parity_tests.ports.judge import Held
+from parity_tests.ports.matching import Matching, Unit
+from parity_tests.ports.pairing import Point
+from parity_tests.ports.process import Side
+
+EXAMPLES = 8  # of each batch: few are quick, and no layer asks for more
+STEPS = 50
+Arrays = Mapping[str, np.ndarray]
+
+
+class Report(NamedTuple):
+    """What was found."""
+
+    matching: Matching
+    held: list[Held]
+    notes: list[str]  # on the set-ups
+    guilt: suspects.Guilt | None  # the first that parts; None if nothing does
+    layers: int
+
+    @property
+    def passed(self) -> bool:
+        return self.guilt is None and not self.matching.only_torch + self.matching.only_jax
+
+
+def compare(
+    torch: str,
+    jax: str,
+    hints: Mapping[str, str] | None = None,
+    examples: int = EXAMPLES,
+    steps: int = STEPS,
+    progress: Callable[[str], None] = lambda doing: None,
+) -> Report:
+    """Holds a port to its original.
+
+    Args:
+        torch, jax: FILE:FUNCTION, which returns (model, optimizer, batches) or (model, optimizer,
+            batches, loss); the model a torch.nn.Module, or a flax.nnx.Module with
+            jaxmlp.Optimizer.
+        hints: of the port's tensors by name, the original's, where they are not found.
+        examples: of each batch, at most.
+        steps: of training, in float64.
+
+    Raises:
+        ValueError: a set-up is wrong; the message says which and how.
+    """
+    with both(torch, jax) as sides:
+        progress("setting up")
+        return Port(*sides, hints or {}, examples, progress).report(steps)
+
+
+@contextlib.contextmanager
+def both(torch: str, jax: str) -> Iterator[tuple[Side, Side]]:
+    """The two processes."""
+    with (
+        Side("parity_tests.ports.torch_side", torch) as original,
+        Side("parity_tests.ports.jax_side", jax) as port,
+    ):
+        yield original, port
+
+
+class Port:
+    """A port and its original, set up and matched."""
+
+    def __init__(
+        self,
+        torch: Side,
+        jax: Side,
+        hints: Mapping[str, str],
+        examples: int,
+        progress: Callable[[str], None],
+    ) -> None:
+        self.torch, self.jax, self.progress = torch, jax, progress
+        for side in (torch, jax):
+            side.begin("setup", {"given": side.setup, "examples": examples})
+        self.told = setups.answers(torch, jax)
+        self.tensors = [values_of(side) for side in (torch, jax)]
+        calls = [side.ask("order")["order"] for side in (torch, jax)]
+        listed = [in_order(told["tensors"], c) for told, c in zip(self.told, calls, strict=True)]
+        self.matching = matching.match(*listed, hints)
+        self.notes = setups.check(self.told, self.tensors, self.matching)
+        self.layout, more = setups.inputs(*self.tensors, self.told)
+        self.notes += more
+        self.units = matching.units(self.matching, *listed, calls)
+        if not self.units:
+            raise ValueError(
+                "no layer of the original is one of the port: their tensors have other sizes"
+            )
+        self.linked = {link.torch for link in self.matching.links}
+        self.sizes: dict[str, float] = {}  # of the terms of each tensor's gradient
+
+    # ---- what is asked of the sides
+
+    @property
+    def start(self) -> dict[str, np.ndarray]:
+        """The original's tensors at the start."""
+        return {n: t for n, t in self.tensors[0].items() if n.startswith("tensor.")}
+
+    def ported(self, tensors: Arrays) -> dict[str, np.ndarray]:
+        """Tensors of the original, as the port takes them."""
+        own = {name.removeprefix("tensor."): array for name, array in tensors.items()}
+        known = {n: own[n] for n in self.linked if n in own}
+        return {f"tensor.{n}": array for n, array in self.matching.to_jax(known).items()}
+
+    def batch(self, number: int) -> dict[str, np.ndarray]:
+        """The original's batch, as the port takes it."""
+        inputs, targets = (self.tensors[0][f"{n}.{number}"] for n in ("inputs", "targets"))
+        layout = self.layout._replace(torch=inputs.shape, jax=(len(inputs), *self.layout.jax[1:]))
+        return {"inputs": layout.to_jax(inputs), "targets": targets}
+
+    def original(self, dtype: str, training_mode: bool) -> Any:
+        """A pass of the original."""
+        units = [unit.torch for unit in self.units]
+        told = {"dtype": dtype, "training": training_mode, "number": 0, "units": units}
+        return self.torch.ask("record", told)
+
+    def forward(self, training_mode: bool) -> Any:
+        """A pass of the port, nothing put in its way."""
+        arrays = self.ported(self.start) | self.batch(0)
+        told = {"training": training_mode, "units": [unit.jax for unit in self.units]}
+        return self.jax.ask("forward", told, arrays=arrays)
+
+    def port(self, dtype: str, training_mode: bool, points: Sequence[Point], given: Any) -> Any:
+        """A pass of the port with the original's numbers put in its way at every point."""
+        arrays = self.ported(self.start) | self.batch(0)
+        for point in points:
+            for slot in (*point.inputs, *point.outputs):
+                for end in ("", ".gradient"):
+                    if (array := given.arrays.get(f"point.{slot.torch}{end}")) is not None:
+                        arrays[f"point.{slot.jax}{end}"] = slot.layout.to_jax(array)
+        if self.output is not None:
+            for name in ("outputs", "outputs.gradient"):
+                if name in given.arrays:
+                    arrays[name] = self.output.to_jax(given.arrays[name])
+        told = {"dtype": dtype, "training": training_mode}
+        told["units"] = [unit.jax for unit in self.units]
+        return self.jax.ask("record", told, arrays=arrays)
+
+    # ---- what is held
+
+    def report(self, steps: int) -> Report:
+        """Everything, from the ground up."""
+        self.progress("float64, training")
+        truth = self.original("float64", True)
+        free = self.forward(True)
+        self.output = pairing.likeliest(truth.arrays["outputs"], free.arrays["outputs"])
+        points = pairing.pair(
+            self.units, (truth["points"], truth.arrays), (free["points"], free.arrays)
+        )
+        self.points = points
+        port = self.port("float64", True, points, truth)
+        port, points = self._other_layouts(truth, port, points)
+        held = list(self.exact(points, truth, port, "training"))
+        self.progress("float64, evaluation")
+        truth_there, free_there = self.original("float64", False), self.forward(False)
+        there = pairing.pair(
+            self.units,
+            (truth_there["points"], truth_there.arrays),
+            (free_there["points"], free_there.arrays),
+        )
+        port_there = self.port("float64", False, there, truth_there)
+        held += [
+            each
+            for each in self.exact(there, truth_there, port_there, "evaluation")
+            if not each.phase.startswith("statistics")
+        ]
+        self.progress("float32")
+        single = self.original("float32", True)
+        port_single = self.port("float32", True, points, single)
+        judge_ = self.port("float64", True, points, single)
+        held += list(self.rounded(points, single, port_single, judge_))
+        self.progress(f"{steps} steps")
+        held += list(training.steps(self, steps))
+        guilt = suspects.first(self, held, points, truth, port)
+        return Report(self.matching, held, self.notes, guilt, len(self.units))
+
+    def _other_layouts(self, truth: Any, port: Any, points: Sequence[Point]) -> Any:
+        """Where a layer does not fit and its weight could lie otherwise, the layout that fits."""
+        for unit in self.units:
+            wrong = self._misfit(unit, truth, port, points)
+            if not wrong:
+                continue
+            for better in self._candidates(unit):
+                before, self.matching = self.matching, better
+                tried = self.port("float64", True, points, truth)
+                if not self._misfit(unit, truth, tried, points):
+                    port = tried
+                    break
+                self.matching = before
+        return port, points
+
+    def _misfit(self, unit: Unit, truth: Any, port: Any, points: Sequence[Point]) -> bool:
+        return any(
+            not held.passed
+            for point in points
+            if point.unit == unit
+            for held in self._outputs(point, truth, port, "")
+        )
+
+    def _candidates(self, unit: Unit) -> Iterator[Matching]:
+        shapes = {each["name"]: each for each in self.told[0]["tensors"]}
+        for number, link in enumerate(self.matching.links):
+            if link.torch not in unit.tensors or len(link.layout.torch) < 2:
+                continue
+            tensor = {**shapes[link.torch], "shape": list(link.layout.torch)}
+            for layout in matching.likely(tensor, link.layout.jax)[1:6]:
+                links = list(self.matching.links)
+                links[number] = link._replace(layout=layout)
+                yield self.matching._replace(links=links)
+
+    def exact(self, points: Sequence[Point], truth: Any, port: Any, mode: str) -> Iterator[Held]:
+        """A pass in float64: forward, loss, statistics, and backward."""
+        yield from self._forward(points, truth, port, f"forward, {mode}")
+        yield from self._statistics(points, truth, port)
+        yield from self._backward(points, truth, port, f"backward, {mode}")
+
+    def _forward(self, points: Any, truth: Any, port: Any, phase: str) -> Iterator[Held]:
+        before = "the inputs"
+        for point in points:
+            for slot in point.inputs:
+                place = between(before, point.label)
+                yield judge.same(place, "input", phase, *arrays(slot, truth, port))
+            yield from self._outputs(point, truth, port, phase)
+            before = point.label
+        if self.output is not None:
+            place = between(before, "the outputs")
+            ours = self.output.to_torch(port.arrays["outputs"])
+            yield judge.same(place, "outputs", phase, truth.arrays["outputs"], ours)
+        loss = truth.arrays["loss"], port.arrays["loss"]
+        yield judge.same("loss", "loss", phase, *loss, size=float(np.abs(loss[0])))
+
+    def _outputs(self, point: Point, truth: Any, port: Any, phase: str) -> Iterator[Held]:
+        if not point.outputs:
+            yield shapes_differ(point, phase)
+        for slot in point.outputs:
+            yield judge.same(point.label, "output", phase, *arrays(slot, truth, port))
+
+    def _statistics(self, points: Any, truth: Any, port: Any) -> Iterator[Held]:
+        names = ("statistic", "statistics")
+        ours = self.matching.to_torch(tensors_of(port.arrays, names[0]))
+        owners = self.owners()
+        for name, array in tensors_of(truth.arrays, names[0]).items():
+            if name in ours:
+                yield judge.same(owners.get(name, name), name, names[1], array, ours[name])
+
+    def _backward(self, points: Any, truth: Any, port: Any, phase: str) -> Iterator[Held]:
+        if self.output is not None and "outputs.gradient" in truth.arrays:
+            ours = self.output.to_torch(port.arrays["outputs.gradient"])
+            what = "gradient of the outputs"
+            yield judge.same("loss", what, phase, truth.arrays["outputs.gradient"], ours)
+        after = "the outputs"
+        sizes = self.sizes
+        for point in reversed(points):
+            arriving = 0.0
+            for slot in point.outputs:
+                both_sides = gradients(slot, truth, port)
+                if both_sides is not None:
+                    arriving = max(arriving, largest(both_sides[0]))
+                    place = between(point.label, after)
+                    yield judge.same(place, "gradient of the output", phase, *both_sides)
+            for slot in point.inputs:
+                both_sides = gradients(slot, truth, port)
+                if both_sides is not None:
+                    what = "gradient of the input"
+                    yield judge.same(point.label, what, phase, *both_sides, size=arriving)
+            if point.unit:
+                for name in point.unit.tensors:
+                    sizes[name] = max(sizes.get(name, 0.0), arriving)
+            after = point.label
+        yield from self._tensor_gradients(truth, port, phase, sizes)
+
+    def _tensor_gradients(
+        self, truth: Any, port: Any, phase: str, sizes: Mapping[str, float]
+    ) -> Iterator[Held]:
+        ours = self.matching.to_torch(tensors_of(port.arrays, "gradient"))
+        owners = self.owners()
+        for name, array in tensors_of(truth.arrays, "gradient").items():
+            if name in ours:
+                what = f"gradient of {name}"
+                size = sizes.get(name, 0.0)
+                yield judge.same(owners.get(name, name), what, phase, array, ours[name], size)
+
+    def rounded(self, points: Sequence[Point], torch: Any, jax: Any, exact: Any) -> Iterator[Held]:
+        """A pass in float32. Both sides saw the same at every point, so did the float64 pass."""
+        for point in points:
+            passed = self._formula(point, torch)
+            yield from self._rounded_forward(point, torch, jax, exact, passed)
+        for point in reversed(points):
+            passed = self._formula(point, torch)
+            yield from self._rounded_backward(point, torch, jax, exact, passed)
+        loss = [side.arrays["loss"] for side in (torch, jax, exact)]
+        yield judge.compared("loss", "loss", "forward, float32", *loss)
+
+    def _formula(self, point: Point, torch: Any) -> Any:
+        """The layer's pass with its bounds, if there is a formula."""
+        inputs = [torch.arrays.get(f"point.{slot.torch}") for slot in point.inputs]
+        if not inputs or not point.outputs:
+            return None
+        tensors = {}
+        if point.unit:
+            for name in point.unit.tensors:
+                local = name.removeprefix(f"{point.unit.torch}.")
+                tensors[local] = self.start[f"tensor.{name}"]
+        cotangent = torch.arrays.get(f"point.{point.outputs[0].torch}.gradient")
+        return formulas.run(point.kind, point.config, tensors, inputs, cotangent, UNIT["float32"])
+
+    def _rounded_forward(
+        self, point: Point, torch: Any, jax: Any, exact: Any, passed: Any
+    ) -> Iterator[Held]:
+        phase = "forward, float32"
+        for slot in point.inputs:
+            three = [*arrays(slot, torch, jax), arrays(slot, torch, exact)[1]]
+            yield judge.compared(f"before {point.label}", "input", phase, *three)
+        for number, slot in enumerate(point.outputs):
+            both_sides = arrays(slot, torch, jax)
+            if number == 0 and passed is not None:
+                yield judge.within(point.label, "output", phase, *both_sides, passed.output)
+            else:
+                true = arrays(slot, torch, exact)[1]
+                yield judge.compared(point.label, "output", phase, *both_sides, true)
+
+    def _rounded_backward(
+        self, point: Point, torch: Any, jax: Any, exact: Any, passed: Any
+    ) -> Iterator[Held]:
+        phase, arriving = "backward, float32", 0.0
+        for slot in point.outputs:
+            both_sides, true = gradients(slot, torch, jax), gradients(slot, torch, exact)
+            if both_sides is not None and true is not None:
+                arriving = max(arriving, largest(both_sides[0]))
+                what = "gradient of the output"
+                yield judge.compared(f"after {point.label}", what, phase, *both_sides, true[1])
+        for number, slot in enumerate(point.inputs):
+            both_sides, true = gradients(slot, torch, jax), gradients(slot, torch, exact)
+            if both_sides is None or true is None:
+                continue
+            bound = passed.input_gradients[number] if passed and passed.input_gradients else None
+            what = "gradient of the input"
+            if bound is not None:
+                yield judge.within(point.label, what, phase, *both_sides, bound)
+            else:
+                yield judge.compared(point.label, what, phase, *both_sides, true[1], size=arriving)
+        if point.unit is None:
+            return
+        sides = [self.matching.to_torch(tensors_of(s.arrays, "gradient")) for s in (jax, exact)]
+        once = sum(other.unit == point.unit for other in self.points) == 1
+        for name in point.unit.tensors:
+            own = torch.arrays.get(f"gradient.{name}")
+            if own is None or name not in sides[0]:
+                continue
+            local, what = name.removeprefix(f"{point.unit.torch}."), f"gradient of {name}"
+            bound = passed.gradients.get(local) if passed and once else None
+            if bound is not None:
+                yield judge.within(point.label, what, phase, own, sides[0][name], bound)
+            else:
+                three = own, sides[0][name], sides[1][name]
+                yield judge.compared(point.label, what, phase, *three, size=arriving)
+
+    def owners(self) -> dict[str, str]:
+        """Of each tensor: the layer that it belongs to."""
+        return {name: unit.torch for unit in self.units for name in unit.tensors}
+
+
+def in_order(tensors: Sequence[Any], called: Sequence[str]) -> list[Any]:
+    """Tensors in the order in which their layers run."""
+    places = {path: place for place, path in enumerate(called)}
+    return sorted(tensors, key=lambda each: places.get(each["owner"], -1))
+
+
+def values_of(side: Side) -> dict[str, np.ndarray]:
+    return side.ask("values").arrays
+
+
+def between(before: str, after: str) -> str:
+    return f"between {before} and {after}"
+
+
+def tensors_of(found: Arrays, sort: str) -> dict[str, np.ndarray]:
+    """Those arrays whose keys begin with gradient, statistic, tensor or state, by tensor."""
+    start = f"{sort}."
+    return {n.removeprefix(start): a for n, a in found.items() if n.startswith(start)}
+
+
+def arrays(slot: pairing.Slot, torch: Any, jax: Any) -> tuple[np.ndarray, np.ndarray]:
+    """A slot's array on both sides, as torch has it."""
+    ours = jax.arrays[f"point.{slot.jax}"]
+    return torch.arrays[f"point.{slot.torch}"], slot.layout.to_torch(ours)
+
+
+def gradients(slot: pairing.Slot, torch: Any, jax: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    theirs = torch.arrays.get(f"point.{slot.torch}.gradient")
+    ours = jax.arrays.get(f"point.{slot.jax}.gradient")
+    if theirs is None or ours is None:
+        return None
+    return theirs, slot.layout.to_torch(ours)
+
+
+def largest(array: np.ndarray) -> float:
+    return float(np.abs(array).max(initial=0.0))
+
+
+def shapes_differ(point: Point, phase: str) -> Held:
+    return Held(point.label, "shape of the output", phase, "float64", np.inf)

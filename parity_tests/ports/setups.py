@@ -1,0 +1,133 @@
+"""Whether the two set-ups are of the same run; what is wrong with them, in one line each."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from parity_tests.ports.layouts import Layout, activations
+from parity_tests.ports.matching import Matching, Tensor
+from parity_tests.ports.process import Side
+
+Arrays = Mapping[str, np.ndarray]
+NAMES = ("the original", "the port")
+
+
+def answers(torch: Side, jax: Side) -> list[Any]:
+    """Both sides' answers.
+
+    Raises:
+        ValueError: a side refuses; the message says which.
+    """
+    found = []
+    for side, name in ((torch, NAMES[0]), (jax, NAMES[1])):
+        try:
+            found.append(side.answer())
+        except ValueError as error:
+            raise ValueError(f"{name} ({side.setup}): {error}") from None
+    return found
+
+
+def check(told: Sequence[Any], tensors: Sequence[Arrays], matching: Matching) -> list[str]:
+    """Notes on what may be meant.
+
+    Raises:
+        ValueError: a weight has no partner, or the sides have other batches.
+    """
+    left = (matching.only_torch, matching.only_jax)
+    for side, other in ((0, 1), (1, 0)):
+        for tensor in left[side]:
+            if len(tensor["shape"]) > 1:
+                raise ValueError(_unmatched(tensor, side, told[other]["tensors"], left[other]))
+    sizes = [each["examples"] for each in told]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"the original's first batch has {sizes[0]} examples, the port's {sizes[1]}; give both "
+            "the same"
+        )
+    notes = [
+        f"{NAMES[side]}'s {each['name']} {tuple(each['shape'])} has no partner in {NAMES[1 - side]}"
+        for side in (0, 1)
+        for each in left[side]
+    ]
+    if told[0]["dropout"] or told[1]["dropout"]:
+        rates = [", ".join(map(str, each["dropout"])) or "none" for each in told]
+        told_of = "the same on both sides" if rates[0] == rates[1] else f"the port's: {rates[1]}"
+        notes.append(f"dropout is switched off in the comparison (rates {rates[0]}; {told_of})")
+    modes = [each["training"] for each in told]
+    if None not in modes and modes[0] != modes[1]:
+        words = ["training" if mode else "evaluation" for mode in modes]
+        notes.append(
+            f"the original is set up in {words[0]} mode, the port in {words[1]} mode; they are "
+            "compared in both"
+        )
+    return notes
+
+
+def _unmatched(tensor: Tensor, side: int, others: Sequence[Tensor], left: Sequence[Tensor]) -> str:
+    """Says which tensor has no partner, and which could be meant."""
+    one = (
+        f"{NAMES[side]}'s {tensor['name']} {tuple(tensor['shape'])} has no partner in "
+        f"{NAMES[1 - side]}"
+    )
+    single = {each["name"]: each for each in left if len(each["shape"]) > 1}
+    near = difflib.get_close_matches(tensor["name"], single, 1, 0)
+    if near:
+        shape = tuple(single[near[0]]["shape"])
+        return f"{one}: {near[0]} {shape}, which has none either, is of another size"
+    return f"{one}: {len(others)} tensors there, each with one; a layer is missing, or one is tied"
+
+
+# ---- batches
+
+
+def inputs(original: Arrays, port: Arrays, told: Sequence[Any]) -> tuple[Layout, list[str]]:
+    """How the original's inputs lie in the port's, and what is to be said of the batches.
+
+    Raises:
+        ValueError: no layout has these shapes, or examples come in another order.
+    """
+    a, b = original["inputs.0"], port["inputs.0"]
+    found = activations(a.shape, b.shape)
+    if not found:
+        raise ValueError(
+            f"the original's inputs are {a.shape}, the port's {b.shape}; no order of axes makes "
+            "them alike"
+        )
+    for layout in found:
+        if np.array_equal(layout.to_jax(a), b):
+            _check_targets(original, port)
+            return layout, _later(original, port, layout, told)
+    rows = [sorted(each.to_jax(a).reshape(len(a), -1).tolist()) for each in found]
+    if sorted(b.reshape(len(b), -1).tolist()) in rows:
+        raise ValueError("the port's first batch has the original's examples in another order")
+    apart = min(float(np.abs(each.to_jax(a) - b).max()) for each in found)
+    return found[0], [
+        f"the port's batches are others than the original's (by up to {apart:.3g}); the original's "
+        "are given to both"
+    ]
+
+
+def _check_targets(original: Arrays, port: Arrays) -> None:
+    a, b = original["targets.0"], port["targets.0"]
+    if a.shape != b.shape or not np.array_equal(a, b):
+        raise ValueError(
+            f"the first batch's inputs are the same on both sides, its targets {a.shape} are not "
+            f"the port's {b.shape}"
+        )
+
+
+def _later(original: Arrays, port: Arrays, layout: Layout, told: Sequence[Any]) -> list[str]:
+    """Whether later batches are the same, too."""
+    for number in range(1, min(each["batches"] for each in told)):
+        a, b = original[f"inputs.{number}"], port[f"inputs.{number}"]
+        same = len(a) == len(b) and np.array_equal(
+            layout._replace(torch=a.shape, jax=b.shape).to_jax(a), b
+        )
+        if not same:
+            return [
+                f"the first batch is the same on both sides, batch {number + 1} is not: the "
+                "loaders shuffle differently; the original's batches are given to both"
+            ]
+    return []

@@ -1,0 +1,345 @@
+"""The original: a torch model in a process of its own, which tells what each of its layers does.
+
+A *point* is a call of a layer, or of an activation, pooling or softmax outside of the layers. Of a
+point are told: what went in, what came out, and the gradients of the loss there.
+"""
+
+import contextlib
+import copy
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from jaxmlp.commands import setup_file
+from parity_tests.ports import torch_layers, wire
+from torchref import network_optimizer
+from torchref.network import TorchNetwork
+from torchref.network_tensors import Modes, seeded, statistics
+from torchref.network_training import as_array
+
+TYPES = {"float32": torch.float32, "float64": torch.float64}
+WHOLE = (nn.MultiheadAttention, nn.RNNBase)  # layers, whatever they are made of inside
+
+
+class Original:
+    """The calls that this process answers."""
+
+    def __init__(self) -> None:
+        self.calls = {
+            name: getattr(self, name)
+            for name in ("setup", "values", "order", "record", "train", "step")
+        }
+
+    def setup(self, given: str, examples: int, arrays: Any) -> tuple[Any, wire.Arrays]:
+        """Sets the run up; tells its tensors, layers, optimizer, and the first batches."""
+        parts = setup_file.parts(given, "--torch")
+        model, optimizer = parts[0], parts[1]
+        self.network = TorchNetwork(*parts)
+        self.model, self.optimizer = copy.deepcopy(model), optimizer
+        self.source = model
+        self.loss, self.default_loss = self.network._loss_function, len(parts) == 3
+        self.modes = Modes(model)
+        self.rates = switch_off_dropout(self.model)
+        self.examples = examples
+        groups = network_optimizer.trained(model, optimizer)
+        return {
+            "tensors": self._tensors(),
+            "batches": len(self.network.batches),
+            "examples": len(self.batch(0)[0]),
+            "default_loss": self.default_loss,
+            "optimizer": {
+                "name": self.network.optimizer,
+                "options": self.network.options,
+                "settings": {n: network_optimizer.settings_of(g) for n, (_, g) in groups.items()},
+            },
+            "dropout": self.rates,
+            "training": model.training if _has_modes(model) else None,
+        }, {}
+
+    def _tensors(self) -> list[dict[str, Any]]:
+        """Of every tensor: its name, shape, sort, and the layer that holds it."""
+        layers = dict(self.model.named_modules())
+        tracked, told = statistics(self.model), []
+        sorts = [("parameter", dict(self.model.named_parameters())), ("statistic", tracked)]
+        constants = {n: b for n, b in self.model.named_buffers() if n not in tracked}
+        whole = [name for name, layer in layers.items() if isinstance(layer, WHOLE)]
+        for sort, tensors in (*sorts, ("constant", constants)):
+            for name, tensor in tensors.items():
+                owner, _, local = name.rpartition(".")
+                for outer in whole:
+                    if owner.startswith(f"{outer}."):
+                        owner, local = outer, name.removeprefix(f"{outer}.")
+                kind, config = torch_layers.module(layers[owner])
+                told.append(
+                    {
+                        "name": name,
+                        "shape": list(tensor.shape),
+                        "sort": sort,
+                        "owner": owner,
+                        "local": local,
+                        "kind": kind,
+                        "config": config,
+                    }
+                )
+        return told
+
+    def values(self, arrays: Any) -> tuple[Any, wire.Arrays]:
+        """All tensors as they are at the start, and the first batches' inputs and targets."""
+        tensors = dict(self.source.named_parameters()) | dict(self.source.named_buffers())
+        told = {f"tensor.{name}": as_array(tensor) for name, tensor in tensors.items()}
+        for number in range(len(self.network.batches)):
+            inputs, targets = self.batch(number)
+            told |= {f"inputs.{number}": as_array(inputs), f"targets.{number}": as_array(targets)}
+        return {}, told
+
+    def order(self, arrays: Any) -> tuple[Any, wire.Arrays]:
+        """The paths of modules in the order of their first calls."""
+        seen: dict[str, None] = {}
+        model = copy.deepcopy(self.model)
+        for path, layer in model.named_modules():
+            layer.register_forward_pre_hook(lambda *_, path=path: seen.setdefault(path))
+        with torch.no_grad(), seeded(0):
+            model(self.batch(0)[0])
+        return {"order": list(seen)}, {}
+
+    def record(
+        self, dtype: str, training: bool, number: int, units: Sequence[str], arrays: wire.Arrays
+    ) -> tuple[Any, wire.Arrays]:
+        """A forward and a backward pass: every point, all gradients, statistics afterwards.
+
+        Args:
+            units: paths of the modules that are looked at as one layer each.
+            arrays: values to start from; the user's own where none is given.
+        """
+        model = self._copy(dtype, training, arrays)
+        inputs, targets = self.batch(number)
+        inputs = inputs.to(TYPES[dtype]) if inputs.is_floating_point() else inputs
+        watch = Watch(model, units)
+        with seeded(number), NoDropout(), watch:
+            outputs = model(inputs)
+        if not isinstance(outputs, Tensor):
+            raise ValueError(f"the model returns a {type(outputs).__name__}; it has to be a tensor")
+        kept = outputs.clone()
+        kept.retain_grad()
+        if targets.is_floating_point():
+            targets = targets.to(TYPES[dtype])
+        loss = self.loss(kept, targets)
+        loss.backward()
+        found = watch.arrays() | {"outputs": as_array(outputs), "loss": as_array(loss)}
+        if kept.grad is not None:
+            found["outputs.gradient"] = as_array(kept.grad)
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                found[f"gradient.{name}"] = as_array(parameter.grad)
+        found |= {f"statistic.{n}": as_array(t) for n, t in statistics(model).items()}
+        return {"points": watch.points}, found
+
+    def train(self, dtype: str, arrays: wire.Arrays) -> tuple[Any, wire.Arrays]:
+        """Begins a run."""
+        self.run = self._copy(dtype, True, arrays)
+        copies = dict(self.run.named_parameters())
+        groups = [
+            group | {"params": [copies[name]]}
+            for name, (_, group) in network_optimizer.trained(self.source, self.optimizer).items()
+        ]
+        self.stepped = network_optimizer.fresh(self.optimizer, groups)
+        self.steps, self.dtype = 0, TYPES[dtype]
+        return {}, {}
+
+    def step(self, arrays: wire.Arrays) -> tuple[Any, wire.Arrays]:
+        """A step of it: loss, gradients; tensors and the optimizer's state afterwards."""
+        inputs, targets = self.batch(self.steps % len(self.network.batches))
+        inputs = inputs.to(self.dtype) if inputs.is_floating_point() else inputs
+        targets = targets.to(self.dtype) if targets.is_floating_point() else targets
+        with seeded(self.steps), NoDropout():
+            loss = self.loss(self.run(inputs), targets)
+        self.stepped.zero_grad()
+        loss.backward()
+        self.stepped.step()
+        self.steps += 1
+        found = {"loss": as_array(loss)}
+        for name, parameter in self.run.named_parameters():
+            found[f"tensor.{name}"] = as_array(parameter).copy()
+            if parameter.grad is not None:
+                found[f"gradient.{name}"] = as_array(parameter.grad)
+            for key, value in self.stepped.state.get(parameter, {}).items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    found[f"state.{key}.{name}"] = as_array(value).copy()
+        found |= {f"tensor.{n}": as_array(t).copy() for n, t in statistics(self.run).items()}
+        return {}, found
+
+    def batch(self, number: int) -> tuple[Tensor, Tensor]:
+        """The first examples of a batch."""
+        inputs, targets = self.network.batches[number]
+        return inputs[: self.examples].clone(), targets[: self.examples]
+
+    def _copy(self, dtype: str, training: bool, arrays: Mapping[str, np.ndarray]) -> nn.Module:
+        """The model in that type and mode, with its own values or those given."""
+        model = copy.deepcopy(self.model).to(TYPES[dtype])
+        tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+        with torch.no_grad():
+            for name, array in arrays.items():
+                tensors[name.removeprefix("tensor.")].copy_(torch.from_numpy(array.copy()))
+        self.modes.set(model, training)
+        return model
+
+
+class Watch(TorchFunctionMode):
+    """While entered, notes every point of a model's pass."""
+
+    def __init__(self, model: nn.Module, units: Sequence[str]) -> None:
+        super().__init__()
+        self.points: list[dict[str, Any]] = []
+        self.found: dict[str, Any] = {}
+        self.inside: list[int] = []  # the unit that is running
+        self.last = ""
+        for path in units:
+            layer = model.get_submodule(path)
+            layer.register_forward_pre_hook(self._before(path), with_kwargs=True)
+            layer.register_forward_hook(self._after(path))
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        options = kwargs or {}
+        known = None
+        if not self.inside and args and isinstance(args[0], Tensor):
+            name = getattr(func, "__name__", "")
+            known = torch_layers.function(name, args[0], args[1:], options)
+        if known is None:
+            return func(*args, **options)
+        point = self._begin("", *known)
+        tensors = args if known[0] == "scaled_dot_product" else args[:1]
+        own = self._entering(point, tensors)
+        options = {name: value for name, value in options.items() if name != "inplace"}
+        return self._leaving(point, func(*own, *args[len(own) :], **options))
+
+    def _begin(self, path: str, kind: str, config: Any) -> int:
+        self.points.append({"path": path, "kind": kind, "config": config, "after": self.last})
+        return len(self.points) - 1
+
+    def _before(self, path: str) -> Any:
+        def enter(layer: nn.Module, args: Any, kwargs: Any) -> Any:
+            if self.inside:
+                self.inside.append(-1)
+                return None
+            point = self._begin(path, *torch_layers.module(layer))
+            self.inside.append(point)
+            if layer.__class__ is nn.MultiheadAttention:
+                self.points[point]["config"]["same"] = all(each is args[0] for each in args[:3])
+            own = self._entering(point, args)
+            if layer.__class__ is nn.MultiheadAttention and self.points[point]["config"]["same"]:
+                own = (own[0],) * 3 + own[3:]  # gradients of all three go into the first
+            masks = [k for k, v in kwargs.items() if "mask" in k and v is not None]
+            if masks or kwargs.get("is_causal"):
+                self.points[point]["config"]["masked"] = True
+            return own, kwargs
+
+        return enter
+
+    def _after(self, path: str) -> Any:
+        def leave(layer: nn.Module, args: Any, outputs: Any) -> Any:
+            point = self.inside.pop()
+            if point < 0:
+                return None
+            self.last = path
+            return self._leaving(point, outputs)
+
+        return leave
+
+    def _entering(self, point: int, args: Any) -> Any:
+        """The inputs, each a copy whose gradient is that of this point alone."""
+        places = iter(range(len(args)))
+
+        def one(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            key = f"{point}.in.{next(places)}"
+            self.found[key] = value.detach().clone()
+            return self._noted(value, key)
+
+        return tuple(_mapped(one, each) for each in args)
+
+    def _leaving(self, point: int, outputs: Any) -> Any:
+        places = iter(range(100))
+
+        def one(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            key = f"{point}.out.{next(places)}"
+            self.found[key] = value.detach().clone()
+            return self._noted(value, key)
+
+        return _mapped(one, outputs)
+
+    def _noted(self, value: Tensor, key: str) -> Tensor:
+        """A copy in the graph; the gradient that reaches it is noted."""
+        if not (value.is_floating_point() and value.requires_grad):
+            return value.clone() if value.is_floating_point() else value
+        noted = value.clone()
+        noted.register_hook(lambda grad: self.found.update({f"{key}.gradient": grad.clone()}))
+        return noted.clone()  # what alters it in place leaves the noted one alone
+
+    def arrays(self) -> wire.Arrays:
+        return {f"point.{key}": as_array(value) for key, value in self.found.items()}
+
+
+class NoDropout(TorchFunctionMode):
+    """While entered, functions of dropout do nothing: no two frameworks drop the same units."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        options = kwargs or {}
+        if getattr(func, "__name__", "").endswith("dropout"):
+            return args[0] if args else options["input"]
+        if options.get("dropout_p"):
+            options = {**options, "dropout_p": 0.0}
+        return func(*args, **options)
+
+
+def _has_modes(model: nn.Module) -> bool:
+    """Whether some layer does something else in evaluation mode."""
+    return bool(statistics(model)) or any(
+        isinstance(layer, nn.modules.dropout._DropoutNd)
+        for layer in model.modules()
+    )
+
+
+def _mapped(function: Any, tree: Any) -> Any:
+    """A function of every leaf of tuples and lists."""
+    if isinstance(tree, tuple | list):
+        return type(tree)(_mapped(function, each) for each in tree)
+    return function(tree)
+
+
+def switch_off_dropout(model: nn.Module) -> list[float]:
+    """Sets every rate of dropout to 0; the rates as they were, where they were not 0."""
+    rates = []
+    for layer in model.modules():
+        for name in ("p", "dropout"):
+            rate = getattr(layer, name, None)
+            droops = isinstance(layer, nn.modules.dropout._DropoutNd)
+            if isinstance(rate, float) and rate > 0 and (droops or isinstance(layer, WHOLE)):
+                rates.append(rate)
+                setattr(layer, name, 0.0)
+    return rates
+
+
+@contextlib.contextmanager
+def channel() -> Iterator[Any]:
+    """The stream of answers, by the number of the pipe that this process was given."""
+    with os.fdopen(int(sys.argv[1]), "wb") as sink:
+        yield sink
+
+
+def main() -> None:
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+    with channel() as answers:
+        wire.serve(Original().calls, sys.stdin.buffer, answers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Steps of training: each from the original's tensors, so that no difference grows."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from parity_tests.bounds import UNIT, Bounded, constant, exact
+from parity_tests.ports import judge
+from parity_tests.ports.judge import SAME, Held
+from parity_tests.truth import Settings, optimizer_step
+
+if TYPE_CHECKING:
+    from parity_tests.ports.port import Port
+
+Arrays = Mapping[str, np.ndarray]
+IN_FLOAT32 = 3  # steps: the bounds of an optimizer's buffers grow with their number
+KNOWN = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "lion")  # by truth.py
+
+
+def steps(port: "Port", count: int) -> Iterator[Held]:
+    """So many steps in float64, and a few in float32."""
+    for dtype, number in (("float64", count), ("float32", min(IN_FLOAT32, count))):
+        for side in (port.torch, port.jax):
+            side.ask("train", {"dtype": dtype})
+        before = {
+            name: array.astype(dtype) if array.dtype.kind == "f" else array
+            for name, array in port.start.items()
+        }
+        buffers: dict[str, dict[str, Bounded]] = {}
+        for step in range(1, number + 1):
+            theirs, ours = _step(port, before, step)
+            if dtype == "float64":
+                yield from _exact(port, step, before, theirs, ours)
+            else:
+                yield from _rounded(port, step, before, theirs, ours, buffers)
+            before = before | {n: a for n, a in theirs.items() if n.startswith("tensor.")}
+
+
+def _step(port: "Port", before: Arrays, step: int) -> tuple[Arrays, Arrays]:
+    """The original's step, and the port's from the same tensors with the same gradients."""
+    theirs = port.torch.ask("step").arrays
+    given = port.ported(before)
+    gradients = {n: theirs[f"gradient.{n}"] for n in port.linked if f"gradient.{n}" in theirs}
+    given |= {f"gradient.{n}": a for n, a in port.matching.to_jax(gradients).items()}
+    number = (step - 1) % port.told[0]["batches"]
+    return theirs, port.jax.ask("step", arrays=given | port.batch(number)).arrays
+
+
+def _exact(port: "Port", step: int, before: Arrays, theirs: Arrays, ours: Arrays) -> Iterator[Held]:
+    phase = f"step {step}"
+    loss = theirs["loss"], ours["loss"]
+    yield judge.same("loss", "loss", phase, *loss)
+    mine = {sort: port.matching.to_torch(_of(ours, sort)) for sort in ("gradient", "tensor")}
+    owners, trained = port.owners(), port.told[0]["optimizer"]["settings"]
+    for name, array in _of(theirs, "gradient").items():
+        if name in mine["gradient"]:
+            place, what = owners.get(name, name), f"gradient of {name}"
+            size = port.sizes.get(name, 0.0)
+            yield judge.same(place, what, phase, array, mine["gradient"][name], size)
+    for name, array in _of(theirs, "tensor").items():
+        if name not in mine["tensor"]:
+            continue
+        start = before[f"tensor.{name}"]
+        if name not in trained:
+            yield judge.same(owners.get(name, name), name, phase, array, mine["tensor"][name])
+            continue
+        # The change is what is held; of it the tensor's own rounding hides a part.
+        hidden = 4 * UNIT["float64"] * float(np.abs(start).max(initial=0.0)) / SAME
+        changes = array - start, mine["tensor"][name] - start
+        yield judge.same("optimizer", f"change of {name}", phase, *changes, size=hidden)
+    yield from _state(port, theirs, ours, phase)
+
+
+def _state(port: "Port", theirs: Arrays, ours: Arrays, phase: str) -> Iterator[Held]:
+    """What the optimizer keeps, as far as both keep it under names that are known."""
+    kinds = {key.split(".")[1] for key in ours if key.startswith("state.")}
+    for kind in sorted(kinds):
+        mine = port.matching.to_torch(_of(ours, f"state.{kind}"))
+        for name, array in _of(theirs, f"state.{kind}").items():
+            if name in mine:
+                what = f"{kind} of {name}"
+                yield judge.same("optimizer", what, phase, array, mine[name])
+
+
+def _rounded(
+    port: "Port",
+    step: int,
+    before: Arrays,
+    theirs: Arrays,
+    ours: Arrays,
+    buffers: dict[str, dict[str, Bounded]],
+) -> Iterator[Held]:
+    told = port.told[0]["optimizer"]
+    if told["name"] not in KNOWN:
+        return
+    mine = port.matching.to_torch(_of(ours, "tensor"))
+    for name, settings in told["settings"].items():
+        if name not in mine or f"gradient.{name}" not in theirs:
+            continue
+        # The two round in different places, as truth.py says: a doubled unit.
+        unit = 2 * UNIT["float32"]
+        rules = Settings(
+            told["name"],
+            settings["weight_decay"],
+            settings.get("eps", 0.0),
+            _options(told["options"]),
+        )
+        weight = exact(before[f"tensor.{name}"], unit)
+        after, buffers[name] = optimizer_step(
+            rules,
+            weight,
+            theirs[f"gradient.{name}"],
+            buffers.get(name, {}),
+            constant(settings["learning_rate"], unit),
+            step,
+        )
+        phase, both = f"step {step}, float32", (theirs[f"tensor.{name}"], mine[name])
+        yield judge.within("optimizer", name, phase, *both, after)
+
+
+def _options(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"momentum": 0.0, "dampening": 0.0, "nesterov": False} | dict(options)
+
+
+def _of(found: Arrays, sort: str) -> dict[str, np.ndarray]:
+    start = f"{sort}."
+    return {n.removeprefix(start): a for n, a in found.items() if n.startswith(start)}

@@ -1,0 +1,70 @@
+"""What two processes tell each other: a line of JSON, and arrays as they lie in memory.
+
+No pickle: what is received is numbers, and names for them.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+KINDS = "biuf"  # of NumPy's types: booleans, whole numbers, floating point
+
+
+class Message(dict[str, Any]):
+    """What is told: JSON, with arrays beside it."""
+
+    def __init__(self, told: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        super().__init__(told)
+        self.arrays = dict(arrays)
+
+
+def send(stream: BinaryIO, told: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes a message whole."""
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    kinds = {name: [array.dtype.str, arrays[name].shape] for name, array in whole.items()}
+    stream.write(json.dumps({"told": told, "arrays": kinds}).encode() + b"\n")
+    for array in whole.values():
+        stream.write(array.tobytes())
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> Message:
+    """Reads a message.
+
+    Raises:
+        EOFError: the other side is gone.
+    """
+    line = stream.readline()
+    if not line.endswith(b"\n"):
+        raise EOFError
+    header, arrays = json.loads(line), {}
+    for name, (kind, shape) in header["arrays"].items():
+        dtype = np.dtype(kind)
+        if dtype.kind not in KINDS:
+            raise ValueError(f"an array of {kind} is not passed on")
+        raw = stream.read(dtype.itemsize * math.prod(shape))
+        arrays[name] = np.frombuffer(raw, dtype).reshape(shape)
+    return Message(header["told"], arrays)
+
+
+def serve(calls: Mapping[str, Callable[..., Any]], source: BinaryIO, sink: BinaryIO) -> None:
+    """Answers calls, one by one, until the other side is gone.
+
+    A call's arguments are what is told and `arrays`; it returns what to tell, and arrays. What it
+    refuses (ValueError) is told as one line.
+    """
+    while True:
+        try:
+            asked = receive(source)
+        except EOFError:
+            return
+        told = dict(asked)
+        try:
+            answer, arrays = calls[told.pop("call")](**told, arrays=asked.arrays)
+        except ValueError as error:
+            answer, arrays = {"error": " ".join(str(error).split())}, {}
+        send(sink, answer, arrays)
