@@ -152,9 +152,13 @@ def optimizer_step(
         kept = {"exp_avg": _average(average, g, beta2)}
     else:
         raise AssertionError(name)
-    if name in ("adamw", "lion"):
-        direction = direction + weight * decay
-    return weight - rate * direction, kept
+    stepped = weight - rate * direction
+    if name in ("adamw", "lion") and decay:
+        # torch multiplies the weight by 1 - rate·decay, itself rounded, and then takes the step:
+        # three roundings of the weight where the formula has one, and the unit is doubled.
+        stepped = weight - rate * (direction + weight * decay)
+        stepped = stepped.wider(unit / 2 * np.abs(weight.value))
+    return stepped, kept
 
 
 def _momentum(g: Bounded, buffers, options, step: int) -> tuple[Bounded, dict[str, Bounded]]:

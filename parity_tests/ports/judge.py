@@ -67,6 +67,13 @@ def within(
     return _held(place, what, phase, "derived", max(shares), torch, jax)
 
 
+def covers(bounded: Bounded, exact: np.ndarray) -> bool:
+    """Whether a formula is that of the layer: a mask, or a second use of a weight, it knows not."""
+    if bounded.value.shape != exact.shape:
+        return False
+    return bool((_apart(bounded.value, exact) <= bounded.error).all())
+
+
 def compared(
     place: str,
     what: str,

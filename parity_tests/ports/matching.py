@@ -95,24 +95,38 @@ def match(
     right = [each for each in jax if each["name"] not in {link.jax for link in links}]
     left = [each for each in left if each["sort"] != "constant"]
     right = [each for each in right if each["sort"] != "constant"]
-    places = {each["name"]: i / max(len(torch), 1) for i, each in enumerate(torch)}
-    places_jax = {each["name"]: i / max(len(jax), 1) for i, each in enumerate(jax)}
-    # Sizes that are as frequent on both sides first: what is left may be fused.
-    for exact in (True, False):
-        for size in sorted({_size(each) for each in left}, reverse=True):
-            of_size = [each for each in left if _size(each) == size]
-            others = [each for each in right if _size(each) == size]
-            if not others or (exact and len(of_size) != len(others)):
-                continue
-            for a, b in _assigned(of_size, others, places, places_jax):
-                links.append(link(a, b))
-                left.remove(a)
-                right.remove(b)
-        if exact:
-            links += _fused(left, right)
+    places = [_places(torch), _places(jax)]
+    # Sizes that are as frequent on both sides first. Of others only the best pairs: what is left
+    # may be one in parts.
+    links += _pairs_by_size(left, right, places, alone=False)
+    links += _pairs_by_size(left, right, places, alone=True)
+    links += _fused(left, right)
     order = {each["name"]: place for place, each in enumerate(torch)}
     links.sort(key=lambda each: (order[each.torch], each.part))
     return Matching(links, left, right)
+
+
+def _places(tensors: Sequence[Tensor]) -> dict[str, float]:
+    return {each["name"]: place / len(tensors) for place, each in enumerate(tensors)}
+
+
+def _pairs_by_size(
+    left: list[Tensor], right: list[Tensor], places: Sequence[Mapping[str, float]], alone: bool
+) -> list[Link]:
+    """Pairs of tensors of one size, which are taken out of what is left.
+
+    Args:
+        alone: also where one side has more of them than the other.
+    """
+    links = []
+    for size in sorted({_size(each) for each in left}, reverse=True):
+        ours, theirs = ([each for each in side if _size(each) == size] for side in (left, right))
+        if theirs and (alone or len(ours) == len(theirs)):
+            for a, b in _assigned(ours, theirs, places):
+                links.append(link(a, b))
+                left.remove(a)
+                right.remove(b)
+    return links
 
 
 def _size(tensor: Tensor) -> tuple[str, int]:
@@ -141,10 +155,7 @@ def _hinted(torch: Sequence[Tensor], jax: Sequence[Tensor], hints: Mapping[str, 
 
 
 def _assigned(
-    torch: Sequence[Tensor],
-    jax: Sequence[Tensor],
-    places: Mapping[str, float],
-    places_jax: Mapping[str, float],
+    torch: Sequence[Tensor], jax: Sequence[Tensor], places: Sequence[Mapping[str, float]]
 ) -> list[tuple[Tensor, Tensor]]:
     """The cheapest pairs of tensors of one size; those that cannot be one another stay single."""
     costs = np.full((len(torch), len(jax)), 100.0)
@@ -152,7 +163,7 @@ def _assigned(
     for (i, a), (j, b) in itertools.product(enumerate(torch), enumerate(jax)):
         if layouts(a["shape"], b["shape"]):
             apart = abs(i / len(torch) - j / len(jax)) if len(torch) == len(jax) else 0.0
-            apart += abs(places[a["name"]] - places_jax[b["name"]])
+            apart += abs(places[0][a["name"]] - places[1][b["name"]])
             costs[i, j] = OTHER_PLACE * apart + OTHER_NAME * (1 - alike(a, b))
             costs[i, j] += OTHER_ROLE * (role(a) != role(b))
             costs[i, j] += OTHER_RANK * (len(a["shape"]) != len(b["shape"]))

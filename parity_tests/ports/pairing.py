@@ -56,6 +56,9 @@ def pair(
         for place, partner in both:
             a, b = torch[0][place], jax[0][partner]
             slots = [_slots(side, place, partner, torch[1], jax[1]) for side in ("in", "out")]
+            other_kind = not a["path"] and a["kind"] != b["kind"]
+            if other_kind and not (all(slots) and _alike(slots[0], torch[1], jax[1])):
+                continue  # one side has written the function out, in terms of this one
             label = _words(name, call, a)
             unit = known.get(a["path"])
             of_both = a["kind"], a["config"], b["kind"], b["config"]
@@ -102,6 +105,14 @@ def _words(name: str, call: int, point: Mapping[str, Any]) -> str:
     if point["path"]:
         return f"{name}{again}"
     return f"{point['kind']} after {name}{again}" if name else point["kind"]
+
+
+def _alike(slots: Sequence[Slot], torch: Arrays, jax: Arrays) -> bool:
+    """Whether both sides put in the same, to single precision."""
+    return all(
+        np.allclose(slot.layout.to_jax(torch[f"point.{slot.torch}"]), jax[f"point.{slot.jax}"])
+        for slot in slots
+    )
 
 
 def _slots(side: str, place: int, other: int, torch: Arrays, jax: Arrays) -> list[Slot]:

@@ -327,20 +327,21 @@ class Port:
             yield judge.compared(f"before {point.label}", "input", phase, *three)
         for number, slot in enumerate(point.outputs):
             both_sides = arrays(slot, torch, jax)
-            if number == 0 and passed is not None:
+            true = arrays(slot, torch, exact)[1]
+            if number == 0 and passed is not None and judge.covers(passed.output, true):
                 yield judge.within(point.label, "output", phase, *both_sides, passed.output)
             else:
-                true = arrays(slot, torch, exact)[1]
                 yield judge.compared(point.label, "output", phase, *both_sides, true)
 
     def _rounded_backward(
         self, point: Point, torch: Any, jax: Any, exact: Any, passed: Any
     ) -> Iterator[Held]:
-        phase, arriving = "backward, float32", 0.0
+        phase, arriving, total = "backward, float32", 0.0, 0.0
         for slot in point.outputs:
             both_sides, true = gradients(slot, torch, jax), gradients(slot, torch, exact)
             if both_sides is not None and true is not None:
                 arriving = max(arriving, largest(both_sides[0]))
+                total += float(np.abs(both_sides[0]).sum())
                 what = "gradient of the output"
                 yield judge.compared(f"after {point.label}", what, phase, *both_sides, true[1])
         for number, slot in enumerate(point.inputs):
@@ -349,25 +350,25 @@ class Port:
                 continue
             bound = passed.input_gradients[number] if passed and passed.input_gradients else None
             what = "gradient of the input"
-            if bound is not None:
+            if bound is not None and judge.covers(bound, true[1]):
                 yield judge.within(point.label, what, phase, *both_sides, bound)
             else:
                 yield judge.compared(point.label, what, phase, *both_sides, true[1], size=arriving)
         if point.unit is None:
             return
         sides = [self.matching.to_torch(tensors_of(s.arrays, "gradient")) for s in (jax, exact)]
-        once = sum(other.unit == point.unit for other in self.points) == 1
         for name in point.unit.tensors:
             own = torch.arrays.get(f"gradient.{name}")
             if own is None or name not in sides[0]:
                 continue
             local, what = name.removeprefix(f"{point.unit.torch}."), f"gradient of {name}"
-            bound = passed.gradients.get(local) if passed and once else None
-            if bound is not None:
+            bound = passed.gradients.get(local) if passed else None
+            if bound is not None and judge.covers(bound, sides[1][name]):
                 yield judge.within(point.label, what, phase, own, sides[0][name], bound)
             else:
                 three = own, sides[0][name], sides[1][name]
-                yield judge.compared(point.label, what, phase, *three, size=arriving)
+                summed = total / max(own.size, 1)  # for each of its numbers
+                yield judge.compared(point.label, what, phase, *three, size=summed)
 
     def owners(self) -> dict[str, str]:
         """Of each tensor: the layer that it belongs to."""

@@ -1,6 +1,7 @@
 """What torch's layers and functions are called here, and the settings that decide what they do.
 
-`kind` and `config` are what formulas.py computes them by.
+`kind` and `config` are what formulas.py computes them by. What is seldom set is told only where it
+is set: there no formula is known, and none is taken.
 """
 
 from collections.abc import Callable, Mapping
@@ -58,13 +59,13 @@ def _convolution(layer: Any) -> Config:
         padding = [[span // 2, span - span // 2] for span in spans]
     else:
         padding = [[each, each] for each in given]
+    mode = layer.padding_mode
     return {
         "stride": list(layer.stride),
         "padding": padding,
         "dilation": list(layer.dilation),
         "groups": layer.groups,
-        "padding_mode": layer.padding_mode,
-    }
+    } | ({} if mode == "zeros" else {"padding_mode": mode})
 
 
 def _transposed(layer: Any) -> Config:
@@ -78,12 +79,8 @@ def _transposed(layer: Any) -> Config:
 
 
 def _attention(layer: Any) -> Config:
-    return {
-        "heads": layer.num_heads,
-        "batch_first": layer.batch_first,
-        "dropout": layer.dropout,
-        "causal": False,
-    }
+    first = {} if layer.batch_first else {"batch_first": False}
+    return {"heads": layer.num_heads, "causal": False} | first
 
 
 MODULES: list[tuple[Any, str, Callable[[Any], Config]]] = [
@@ -93,12 +90,14 @@ MODULES: list[tuple[Any, str, Callable[[Any], Config]]] = [
     (
         instancenorm._InstanceNorm,
         "instance_norm",
-        lambda layer: {"eps": layer.eps, "tracked": layer.track_running_stats},
+        lambda layer: (
+            {"eps": layer.eps} | ({"tracked": True} if layer.running_mean is not None else {})
+        ),
     ),
     (
         batchnorm._BatchNorm,
         "batch_norm",
-        lambda layer: {"eps": layer.eps, "momentum": layer.momentum, "training": layer.training},
+        lambda layer: {"eps": layer.eps, "training": layer.training},
     ),
     (
         nn.LayerNorm,

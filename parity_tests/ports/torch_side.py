@@ -229,17 +229,22 @@ class Watch(TorchFunctionMode):
                 return None
             point = self._begin(path, *torch_layers.module(layer))
             self.inside.append(point)
-            if layer.__class__ is nn.MultiheadAttention:
-                self.points[point]["config"]["same"] = all(each is args[0] for each in args[:3])
-            own = self._entering(point, args)
-            if layer.__class__ is nn.MultiheadAttention and self.points[point]["config"]["same"]:
-                own = (own[0],) * 3 + own[3:]  # gradients of all three go into the first
-            masks = [k for k, v in kwargs.items() if "mask" in k and v is not None]
-            if masks or kwargs.get("is_causal"):
-                self.points[point]["config"]["masked"] = True
-            return own, kwargs
+            config = self.points[point]["config"]
+            if isinstance(layer, nn.MultiheadAttention) and len(args) > 2:
+                if all(each is args[0] for each in args[:3]):  # gradients of all go into one
+                    (own,) = self._entering(point, args[:1])
+                    return (own, own, own, *args[3:]), self._attended(config, kwargs)
+                config["cross"] = True
+            return self._entering(point, args), self._attended(config, kwargs)
 
         return enter
+
+    def _attended(self, config: Any, kwargs: Any) -> Any:
+        """Notes masks."""
+        masks = [name for name in kwargs if "mask" in name and kwargs[name] is not None]
+        if masks or kwargs.get("is_causal"):
+            config["masked"] = True
+        return kwargs
 
     def _after(self, path: str) -> Any:
         def leave(layer: nn.Module, args: Any, outputs: Any) -> Any:
@@ -303,8 +308,7 @@ class NoDropout(TorchFunctionMode):
 def _has_modes(model: nn.Module) -> bool:
     """Whether some layer does something else in evaluation mode."""
     return bool(statistics(model)) or any(
-        isinstance(layer, nn.modules.dropout._DropoutNd)
-        for layer in model.modules()
+        isinstance(layer, nn.modules.dropout._DropoutNd) for layer in model.modules()
     )
 
 
