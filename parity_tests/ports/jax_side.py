@@ -135,6 +135,7 @@ class Port:
                         "owner": ".".join(map(str, owner)),
                         "local": local,
                         "kind": type(layer).__name__,
+                        "library": type(layer).__module__.startswith("flax."),
                         "config": settings(layer),
                     }
                 )
@@ -493,15 +494,14 @@ def settings(layer: Any) -> dict[str, Any]:
     return found
 
 
-def switch_off_dropout(model: nnx.Module) -> list[float]:
-    """Sets every rate of dropout to 0; the rates as they were, where they were not 0."""
-    rates = []
-    for _, node in nnx.iter_graph(model):
+def switch_off_dropout(model: nnx.Module) -> dict[str, float]:
+    """Sets every rate of dropout to 0; the rates as they were, by path, where they were not 0."""
+    rates = {}
+    for path, node in _modules(model):
         for name in ("rate", "dropout_rate"):
-            rate = vars(node).get(name) if isinstance(node, nnx.Module) else None
+            rate = vars(node).get(name)
             if isinstance(rate, float) and rate > 0:
-                if not isinstance(node, nnx.MultiHeadAttention) or name == "dropout_rate":
-                    rates.append(rate)
+                rates[".".join(map(str, path))] = rate
                 setattr(node, name, 0.0)
     return rates
 

@@ -73,6 +73,14 @@ def both(torch: str, jax: str) -> Iterator[tuple[Side, Side]]:
         yield original, port
 
 
+class Pass(NamedTuple):
+    """A pass in float64 on both sides."""
+
+    points: list[Point]
+    truth: Any  # what the original told
+    port: Any
+
+
 class Port:
     """A port and its original, set up and matched."""
 
@@ -102,6 +110,8 @@ class Port:
             )
         self.linked = {link.torch for link in self.matching.links}
         self.sizes: dict[str, float] = {}  # of the terms of each tensor's gradient
+        self.passes: dict[str, Pass] = {}
+        self.history: list[tuple[Arrays, Arrays]] = []  # of steps: tensors before, what was told
 
     # ---- what is asked of the sides
 
@@ -154,39 +164,26 @@ class Port:
 
     def report(self, steps: int) -> Report:
         """Everything, from the ground up."""
-        self.progress("float64, training")
-        truth = self.original("float64", True)
-        free = self.forward(True)
-        self.output = pairing.likeliest(truth.arrays["outputs"], free.arrays["outputs"])
-        points = pairing.pair(
-            self.units, (truth["points"], truth.arrays), (free["points"], free.arrays)
-        )
-        self.points = points
-        port = self.port("float64", True, points, truth)
-        port, points = self._other_layouts(truth, port, points)
-        held = list(self.exact(points, truth, port, "training"))
-        self.progress("float64, evaluation")
-        truth_there, free_there = self.original("float64", False), self.forward(False)
-        there = pairing.pair(
-            self.units,
-            (truth_there["points"], truth_there.arrays),
-            (free_there["points"], free_there.arrays),
-        )
-        port_there = self.port("float64", False, there, truth_there)
-        held += [
-            each
-            for each in self.exact(there, truth_there, port_there, "evaluation")
-            if not each.phase.startswith("statistics")
-        ]
+        held = list(setups.held(self.told, self.tensors, self.matching, self.units))
+        for mode, training_mode in (("training", True), ("evaluation", False)):
+            self.progress(f"float64, {mode}")
+            self.passes[mode] = self.both(training_mode)
+            found = self.exact(self.passes[mode], mode)
+            held += [each for each in found if training_mode or each.phase != "statistics"]
         self.progress("float32")
-        single = self.original("float32", True)
-        port_single = self.port("float32", True, points, single)
-        judge_ = self.port("float64", True, points, single)
-        held += list(self.rounded(points, single, port_single, judge_))
+        held += self.rounded(self.passes["training"].points)
         self.progress(f"{steps} steps")
-        held += list(training.steps(self, steps))
-        guilt = suspects.first(self, held, points, truth, port)
-        return Report(self.matching, held, self.notes, guilt, len(self.units))
+        held += training.steps(self, steps)
+        return Report(self.matching, held, self.notes, suspects.first(self, held), len(self.units))
+
+    def both(self, training_mode: bool) -> Pass:
+        """A pass in float64: the original's, and the port's beside it."""
+        truth, free = self.original("float64", training_mode), self.forward(training_mode)
+        self.output = pairing.likeliest(truth.arrays["outputs"], free.arrays["outputs"])
+        sides = [(side["points"], side.arrays) for side in (truth, free)]
+        points = pairing.pair(self.units, sides[0], sides[1])
+        port = self.port("float64", training_mode, points, truth)
+        return Pass(points, truth, self._other_layouts(truth, port, points))
 
     def _other_layouts(self, truth: Any, port: Any, points: Sequence[Point]) -> Any:
         """Where a layer does not fit and its weight could lie otherwise, the layout that fits."""
@@ -199,9 +196,10 @@ class Port:
                 tried = self.port("float64", True, points, truth)
                 if not self._misfit(unit, truth, tried, points):
                     port = tried
+                    self.notes.append(self._said(before, better))
                     break
                 self.matching = before
-        return port, points
+        return port
 
     def _misfit(self, unit: Unit, truth: Any, port: Any, points: Sequence[Point]) -> bool:
         return any(
@@ -212,9 +210,11 @@ class Port:
         )
 
     def _candidates(self, unit: Unit) -> Iterator[Matching]:
+        """Other layouts of a layer's weights; of layers that Flax itself has they are known."""
         shapes = {each["name"]: each for each in self.told[0]["tensors"]}
+        library = {each["name"]: each["library"] for each in self.told[1]["tensors"]}
         for number, link in enumerate(self.matching.links):
-            if link.torch not in unit.tensors or len(link.layout.torch) < 2:
+            if link.torch not in unit.tensors or len(link.layout.torch) < 2 or library[link.jax]:
                 continue
             tensor = {**shapes[link.torch], "shape": list(link.layout.torch)}
             for layout in matching.likely(tensor, link.layout.jax)[1:6]:
@@ -222,8 +222,16 @@ class Port:
                 links[number] = link._replace(layout=layout)
                 yield self.matching._replace(links=links)
 
-    def exact(self, points: Sequence[Point], truth: Any, port: Any, mode: str) -> Iterator[Held]:
+    def _said(self, before: Matching, after: Matching) -> str:
+        changed = [b for a, b in zip(before.links, after.links, strict=True) if a != b]
+        return "; ".join(
+            f"{link.jax} fits as {link.torch} with {link.layout.words or 'its axes as they are'}"
+            for link in changed
+        )
+
+    def exact(self, run: Pass, mode: str) -> Iterator[Held]:
         """A pass in float64: forward, loss, statistics, and backward."""
+        points, truth, port = run
         yield from self._forward(points, truth, port, f"forward, {mode}")
         yield from self._statistics(points, truth, port)
         yield from self._backward(points, truth, port, f"backward, {mode}")
@@ -310,11 +318,10 @@ class Port:
         inputs = [torch.arrays.get(f"point.{slot.torch}") for slot in point.inputs]
         if not inputs or not point.outputs:
             return None
-        tensors = {}
-        if point.unit:
-            for name in point.unit.tensors:
-                local = name.removeprefix(f"{point.unit.torch}.")
-                tensors[local] = self.start[f"tensor.{name}"]
+        tensors = {
+            name: tensor.astype(np.float32)
+            for name, tensor in suspects.local_tensors(self, point).items()
+        }
         cotangent = torch.arrays.get(f"point.{point.outputs[0].torch}.gradient")
         return formulas.run(point.kind, point.config, tensors, inputs, cotangent, UNIT["float32"])
 
@@ -369,6 +376,11 @@ class Port:
                 three = own, sides[0][name], sides[1][name]
                 summed = total / max(own.size, 1)  # for each of its numbers
                 yield judge.compared(point.label, what, phase, *three, size=summed)
+
+    def statistics_of(self, layer: str) -> list[str]:
+        """Names of the running statistics that a layer keeps."""
+        told = self.told[0]["tensors"]
+        return [t["name"] for t in told if t["sort"] == "statistic" and t["owner"] == layer]
 
     def owners(self) -> dict[str, str]:
         """Of each tensor: the layer that it belongs to."""

@@ -1,13 +1,14 @@
 """Whether the two set-ups are of the same run; what is wrong with them, in one line each."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from parity_tests.ports.judge import Held
 from parity_tests.ports.layouts import Layout, activations
-from parity_tests.ports.matching import Matching, Tensor
+from parity_tests.ports.matching import Matching, Tensor, Unit
 from parity_tests.ports.process import Side
 
 Arrays = Mapping[str, np.ndarray]
@@ -52,9 +53,7 @@ def check(told: Sequence[Any], tensors: Sequence[Arrays], matching: Matching) ->
         for each in left[side]
     ]
     if told[0]["dropout"] or told[1]["dropout"]:
-        rates = [", ".join(map(str, each["dropout"])) or "none" for each in told]
-        told_of = "the same on both sides" if rates[0] == rates[1] else f"the port's: {rates[1]}"
-        notes.append(f"dropout is switched off in the comparison (rates {rates[0]}; {told_of})")
+        notes.append("dropout is switched off in the comparison: no two frameworks drop the same")
     modes = [each["training"] for each in told]
     if None not in modes and modes[0] != modes[1]:
         words = ["training" if mode else "evaluation" for mode in modes]
@@ -63,6 +62,50 @@ def check(told: Sequence[Any], tensors: Sequence[Arrays], matching: Matching) ->
             "compared in both"
         )
     return notes
+
+
+def held(
+    told: Sequence[Any], tensors: Sequence[Arrays], matching: Matching, units: Sequence[Unit]
+) -> Iterator[Held]:
+    """What the set-ups themselves show to be otherwise.
+
+    Tensors without a partner, rates of dropout, and weights that the port holds already, if most
+    of them are the original's: then it was meant to have them all.
+    """
+    for side, left in enumerate((matching.only_torch, matching.only_jax)):
+        for owner in dict.fromkeys(each["owner"] for each in left):
+            names = [each["name"] for each in left if each["owner"] == owner]
+            of_owner = [t["name"] for t in told[side]["tensors"] if t["owner"] == owner]
+            sort = "tensors without a partner" + (" (a layer)" if names == of_owner else "")
+            yield Held(owner, f"{sort}: {', '.join(names)}", "set-up", "present", np.inf)
+    rates = [sorted(each["dropout"].values()) for each in told]
+    if rates[0] != rates[1]:
+        paths = {unit.jax: unit.torch for unit in units}
+        others = list(told[1]["dropout"]) or list(told[0]["dropout"])
+        place = next((paths[p] for p in others if p in paths), others[0])
+        yield Held(place, "dropout", "set-up", "present", np.inf)
+    yield from _own_weights(tensors, matching, units)
+
+
+def _own_weights(
+    tensors: Sequence[Arrays], matching: Matching, units: Sequence[Unit]
+) -> Iterator[Held]:
+    known = {link.torch for link in matching.links}
+    given = {name: tensors[0][f"tensor.{name}"] for name in known}
+    converted = matching.to_jax(given)
+    telling = [name for name, array in converted.items() if np.ptp(array) > 0]
+    same = [n for n in telling if np.allclose(converted[n], tensors[1][f"tensor.{n}"])]
+    if 2 * len(same) <= len(telling):
+        return
+    owners = {name: unit.torch for unit in units for name in unit.tensors}
+    of_port = {link.jax: link.torch for link in matching.links}
+    for name in telling:
+        if name not in same:
+            place = owners.get(of_port[name], of_port[name])
+            own = tensors[1][f"tensor.{name}"]
+            both = converted[name].astype(np.float64), own.astype(np.float64)
+            what = f"the port's own {name}"
+            yield Held(place, what, "set-up", "present", np.inf, *both)
 
 
 def _unmatched(tensor: Tensor, side: int, others: Sequence[Tensor], left: Sequence[Tensor]) -> str:

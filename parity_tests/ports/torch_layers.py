@@ -109,6 +109,7 @@ MODULES: list[tuple[Any, str, Callable[[Any], Config]]] = [
     (nn.Embedding, "embedding", lambda layer: {}),
     (nn.MultiheadAttention, "attention", _attention),
     (nn.PReLU, "prelu", lambda layer: {}),
+    (nn.LSTM, "lstm", lambda layer: {"layers": layer.num_layers}),
 ]
 
 

@@ -85,6 +85,7 @@ class Original:
                         "local": local,
                         "kind": kind,
                         "config": config,
+                        "momentum": getattr(layers[owner], "momentum", None),
                     }
                 )
         return told
@@ -319,15 +320,15 @@ def _mapped(function: Any, tree: Any) -> Any:
     return function(tree)
 
 
-def switch_off_dropout(model: nn.Module) -> list[float]:
-    """Sets every rate of dropout to 0; the rates as they were, where they were not 0."""
-    rates = []
-    for layer in model.modules():
+def switch_off_dropout(model: nn.Module) -> dict[str, float]:
+    """Sets every rate of dropout to 0; the rates as they were, by path, where they were not 0."""
+    rates = {}
+    for path, layer in model.named_modules():
         for name in ("p", "dropout"):
             rate = getattr(layer, name, None)
             droops = isinstance(layer, nn.modules.dropout._DropoutNd)
             if isinstance(rate, float) and rate > 0 and (droops or isinstance(layer, WHOLE)):
-                rates.append(rate)
+                rates[path] = rate
                 setattr(layer, name, 0.0)
     return rates
 

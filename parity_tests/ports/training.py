@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Arrays = Mapping[str, np.ndarray]
 IN_FLOAT32 = 3  # steps: the bounds of an optimizer's buffers grow with their number
+KEPT = 5  # steps, to look for what went wrong
 KNOWN = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "lion")  # by truth.py
 
 
@@ -31,6 +32,8 @@ def steps(port: "Port", count: int) -> Iterator[Held]:
         for step in range(1, number + 1):
             theirs, ours = _step(port, before, step)
             if dtype == "float64":
+                if step <= KEPT:
+                    port.history.append((before, theirs))
                 yield from _exact(port, step, before, theirs, ours)
             else:
                 yield from _rounded(port, step, before, theirs, ours, buffers)
