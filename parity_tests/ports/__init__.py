@@ -1,0 +1,1 @@
+"""Networks that exist on both sides, held against each other layer by layer."""
