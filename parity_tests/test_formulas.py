@@ -1,0 +1,271 @@
+"""The layers' formulas: equal to autograd's in float64, and bounds that both sides keep to."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jaxmlp.device.precision import precision
+from jaxmlp.experiment import Experiment
+from parity_tests.bounds import UNIT, Bounded
+from parity_tests.formula_sides import Arrays, Gradients, in_jax, in_torch
+from parity_tests.ports.formulas import FORMULAS, Pass, run, value
+
+SEEDS = range(3)
+Inputs = list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer with its shapes; numbers are drawn from a seed, in float32."""
+
+    kind: str
+    config: dict[str, Any]
+    inputs: Callable[[np.random.Generator], Inputs]
+    tensors: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def draw(self, seed: int) -> tuple[Arrays, Inputs, np.ndarray]:
+        """Tensors, inputs, cotangent."""
+        draw = np.random.default_rng(seed)
+        tensors = {name: _tensor(draw, name, shape) for name, shape in self.tensors.items()}
+        inputs = self.inputs(draw)
+        output = value(self.kind, self.config, tensors, inputs)
+        assert output is not None
+        return tensors, inputs, np.float32(draw.normal(size=output.shape))
+
+
+def _tensor(draw: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    if name == "running_var":
+        return np.float32(draw.uniform(0.1, 3, shape))
+    return np.float32(draw.normal(size=shape) / np.sqrt(np.prod(shape[1:], dtype=int) or 1))
+
+
+def normal(*shape: int, scale: float = 1.0, shift: float = 0.0) -> Callable:
+    return lambda draw: [np.float32(scale * draw.normal(size=shape) + shift)]
+
+
+def constant(*shape: int) -> Callable:
+    return lambda draw: [np.full(shape, draw.normal(), np.float32)]
+
+
+def off(*shape: int) -> Callable:
+    """After a ReLU: zeros, and hence ties."""
+    return lambda draw: [np.float32(np.maximum(draw.normal(size=shape), 0))]
+
+
+def nothing(*shape: int) -> Callable:
+    return lambda draw: [np.zeros(shape, np.float32)]
+
+
+def whole(below: int, *shape: int) -> Callable:
+    return lambda draw: [np.int32(draw.integers(below, size=shape))]
+
+
+def together(*parts: Callable) -> Callable:
+    return lambda draw: [array for part in parts for array in part(draw)]
+
+
+def causal_mask(length: int, kind: str) -> Callable:
+    blocked = np.triu(np.ones((length, length), bool), 1)
+    masks = {
+        "blocked": blocked,
+        "admitted": ~blocked,
+        "minus infinity": np.where(blocked, -np.inf, 0).astype(np.float32),
+        "large": np.where(blocked, -1e9, 0.5).astype(np.float32),
+    }
+    return lambda draw: [masks[kind]]
+
+
+def conv(stride, padding, dilation, groups: int = 1) -> dict[str, Any]:
+    names = ("stride", "padding", "dilation", "groups")
+    return dict(zip(names, (stride, padding, dilation, groups), strict=True))
+
+
+def transposed(stride, padding, output_padding, dilation, groups: int = 1) -> dict[str, Any]:
+    return conv(stride, padding, dilation, groups) | {"output_padding": output_padding}
+
+
+def pool(size, stride, padding, **more) -> dict[str, Any]:
+    return {"size": size, "stride": stride, "padding": padding, **more}
+
+
+def affine(*shape: int) -> dict[str, tuple[int, ...]]:
+    return {"weight": shape, "bias": shape}
+
+
+RUNNING = {"running_mean": (5,), "running_var": (5,)}
+BATCH = {"eps": 1e-5, "training": True}
+FROZEN = {"eps": 1e-5, "training": False}
+ATTENTION = {
+    "in_proj_weight": (36, 12), "in_proj_bias": (36,),
+    "out_proj.weight": (12, 12), "out_proj.bias": (12,),
+}  # fmt: skip
+UNBIASED = {name: shape for name, shape in ATTENTION.items() if "bias" not in name}
+HEADS = (normal(2, 3, 7, 4), normal(2, 3, 5, 4), normal(2, 3, 5, 4))
+SQUARE = (normal(2, 3, 5, 4), normal(2, 3, 5, 4), normal(2, 3, 5, 4))
+PLAIN = {"causal": False, "scale": None}
+ENTROPY = {"reduction": "mean", "label_smoothing": 0.0}
+
+# fmt: off
+CASES = {
+    "linear": Case("linear", {}, normal(4, 7), {"weight": (5, 7), "bias": (5,)}),
+    "linear without bias": Case("linear", {}, normal(1, 300), {"weight": (3, 300)}),
+    "linear on sequences": Case("linear", {}, normal(2, 3, 7, shift=50), affine(5, 7) | {"bias": (5,)}),
+    "conv 1d": Case("conv", conv([2], [[1, 2]], [1]), normal(2, 4, 9), {"weight": (6, 4, 3), "bias": (6,)}),
+    "conv 2d": Case("conv", conv([1, 1], [[1, 1], [1, 1]], [1, 1]), normal(3, 4, 7, 6), {"weight": (5, 4, 3, 3), "bias": (5,)}),
+    "conv 2d by 1": Case("conv", conv([1, 1], [[0, 0], [0, 0]], [1, 1]), normal(3, 4, 7, 6), {"weight": (5, 4, 1, 1)}),
+    "conv 2d in groups": Case("conv", conv([2, 1], [[0, 1], [2, 2]], [1, 2], 2), normal(1, 4, 9, 8), {"weight": (6, 2, 3, 2)}),
+    "conv 2d depthwise": Case("conv", conv([2, 2], [[1, 1], [1, 1]], [1, 1], 4), normal(2, 4, 7, 7), {"weight": (4, 1, 3, 3), "bias": (4,)}),
+    "conv 2d of a stem": Case("conv", conv([2, 2], [[3, 3], [3, 3]], [1, 1]), normal(2, 3, 17, 15), {"weight": (8, 3, 7, 7)}),
+    "conv 3d": Case("conv", conv([1, 2, 1], [[1, 1], [0, 0], [1, 0]], [1, 1, 2]), normal(2, 2, 4, 5, 6), {"weight": (3, 2, 2, 3, 2), "bias": (3,)}),
+    "transposed 1d": Case("conv_transposed", transposed([3], [1], [2], [1]), normal(2, 4, 5), {"weight": (4, 3, 4), "bias": (3,)}),
+    "transposed 2d": Case("conv_transposed", transposed([2, 2], [1, 1], [1, 1], [1, 1]), normal(2, 4, 5, 6), {"weight": (4, 3, 3, 3), "bias": (3,)}),
+    "transposed 2d in groups": Case("conv_transposed", transposed([2, 1], [0, 2], [0, 0], [2, 1], 2), normal(1, 4, 5, 6), {"weight": (4, 3, 2, 3)}),
+    "embedding": Case("embedding", {}, whole(6, 3, 8), {"weight": (6, 5)}),
+    "embedding with padding": Case("embedding", {"padding_idx": 2}, whole(6, 3, 8), {"weight": (6, 5)}),
+    "batch norm": Case("batch_norm", BATCH, normal(4, 5, 3, 6), affine(5)),
+    "batch norm of rows": Case("batch_norm", BATCH, normal(8, 5), affine(5)),
+    "batch norm without parameters": Case("batch_norm", BATCH, normal(4, 5, 3, 6)),
+    "batch norm, large mean": Case("batch_norm", BATCH, normal(4, 5, 3, 6, shift=100), affine(5)),
+    "batch norm of constants": Case("batch_norm", BATCH, constant(4, 5, 3, 6), affine(5)),
+    "batch norm, small": Case("batch_norm", BATCH, normal(4, 5, 3, 6, scale=1e-3), affine(5)),
+    "batch norm, one image": Case("batch_norm", BATCH, normal(1, 5, 3, 6), affine(5)),
+    "batch norm, evaluation": Case("batch_norm", FROZEN, normal(4, 5, 3, 6), affine(5) | RUNNING),
+    "batch norm, evaluation, large mean": Case("batch_norm", FROZEN, normal(4, 5, 3, 6, shift=1000), affine(5) | RUNNING),
+    "layer norm": Case("layer_norm", {"dims": 1, "eps": 1e-5}, normal(2, 3, 16), affine(16)),
+    "layer norm, wide": Case("layer_norm", {"dims": 1, "eps": 1e-6}, normal(3, 400), affine(400)),
+    "layer norm over two axes": Case("layer_norm", {"dims": 2, "eps": 1e-5}, normal(4, 3, 5), {"weight": (3, 5)}),
+    "layer norm, large mean": Case("layer_norm", {"dims": 1, "eps": 1e-5}, normal(2, 3, 16, shift=-300), affine(16)),
+    "layer norm of constants": Case("layer_norm", {"dims": 1, "eps": 1e-5}, constant(2, 3, 16), affine(16)),
+    "layer norm without parameters": Case("layer_norm", {"dims": 1, "eps": 1e-5}, normal(1, 16)),
+    "group norm": Case("group_norm", {"groups": 3, "eps": 1e-5}, normal(2, 6, 3, 5), affine(6)),
+    "group norm, one group": Case("group_norm", {"groups": 1, "eps": 1e-5}, normal(1, 6, 7), affine(6)),
+    "group norm, large mean": Case("group_norm", {"groups": 2, "eps": 1e-5}, normal(2, 6, 3, 5, shift=30), affine(6)),
+    "instance norm": Case("instance_norm", {"eps": 1e-5}, normal(2, 3, 4, 5), affine(3)),
+    "instance norm without parameters": Case("instance_norm", {"eps": 1e-5}, normal(2, 3, 4, 5)),
+    "rms norm": Case("rms_norm", {"dims": 1, "eps": 1e-6}, normal(2, 3, 16), {"weight": (16,)}),
+    "rms norm over two axes": Case("rms_norm", {"dims": 2, "eps": 1e-6}, normal(4, 3, 5, shift=10)),
+    "relu": Case("relu", {}, normal(4, 50)),
+    "relu at 0": Case("relu", {}, off(4, 50)),
+    "relu6": Case("relu6", {}, normal(4, 50, scale=5)),
+    "leaky relu": Case("leaky_relu", {"slope": 0.01}, normal(4, 50)),
+    "leaky relu at 0": Case("leaky_relu", {"slope": 0.2}, off(4, 50)),
+    "elu": Case("elu", {"alpha": 1.0}, normal(4, 50, scale=3)),
+    "elu, other alpha": Case("elu", {"alpha": 0.7}, normal(4, 50, scale=0.1)),
+    "gelu": Case("gelu", {"approximate": "none"}, normal(4, 100, scale=3)),
+    "gelu near 0": Case("gelu", {"approximate": "none"}, normal(4, 100, scale=0.01)),
+    "gelu by tanh": Case("gelu", {"approximate": "tanh"}, normal(4, 100, scale=3)),
+    "silu": Case("silu", {}, normal(4, 100, scale=6)),
+    "sigmoid": Case("sigmoid", {}, normal(4, 100, scale=8)),
+    "tanh": Case("tanh", {}, normal(4, 100, scale=3)),
+    "softplus": Case("softplus", {}, normal(4, 100, scale=15)),
+    "hardswish": Case("hardswish", {}, normal(4, 100, scale=3)),
+    "softmax": Case("softmax", {"axis": -1}, normal(4, 3, 30, scale=5)),
+    "softmax over channels": Case("softmax", {"axis": 1}, normal(4, 10, 3, shift=80)),
+    "log softmax": Case("log_softmax", {"axis": -1}, normal(4, 30, scale=5)),
+    "log softmax over channels": Case("log_softmax", {"axis": 1}, normal(4, 10, 3, shift=80)),
+    "max pool": Case("max_pool", pool([2, 2], [2, 2], [0, 0]), normal(2, 3, 8, 7)),
+    "max pool, overlapping": Case("max_pool", pool([3, 3], [2, 2], [1, 1]), normal(2, 3, 9, 8)),
+    "max pool after relu": Case("max_pool", pool([3, 3], [2, 2], [1, 1]), off(2, 3, 9, 8)),
+    "max pool 1d": Case("max_pool", pool([3], [1], [1]), normal(2, 3, 9)),
+    "avg pool": Case("avg_pool", pool([2, 3], [2, 3], [0, 0], count_include_pad=True), normal(2, 3, 8, 9)),
+    "avg pool, padded": Case("avg_pool", pool([3, 3], [2, 1], [1, 1], count_include_pad=True), normal(2, 3, 8, 7)),
+    "avg pool, padding not counted": Case("avg_pool", pool([3, 3], [2, 1], [1, 1], count_include_pad=False), normal(2, 3, 8, 7)),
+    "avg pool 3d": Case("avg_pool", pool([2, 2, 2], [2, 2, 2], [0, 0, 0], count_include_pad=True), normal(2, 3, 4, 5, 6)),
+    "mean": Case("mean", {"axes": [2, 3], "keepdims": True}, normal(2, 3, 5, 7)),
+    "mean of a sequence": Case("mean", {"axes": [1], "keepdims": False}, normal(2, 30, 7, shift=20)),
+    "attention": Case("attention", {"heads": 3}, normal(2, 5, 12), ATTENTION),
+    "attention without biases": Case("attention", {"heads": 2}, normal(1, 9, 12), UNBIASED),
+    "attention, causal": Case("attention", {"heads": 3, "causal": True}, normal(2, 5, 12), ATTENTION),
+    "attention, blocked": Case("attention", {"heads": 3}, together(normal(2, 5, 12), causal_mask(5, "blocked")), ATTENTION),
+    "attention, added": Case("attention", {"heads": 3}, together(normal(2, 5, 12), causal_mask(5, "large")), ATTENTION),
+    "scaled dot product": Case("scaled_dot_product", PLAIN, together(*HEADS)),
+    "scaled dot product, causal": Case("scaled_dot_product", {"causal": True, "scale": 0.3}, together(*SQUARE)),
+    "scaled dot product, admitted": Case("scaled_dot_product", PLAIN, together(*SQUARE, causal_mask(5, "admitted"))),
+    "scaled dot product, minus infinity": Case("scaled_dot_product", PLAIN, together(*SQUARE, causal_mask(5, "minus infinity"))),
+    "cross entropy": Case("cross_entropy", ENTROPY, together(normal(8, 10, scale=4), whole(10, 8))),
+    "cross entropy, sum": Case("cross_entropy", ENTROPY | {"reduction": "sum"}, together(normal(8, 10, shift=50), whole(10, 8))),
+    "cross entropy, smoothed": Case("cross_entropy", ENTROPY | {"label_smoothing": 0.1}, together(normal(8, 10), whole(10, 8))),
+    "cross entropy of sequences": Case("cross_entropy", ENTROPY, together(normal(2, 5, 7), whole(7, 2, 5))),
+    "mse": Case("mse", {"reduction": "mean"}, together(normal(4, 7), normal(4, 7))),
+    "mse, sum": Case("mse", {"reduction": "sum"}, together(normal(4, 7), normal(4, 7, shift=100))),
+}
+# fmt: on
+
+
+def truth(case: Case, tensors: Arrays, inputs: Inputs, cotangent, dtype="float32") -> Pass:
+    done = run(case.kind, case.config, tensors, inputs, cotangent, UNIT[dtype])
+    assert done is not None
+    return done
+
+
+def pairs(true: Pass, side: Gradients) -> Iterator[tuple[str, Bounded, np.ndarray]]:
+    """Every tensor that a side gives a gradient to, beside its truth, and the output."""
+    output, of_inputs, of_tensors = side
+    yield "output", true.output, output
+    assert len(true.input_gradients) == len(of_inputs)
+    for i, (expected, computed) in enumerate(zip(true.input_gradients, of_inputs, strict=True)):
+        if expected is not None:
+            assert computed is not None
+            yield f"input {i}", expected, computed
+    assert set(true.gradients) == set(of_tensors)
+    for name, computed in of_tensors.items():
+        yield name, true.gradients[name], computed
+
+
+def shares(true: Pass, side: Gradients) -> dict[str, float]:
+    """The worst error of each tensor, in bounds."""
+    worst = {}
+    for name, expected, computed in pairs(true, side):
+        assert computed.shape == expected.value.shape, name
+        distance = np.abs(computed.astype(np.float64) - expected.value)
+        share = np.where(distance == 0, 0, distance / np.maximum(expected.error, 1e-300))
+        worst[name] = float(np.max(np.where(np.isnan(share), np.inf, share), initial=0))
+    return worst
+
+
+@cache
+def compiled(name: str) -> Callable[..., Gradients]:
+    return in_jax(CASES[name].kind, CASES[name].config)
+
+
+def test_every_formula_has_a_case():
+    assert {case.kind for case in CASES.values()} == set(FORMULAS)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_in_float64_value_and_gradients_are_autograds(name):
+    case = CASES[name]
+    for seed in SEEDS:
+        tensors, inputs, cotangent = case.draw(seed)
+        tensors = {n: t.astype(np.float64) for n, t in tensors.items()}
+        inputs = [x.astype(np.float64) if x.dtype == np.float32 else x for x in inputs]
+        true = truth(case, tensors, inputs, cotangent.astype(np.float64), "float64")
+        side = in_torch(case.kind, case.config, tensors, inputs, cotangent.astype(np.float64))
+        # Both are rounded, each within the bound.
+        assert max(shares(true, side).values()) <= 2
+        if "of constants" not in name and "at 0" not in name and "after relu" not in name:
+            for tensor, expected, computed in pairs(true, side):
+                size = 1 + np.abs(expected.value).max(initial=0)
+                assert np.abs(computed - expected.value).max(initial=0) <= 1e-9 * size, tensor
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_in_float32_both_sides_stay_within_bounds_that_say_something(name):
+    case, worst = CASES[name], []
+    with precision(Experiment(precision="float32")):
+        for seed in SEEDS:
+            tensors, inputs, cotangent = case.draw(seed)
+            true = truth(case, tensors, inputs, cotangent)
+            for side in (
+                in_torch(case.kind, case.config, tensors, inputs, cotangent),
+                compiled(name)(tensors, inputs, cotangent),
+            ):
+                assert side[0].dtype == np.float32
+                worst.append(shares(true, side))
+    print(name, {tensor: f"{max(w[tensor] for w in worst):.2g}" for tensor in worst[0]})
+    for found in worst:
+        assert max(found.values()) <= 1, found
