@@ -225,24 +225,17 @@ def _jax_instance_norm(config, tensors, inputs):
 
 
 def _pool_options(config) -> tuple:
-    return config["size"], config["stride"], [(p, p) for p in config["padding"]]
+    return tuple(config["size"]), tuple(config["stride"]), [(p, p) for p in config["padding"]]
 
 
 def _jax_max_pool(config, tensors, inputs):
-    if "dilation" not in config:
-        return _first(nnx.max_pool(_last(inputs[0]), *_pool_options(config)))
-    window, stride, dilation = (
-        (1, 1, *config[n]) for n in ("size", "stride", "dilation")
-    )  # fmt: skip
-    padding = [(0, 0), (0, 0), *((p, p) for p in config["padding"])]
-    return jax.lax.reduce_window(
-        inputs[0], -jnp.inf, jax.lax.max, window, stride, padding, window_dilation=dilation
-    )
+    return _first(nnx.max_pool(_last(inputs[0]), *_pool_options(config)))
 
 
 def _jax_avg_pool(config, tensors, inputs):
+    size, stride, padding = _pool_options(config)
     counted = config["count_include_pad"]
-    return _first(nnx.avg_pool(_last(inputs[0]), *_pool_options(config), counted))
+    return _first(nnx.avg_pool(_last(inputs[0]), size, stride, padding, counted))
 
 
 def _jax_attention(config, tensors, inputs):

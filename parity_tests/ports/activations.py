@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import special
 
-from parity_tests.bounds import ERF, Bounded, constant, exact, where
+from parity_tests.bounds import ERFC, Bounded, constant, exact, where
 from parity_tests.ports.layer import Formula, Inputs, NoFormula, Pass, Tensors, floating
 
 ASSOCIATED = 2  # roundings of cotangent·(a + b) where another has cotangent·a + cotangent·b
@@ -78,7 +78,7 @@ def gelu(x: Bounded, *, approximate: str = "none") -> tuple[Bounded, Bounded]:
     # By erfc: its relative error grows with the square of a positive argument.
     grown = 1 + np.minimum(x.value, 0) ** 2 / 2
     phi = special.ndtr(x.value)
-    by_erfc = Bounded(phi, 2 * ERF * x.unit * grown * phi, x.unit).rounded()
+    by_erfc = Bounded(phi, 2 * ERFC * x.unit * grown * phi, x.unit).rounded()
     cumulative = Bounded(phi, by_erf.error, x.unit).also(by_erfc)
     density = (x * x * -0.5).exp() * np.sqrt(0.5 / np.pi)
     return x * cumulative, cumulative + x * density
@@ -128,12 +128,13 @@ def softplus(x: Bounded) -> tuple[Bounded, Bounded]:
 def hardswish(x: Bounded) -> tuple[Bounded, Bounded]:
     """x·min(max(x + 3, 0), 6)/6."""
     gate = (x + exact(3.0, x.unit)).relu()
-    open_ = where(x.value < 3, gate * (1 / 6), _one(x))
+    full = exact(np.full_like(x.value, 6), x.unit) * (1 / 6)
+    open_ = where(x.value < 3, gate * (1 / 6), full)
     rising = (x * (1 / 3) + 0.5).also(gate * (1 / 6) + x * (1 / 6))
     zero = _one(x).masked(np.zeros_like(x.value))
-    derivative = _slopes(x, 3, _slopes(x, -3, zero, rising, -0.5), _one(x), 1.5)
+    derivative = _slopes(x, 3, _slopes(x, -3, zero, rising, 0), full, 1)
     # So near to the upper kink x + 3 may be rounded to 6.
-    near = np.abs(x.value - 3) <= 6 * x.unit
+    near = (x.value != 3) & (np.abs(x.value - 3) <= 6 * x.unit)
     return x * open_, derivative.wider(np.where(near, 0.5, 0))
 
 
