@@ -118,9 +118,10 @@ def softplus(x: Bounded) -> tuple[Bounded, Bounded]:
     size = x.arranged(np.abs)
     taken_out = x.relu() + (-size).exp().log1p()
     direct = x.arranged(lambda array: np.minimum(array, THRESHOLD)).exp().log1p()
-    error = np.where(x.value > THRESHOLD, np.exp(-np.abs(x.value)), direct.error)
-    value = Bounded(true, np.maximum(taken_out.error, error), x.unit)
-    derivative = x.logistic().wider(np.where(x.value > THRESHOLD, np.exp(-size.value), 0))
+    left_out = np.where(x.value > THRESHOLD, np.exp(-size.value), 0)
+    stable = Bounded(true, taken_out.error, x.unit)
+    value = stable.also(direct.masked(x.value <= THRESHOLD)).wider(left_out)
+    derivative = x.logistic().wider(left_out)
     composed = (x - value).exp()  # XLA's logaddexp: exp(x - value)
     return value, derivative.also(composed)
 

@@ -42,21 +42,25 @@ def _crop(padded: np.ndarray, geometry: Geometry, spatial: Sequence[int]) -> np.
     return padded[(..., *(slice(below, below + n) for (below, _), n in pairs))]
 
 
-def _grouped(images: np.ndarray, groups: int) -> np.ndarray:
-    """(N, C, ...) to (N, G, C/G, positions)."""
-    count, channels, *spatial = images.shape
-    return images.reshape(count, groups, channels // groups, int(np.prod(spatial)))
+def _grouped(channels: np.ndarray, groups: int) -> np.ndarray:
+    """(C, N, ...) to (G, C/G, images' positions), which one matrix product takes at once."""
+    return channels.reshape(groups, len(channels) // groups, -1)
+
+
+def _matrix(kernel: np.ndarray, tap: tuple[int, ...], groups: int) -> np.ndarray:
+    """(O, I/G, ...) to (G, O/G, I/G) at a tap."""
+    return np.ascontiguousarray(kernel[(..., *tap)]).reshape(groups, -1, kernel.shape[1])
 
 
 def convolve(images: np.ndarray, kernel: np.ndarray, geometry: Geometry) -> np.ndarray:
     """(N, I, ...) and (O, I/G, ...) to (N, O, ...)."""
-    padded, groups = _pad(images, geometry), geometry.groups
+    groups, padded = geometry.groups, _pad(images, geometry).swapaxes(0, 1)
     outputs = geometry.outputs(images.shape[2:], kernel.shape[2:])
-    total = np.zeros((len(images), groups, len(kernel) // groups, int(np.prod(outputs))))
+    positions = len(images) * int(np.prod(outputs))
+    total = np.zeros((groups, len(kernel) // groups, positions))
     for tap, slices in geometry.taps(kernel.shape[2:], outputs):
-        matrix = kernel[(..., *tap)].reshape(groups, -1, kernel.shape[1])
-        total += matrix @ _grouped(padded[slices], groups)
-    return total.reshape(len(images), len(kernel), *outputs)
+        total += _matrix(kernel, tap, groups) @ _grouped(padded[slices], groups)
+    return total.reshape(len(kernel), len(images), *outputs).swapaxes(0, 1)
 
 
 def images_gradient(
@@ -65,23 +69,23 @@ def images_gradient(
     """The transposed convolution: (N, O, ...) and (O, I/G, ...) to (N, I, *spatial)."""
     groups, channels = geometry.groups, kernel.shape[1] * geometry.groups
     enlarged = [n + sum(pair) for n, pair in zip(spatial, geometry.padding, strict=True)]
-    padded = np.zeros((len(delta), channels, *enlarged))
+    padded = np.zeros((channels, len(delta), *enlarged))
+    grouped = _grouped(delta.swapaxes(0, 1), groups)
     for tap, slices in geometry.taps(kernel.shape[2:], delta.shape[2:]):
-        matrix = kernel[(..., *tap)].reshape(groups, -1, kernel.shape[1]).swapaxes(1, 2)
-        part = matrix @ _grouped(delta, groups)
-        padded[slices] += part.reshape(len(delta), channels, *delta.shape[2:])
-    return _crop(padded, geometry, spatial)
+        part = _matrix(kernel, tap, groups).swapaxes(1, 2) @ grouped
+        padded[slices] += part.reshape(channels, len(delta), *delta.shape[2:])
+    return _crop(padded.swapaxes(0, 1), geometry, spatial)
 
 
 def kernel_gradient(
     images: np.ndarray, delta: np.ndarray, geometry: Geometry, kernel: Sequence[int]
 ) -> np.ndarray:
     """(N, I, ...) and (N, O, ...) to (O, I/G, *kernel)."""
-    groups, padded = geometry.groups, _pad(images, geometry)
+    groups, padded = geometry.groups, _pad(images, geometry).swapaxes(0, 1)
     gradient = np.zeros((delta.shape[1], images.shape[1] // groups, *kernel))
+    grouped = _grouped(delta.swapaxes(0, 1), groups)
     for tap, slices in geometry.taps(kernel, delta.shape[2:]):
-        met = _grouped(padded[slices], groups).swapaxes(2, 3)
-        part = (_grouped(delta, groups) @ met).sum(0)
+        part = grouped @ _grouped(padded[slices], groups).swapaxes(1, 2)
         gradient[(..., *tap)] = part.reshape(gradient.shape[:2])
     return gradient
 

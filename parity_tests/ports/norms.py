@@ -70,12 +70,11 @@ def _normalize(
     gradients = {name: g.reshape(*tensors[name].shape) for name, g in gradients.items()}
     inner = cotangent if weight is None else cotangent * weight
     if statistics is None:
-        direct = inner
-        projection = (direct * uncentred).mean(axes, keepdims=True)
+        projection = (inner * uncentred).mean(axes, keepdims=True)
         through_variance = (centred * (root * root * projection)).rounded(FOLDED)
         clipped = variance.value <= variance.error
         dropped = np.where(clipped, np.abs(through_variance.value), 0)
-        inner = direct - direct.mean(axes, keepdims=True) - through_variance.wider(dropped)
+        inner = inner - inner.mean(axes, keepdims=True) - through_variance.wider(dropped)
     return Pass(output, [(inner * root).rounded(FOLDED)], gradients)
 
 
