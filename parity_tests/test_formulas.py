@@ -435,3 +435,104 @@ def test_on_a_kink_either_slope_is_right_and_nothing_beyond(kind, config, kink, 
     assert of_jax is not None
     np.testing.assert_allclose(of_torch, gradient.value, atol=1e-6)
     assert np.abs(of_jax - gradient.value) <= gradient.error
+
+
+def test_where_a_variance_may_come_out_as_nothing_no_gradient_need_pass_through_it():
+    config, (shift, scale) = BATCH, (0.3, 1e-3)
+    for rows, may in ((400, True), (3, False)):
+        draw = np.random.default_rng(5)
+        x = (shift + scale * draw.normal(size=(rows, 2))).astype(np.float32)
+        g = draw.normal(size=x.shape).astype(np.float32)
+        true = run("batch_norm", config, {}, [x], g, UNIT["float32"])
+        assert true is not None
+        (gradient,) = true.input_gradients
+        assert gradient is not None
+        root = 1 / np.sqrt(x.var(0, dtype=np.float64) + config["eps"])
+        without = root * (g - g.mean(0, dtype=np.float64))
+        assert (np.abs(without - gradient.value) <= gradient.error).all() == may
+
+
+def test_sums_that_are_centred_afterwards_stay_within_the_bound():
+    """One after another, all of one sign: what an order of sums can do."""
+    x = np.full((20_000, 1), 1000.3, np.float32)
+    g = np.ones_like(x)
+    tensors = {"weight": np.ones(1), "running_mean": x[0] - 1, "running_var": np.ones(1)}
+    true = run("batch_norm", FROZEN, tensors, [x], g, UNIT["float32"])
+    assert true is not None
+    of_weight = np.cumsum(g * x, dtype=np.float32)[-1] - tensors["running_mean"] * len(x)
+    error = np.abs(of_weight / np.sqrt(1 + 1e-5) - true.gradients["weight"].value)
+    assert 0.01 * true.gradients["weight"].error < error <= true.gradients["weight"].error
+
+
+def by_erfc(x: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    phi = np.float32(0.5) * torch.erfc(torch.from_numpy(-x * np.float32(np.sqrt(0.5)))).numpy()
+    density = np.exp(-x * x / 2) * np.float32(np.sqrt(0.5 / np.pi))
+    return x * phi, g * phi + g * x * density
+
+
+def by_logaddexp(x: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    value = np.logaddexp(x, np.float32(0))
+    return value, g * np.exp(x - value)
+
+
+def by_log_sum_exp(x: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    largest = x.max(1, keepdims=True)
+    p = np.exp(x - (largest + np.log(np.exp(x - largest).sum(1, keepdims=True))))
+    return p, p * g - p * (p * g).sum(1, keepdims=True)
+
+
+def by_tanh(x: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    value = np.float32(0.5) + np.float32(0.5) * np.tanh(x / 2)
+    return value, g * value * (1 - value)
+
+
+OTHERS = {  # implementations, in NumPy's float32
+    "gelu": ("gelu", {"approximate": "none"}, by_erfc, 1),
+    "softplus": ("softplus", {}, by_logaddexp, 20),
+    "softmax": ("softmax", {"axis": 1}, by_log_sum_exp, 300),
+    "sigmoid near 0": ("sigmoid", {}, by_tanh, 0.5),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_implementations_stay_within_the_bounds(name):
+    kind, config, implementation, scale = OTHERS[name]
+    draw = np.random.default_rng(6)
+    x = (scale * draw.normal(size=(50, 20)) + scale / 2).astype(np.float32)
+    g = draw.normal(size=x.shape).astype(np.float32)
+    true = run(kind, config, {}, [x], g, UNIT["float32"])
+    assert true is not None
+    output, gradient = implementation(x, g)
+    assert {output.dtype, gradient.dtype} == {np.dtype("float32")}
+    assert max(shares(true, (output, [gradient], {})).values()) <= 1
+
+
+def test_a_fused_attention_stays_within_the_bounds():
+    """Probabilities from the log-sum-exp, Σ p·dp from the output, the quotient after the product."""
+    draw = np.random.default_rng(7)
+    q, k, v, g = (draw.normal(size=(2, 3, 40, 8)).astype(np.float32) for _ in range(4))
+    true = run("scaled_dot_product", {"scale": 0.5}, {}, [q, k, v], g, UNIT["float32"])
+    assert true is not None
+    half = np.float32(0.5)
+    scores = (q * half) @ k.swapaxes(-1, -2)
+    largest = scores.max(-1, keepdims=True)
+    exponentials = np.exp(scores - largest)
+    total = exponentials.sum(-1, keepdims=True)
+    output = (exponentials @ v) / total
+    p = np.exp(scores - (largest + np.log(total)))
+    of_scores = p * (g @ v.swapaxes(-1, -2) - (g * output).sum(-1, keepdims=True))
+    of_q, of_k = of_scores @ k * half, of_scores.swapaxes(-1, -2) @ q * half
+    of_v = p.swapaxes(-1, -2) @ g
+    assert {output.dtype, of_q.dtype} == {np.dtype("float32")}
+    found = shares(true, (output, [of_q, of_k, of_v], {}))
+    assert max(found.values()) <= 1, found
+
+
+def test_just_below_hardswish_s_upper_kink_either_slope_is_right():
+    x = np.nextafter(np.full(1, 3, np.float32), np.float32(0))
+    g = np.ones(1, np.float32)
+    assert x + np.float32(3) == 6
+    true = run("hardswish", {}, {}, [x], g, UNIT["float32"])
+    assert true is not None
+    for side in (in_torch("hardswish", {}, {}, [x], g), in_jax("hardswish", {})({}, [x], g)):
+        assert max(shares(true, side).values()) <= 1
