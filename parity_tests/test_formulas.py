@@ -438,10 +438,10 @@ def test_on_a_kink_either_slope_is_right_and_nothing_beyond(kind, config, kink, 
 
 
 def test_where_a_variance_may_come_out_as_nothing_no_gradient_need_pass_through_it():
-    config, (shift, scale) = BATCH, (0.3, 1e-3)
-    for rows, may in ((400, True), (3, False)):
+    config = BATCH
+    for scale, may in ((4e-4, True), (4e-3, False)):
         draw = np.random.default_rng(5)
-        x = (shift + scale * draw.normal(size=(rows, 2))).astype(np.float32)
+        x = (0.3 + scale * draw.normal(size=(20, 2))).astype(np.float32)
         g = draw.normal(size=x.shape).astype(np.float32)
         true = run("batch_norm", config, {}, [x], g, UNIT["float32"])
         assert true is not None
