@@ -381,13 +381,13 @@ def _lstm(
     for place in range(inputs.shape[1]):
         parts = np.split(inputs[:, place] @ into.T + hidden @ across.T + bias, 4, axis=1)
         i, f, g, o = (parts[each] for each in order)
-        cell = _logistic(f + forget) * cell + _logistic(i) * np.tanh(g)
-        hidden = _logistic(o) * np.tanh(cell)
+        cell = logistic(f + forget) * cell + logistic(i) * np.tanh(g)
+        hidden = logistic(o) * np.tanh(cell)
         found.append(hidden)
     return np.stack(found, axis=1)
 
 
-def _logistic(x: np.ndarray) -> np.ndarray:
+def logistic(x: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(0.5 * x))
 
 

@@ -298,7 +298,8 @@ class Port:
         self, trained: Any, others: Any, state: Any, given: Any, inputs: Any, targets: Any
     ) -> Any:
         def loss(trained: Any) -> Any:
-            outputs, after = self._run(None, True, {**trained, **others}, inputs)
+            double = self.dtype == "float64"
+            outputs, after = self._run(None, True, {**trained, **others}, inputs, double)
             return self.network.loss_function(outputs, targets), after
 
         (value, after), grads = jax.value_and_grad(loss, has_aux=True)(trained)
@@ -320,9 +321,7 @@ class Port:
                 return module(inputs)
 
         eps = self.model.eps()
-        return self.model.run(
-            values, eps, inputs, training=training, double=double and _wide(inputs), call=call
-        )
+        return self.model.run(values, eps, inputs, training=training, double=double, call=call)
 
     def _own(self) -> dict[str, Any]:
         return self.model.values()
@@ -534,10 +533,6 @@ def _buffers(state: Any) -> dict[str, Any]:
 def _cast(array: Any, dtype: Any) -> Array:
     array = jnp.asarray(array)
     return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
-
-
-def _wide(array: Any) -> bool:
-    return jax.config.jax_enable_x64
 
 
 def _host(tree: Any) -> Any:

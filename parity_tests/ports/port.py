@@ -96,9 +96,11 @@ class Port:
         for side in (torch, jax):
             side.begin("setup", {"given": side.setup, "examples": examples})
         self.told = setups.answers(torch, jax)
-        self.tensors = [values_of(side) for side in (torch, jax)]
-        calls = [side.ask("order")["order"] for side in (torch, jax)]
-        listed = [in_order(told["tensors"], c) for told, c in zip(self.told, calls, strict=True)]
+        self.tensors = values_of(torch), values_of(jax)
+        calls = torch.ask("order")["order"], jax.ask("order")["order"]
+        listed = [
+            in_order(told["tensors"], called) for told, called in zip(self.told, calls, strict=True)
+        ]
         self.matching = matching.match(*listed, hints)
         self.notes = setups.check(self.told, self.tensors, self.matching)
         self.layout, more = setups.inputs(*self.tensors, self.told)
@@ -302,8 +304,13 @@ class Port:
                 size = sizes.get(name, 0.0)
                 yield judge.same(owners.get(name, name), what, phase, array, ours[name], size)
 
-    def rounded(self, points: Sequence[Point], torch: Any, jax: Any, exact: Any) -> Iterator[Held]:
-        """A pass in float32. Both sides saw the same at every point, so did the float64 pass."""
+    def rounded(self, points: Sequence[Point]) -> Iterator[Held]:
+        """A pass in float32. The port sees at every point what the original saw.
+
+        So it does in float64, which is exact beside it.
+        """
+        torch = self.original("float32", True)
+        jax, exact = (self.port(dtype, True, points, torch) for dtype in ("float32", "float64"))
         for point in points:
             passed = self._formula(point, torch)
             yield from self._rounded_forward(point, torch, jax, exact, passed)

@@ -46,20 +46,20 @@ class Side:
         try:
             wire.send(self.process.stdin, {"call": call, **(told or {})}, arrays or {})
         except BrokenPipeError:
-            self._gone()
+            raise self._gone() from None
 
     def answer(self) -> wire.Message:
         """Of the call begun last."""
         try:
             answer = wire.receive(self.answers)
         except EOFError:
-            self._gone()
+            raise self._gone() from None
         if "error" in answer:
             raise ValueError(answer["error"])
         return answer
 
-    def _gone(self) -> Any:
-        raise ValueError(
+    def _gone(self) -> ValueError:
+        return ValueError(
             f"the process of {self.setup} ended (status {self.process.wait()}); what it printed "
             "stands above"
         )

@@ -195,7 +195,7 @@ def _of_function(point: Mapping[str, Any], inputs: Sequence[np.ndarray]) -> Iter
         yield from hypotheses.of_attention(*inputs[:3], point["config"])
     if point["kind"] == "gelu":
         x = inputs[0]
-        yield Hypothesis("approximate", "by a sigmoid", x * hypotheses._logistic(1.702 * x))
+        yield Hypothesis("approximate", "by a sigmoid", x * hypotheses.logistic(1.702 * x))
     yield Hypothesis("activation", f"without the {point['kind']}", inputs[0])
 
 
