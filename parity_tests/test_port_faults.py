@@ -1,8 +1,11 @@
 """The faults of ports: each can be planted, and what it is planted in still runs."""
 
+import functools
+import importlib
 from typing import Any
 
 import pytest
+from torch import nn
 
 from jaxmlp.networks import adapt
 from parity_tests import pairs
@@ -23,6 +26,19 @@ def test_a_fault_alters_its_file(fault: Fault):
     compile(source, fault.name, "exec")
     assert source != pairs.path(fault.pair, fault.side).read_text()
     assert fault.source.startswith("https://")
+
+
+@functools.cache
+def units(pair: str) -> set[str]:
+    """Names of the layers that have weights of their own."""
+    model: nn.Module = importlib.import_module(f"parity_tests.pairs.{pair}_torch").setup()[0]
+    return {name for name, each in model.named_modules() if list(each.parameters(recurse=False))}
+
+
+@pytest.mark.parametrize("fault", ROWS)
+def test_the_guilty_is_a_layer_of_the_original(fault: Fault):
+    named = fault.guilty.removeprefix("between ").removeprefix("statistics of ").split(" and ")
+    assert named in (["optimizer"], ["loss"]) or set(named) <= units(fault.pair)
 
 
 def test_a_fault_whose_text_is_gone_is_refused():
