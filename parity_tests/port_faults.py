@@ -2,8 +2,8 @@
 
 A fault is an edit of one place in one file of parity_tests/pairs, made in memory, as the report that
 it names tells of it (often of another library on the same road, such as Keras, MLX or Flux). Some
-change no output: they show in gradients, statistics or steps alone. In float64 those of one layer's
-own precision do not show.
+change no output: they show in gradients, statistics or steps alone. A layer's own dtype does not show
+where a judge lets all of a model compute in float64.
 """
 
 from typing import NamedTuple
@@ -411,7 +411,7 @@ LSTM = [
         "nnx.sigmoid(f + 1.0)",
         "lstm",
         "forget bias",
-        GITHUB + "chainer/chainer/pull/2425",
+        GITHUB + "tensorflow/tensorflow/issues/14223",
     ),
     Fault(
         "a scan over examples instead of places",
@@ -585,7 +585,7 @@ GPT = [
         "scores, -1e-9)",
         "between h.0.attn.c_attn and h.0.attn.c_proj",
         "mask",
-        GITHUB + "awslabs/gluonts/pull/1401",
+        GITHUB + "Shujun-He/RibonanzaNet/issues/5",
     ),
     Fault(
         "softmax over the queries",
