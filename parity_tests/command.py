@@ -1,7 +1,8 @@
 """Runs the parity checks outside pytest and prints one table: `python scripts/parity.py`.
 
 JAX on its default device (CPU, GPU or TPU) is held against PyTorch. The exit status is 0 only if
-all holds.
+all holds. Your own port: `python scripts/parity.py --torch original.py:setup --jax port.py:setup`
+(docs/your-own-port.md).
 """
 
 import argparse
@@ -17,6 +18,7 @@ from jaxmlp import atomic
 from jaxmlp.commands import exit_status, flags
 from jaxmlp.errors import DataError
 from jaxmlp.record import run_record as record
+from parity_tests.ports import command as port
 
 EPILOG = """\
 levels: seeds, preprocessing, exact, forward, gradients, schedules, optimizers, trajectories, runs
@@ -33,6 +35,9 @@ than 1e-10. Experiment I of family K is the same everywhere.
 
 
 def main(arguments: list[str] | None = None) -> None:
+    if port.asked(arguments):
+        port.main(arguments)
+        return
     parser = flags.Parser(__doc__ or "", EPILOG)
     parser.add_argument(
         "levels", nargs="*", metavar="LEVEL", help="default: all, from the ground up"

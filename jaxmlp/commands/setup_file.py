@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 
-def parts(given: str, flag: str) -> tuple[Any, ...]:
+def parts(given: str, flag: str, **arguments: Any) -> tuple[Any, ...]:
     """What the function returns: (model, optimizer, batches) or (model, optimizer, batches, loss).
 
     Args:
         given: FILE:FUNCTION.
         flag: the one that it is given by, for messages.
+        arguments: of the function.
 
     Raises:
         ValueError: the file cannot be imported, or its function gives something else.
@@ -24,7 +25,7 @@ def parts(given: str, flag: str) -> tuple[Any, ...]:
     setup = getattr(_imported(Path(file), flag), name, None)
     if not callable(setup):
         raise ValueError(f"{file} has no function {name!r}, which would set the run up")
-    made = _guarded(setup, f"{name}() of {file}")
+    made = _guarded(lambda: setup(**arguments), f"{name}() of {file}")
     if not isinstance(made, tuple) or len(made) not in (3, 4):
         raise ValueError(
             f"{name}() of {file} has to return (model, optimizer, batches) or (model, optimizer, "

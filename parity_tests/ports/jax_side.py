@@ -18,12 +18,15 @@ import jax
 import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jaxtyping import Array
 
 from jaxmlp.commands import setup_file
-from jaxmlp.networks.flax_model import at
+from jaxmlp.device.compilation import use_compilation_cache
+from jaxmlp.networks.flax_model import FlaxModel, at
 from jaxmlp.networks.flax_network import FlaxNetwork
+from jaxmlp.networks.optimizer import Optimizer
 from parity_tests.ports import wire
 
 KINDS = {  # of functions, by their names in jax.nn, flax.nnx and jax.numpy
@@ -92,25 +95,35 @@ class Port:
 
     def setup(self, given: str, examples: int, arrays: Any) -> tuple[Any, wire.Arrays]:
         """Sets the run up; tells its tensors, layers, optimizer, and the first batches."""
-        parts = setup_file.parts(given, "--jax")
+        model, optimizer, *rest = setup_file.parts(given, "--jax")
         self.directory = Path(given.rpartition(":")[0]).resolve().parent
-        self.rates = switch_off_dropout(parts[0])
-        self.network = FlaxNetwork(*parts)
+        check_finite(model)
+        self.rates = switch_off_dropout(model)
+        optimizer = getattr(optimizer, "tx", optimizer)  # nnx.Optimizer holds optax' own
+        self.transformation = optimizer if hasattr(optimizer, "update") else None
+        if self.transformation is not None:
+            optimizer = Optimizer("sgd", 0.0)  # in its place: its rates cannot be read
+        self.network = FlaxNetwork(model, optimizer, *rest)
         self.model = self.network.model
         self.examples = examples
         return {
             "tensors": self._tensors(),
             "batches": len(self.network.batches),
             "examples": len(self.batch(0)[0]),
-            "default_loss": len(parts) == 3,
-            "optimizer": {
-                "name": self.network.optimizer,
-                "options": self.network.options,
-                "settings": self.network.settings,
-            },
+            "optimizer": self._optimizer(),
             "dropout": self.rates,
-            "training": _training(parts[0]),
+            "training": _training(model),
         }, {}
+
+    def _optimizer(self) -> dict[str, Any]:
+        if self.transformation is not None:
+            return {"name": "", "options": {}, "settings": {}}
+        network = self.network
+        return {
+            "name": network.optimizer,
+            "options": network.options,
+            "settings": network.settings,
+        }
 
     def _tensors(self) -> list[dict[str, Any]]:
         """Of every tensor: its name, shape, sort, and the layer that holds it."""
@@ -153,7 +166,8 @@ class Port:
         """The paths of modules in the order of their first calls, as far as JAX sees them."""
         units = [".".join(map(str, path)) for path, _ in _modules(self.network.module)]
         watch = Watch({}, units, nested=True)
-        jax.eval_shape(functools.partial(self._run, watch, True), self._own(), self.batch(0)[0])
+        run = functools.partial(self._run, watch, True, double=False)
+        jax.eval_shape(run, self._own(), self.batch(0)[0])
         seen = dict.fromkeys(point["path"] for point in watch.points if point["path"])
         return {"order": list(seen)}, {}
 
@@ -275,10 +289,7 @@ class Port:
             trained = {n: values[n] for n in self.network.settings}
             frozen = {n: values[n] for n in self.model.parameters if n not in trained}
             if self.state is None:
-                self.state = {
-                    name: self.network.user_optimizer.chain(of_tensor).init(trained[name])
-                    for name, of_tensor in self.network.settings.items()
-                }
+                self.state = self._initial(trained)
             key = ("step", self.dtype)
             if key not in self.programs:
                 self.programs[key] = jax.jit(self._step)
@@ -290,9 +301,7 @@ class Port:
             found = {"loss": loss}
             found |= {f"gradient.{n}": g for n, g in grads.items()}
             found |= {f"tensor.{n}": t for n, t in {**stepped, **others}.items()}
-            for name, state in self.state.items():
-                found |= {f"state.{k}.{name}": v for k, v in _buffers(state).items()}
-            return {}, _host(found)
+            return {}, _host(found | self._kept(self.state))
 
     def _step(
         self, trained: Any, others: Any, state: Any, given: Any, inputs: Any, targets: Any
@@ -303,13 +312,53 @@ class Port:
             return self.network.loss_function(outputs, targets), after
 
         (value, after), grads = jax.value_and_grad(loss, has_aux=True)(trained)
+        stepped, state = self._stepped({**grads, **given}, state, trained)
+        return value, grads, stepped, {name: after[name] for name in others}, state
+
+    def _initial(self, trained: Any) -> Any:
+        """The optimizer's state before the first step."""
+        if self.transformation is not None:
+            return self.transformation.init(self._tree(trained))
+        chain, settings = self.network.user_optimizer.chain, self.network.settings
+        return {name: chain(own).init(trained[name]) for name, own in settings.items()}
+
+    def _stepped(self, grads: Any, state: Any, trained: Any) -> tuple[Any, Any]:
+        """The trained tensors after the optimizer's step, and its state."""
+        if self.transformation is not None:
+            parameters = self._tree(trained)
+            updates, state = self.transformation.update(self._tree(grads), state, parameters)
+            return self._by_name(optax.apply_updates(parameters, updates)), state
         stepped, states = {}, {}
         for name, of_tensor in self.network.settings.items():
             chain = self.network.user_optimizer.chain(of_tensor)
-            grad = given.get(name, grads[name])
-            updates, states[name] = chain.update(grad, state[name], trained[name])
+            updates, states[name] = chain.update(grads[name], state[name], trained[name])
             stepped[name] = trained[name] + updates
-        return value, grads, stepped, {name: after[name] for name in others}, states
+        return stepped, states
+
+    def _tree(self, tensors: Mapping[str, Any]) -> Any:
+        """Tensors as nnx.state has them, which is what a user's transformation is made for."""
+        flat = self.model.flat
+        return nnx.from_flat_state(
+            [(flat[n][0], flat[n][1].replace(t)) for n, t in tensors.items()]
+        )
+
+    def _by_name(self, tree: Any) -> dict[str, Any]:
+        names = {path: name for name, (path, _) in self.model.flat.items()}
+        return {names[path]: leaf.get_value() for path, leaf in nnx.to_flat_state(tree)}
+
+    def _kept(self, state: Any) -> dict[str, Any]:
+        """What the optimizer keeps: state.NAME.TENSOR, by torch's names."""
+        if self.transformation is None:
+            return {
+                f"state.{kind}.{name}": value
+                for name, of_tensor in state.items()
+                for kind, value in _buffers(of_tensor).items()
+            }
+        found = {}
+        for kind, tree in _buffers(state).items():
+            with contextlib.suppress(AttributeError, KeyError):  # of parts of the model alone
+                found |= {f"state.{kind}.{n}": v for n, v in self._by_name(tree).items()}
+        return found
 
     def _run(
         self, watch: "Watch | None", training: bool, values: Any, inputs: Any, double: bool = True
@@ -493,6 +542,20 @@ def settings(layer: Any) -> dict[str, Any]:
     return found
 
 
+def check_finite(model: Any) -> None:
+    """Raises ValueError if a tensor holds a number that is none."""
+    if not isinstance(model, nnx.Module):
+        return  # FlaxNetwork says what it is
+    flat = FlaxModel(model)
+    for name, value in flat.values().items():
+        if jnp.issubdtype(value.dtype, jnp.floating):
+            wrong = int((~jnp.isfinite(value)).sum())
+            if wrong:
+                raise ValueError(
+                    f"{wrong} of the {value.size} numbers of {name} are not finite at the start"
+                )
+
+
 def switch_off_dropout(model: nnx.Module) -> dict[str, float]:
     """Sets every rate of dropout to 0; the rates as they were, by path, where they were not 0."""
     rates = {}
@@ -544,6 +607,7 @@ def _host(tree: Any) -> Any:
 
 
 def main() -> None:
+    use_compilation_cache()
     with os.fdopen(int(sys.argv[1]), "wb") as answers:
         wire.serve(Port().calls, sys.stdin.buffer, answers)
 

@@ -62,7 +62,7 @@ def pair(
             label = _words(name, call, a)
             unit = known.get(a["path"])
             of_both = a["kind"], a["config"], b["kind"], b["config"]
-            found.append(Point(label, *of_both, *slots, unit, place))
+            found.append(Point(label, *of_both, slots[0], slots[1], unit, place))
     return sorted(found, key=lambda point: point.place)
 
 

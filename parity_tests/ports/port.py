@@ -31,10 +31,11 @@ class Report(NamedTuple):
     notes: list[str]  # on the set-ups
     guilt: suspects.Guilt | None  # the first that parts; None if nothing does
     layers: int
+    weights: dict[str, np.ndarray]  # the original's, as the port has them
 
     @property
     def passed(self) -> bool:
-        return self.guilt is None and not self.matching.only_torch + self.matching.only_jax
+        return self.guilt is None
 
 
 def compare(
@@ -92,7 +93,7 @@ class Port:
         examples: int,
         progress: Callable[[str], None],
     ) -> None:
-        self.torch, self.jax, self.progress = torch, jax, progress
+        self.torch, self.jax, self.progress, self.examples = torch, jax, progress, examples
         for side in (torch, jax):
             side.begin("setup", {"given": side.setup, "examples": examples})
         self.told = setups.answers(torch, jax)
@@ -114,6 +115,17 @@ class Port:
         self.sizes: dict[str, float] = {}  # of the terms of each tensor's gradient
         self.passes: dict[str, Pass] = {}
         self.history: list[tuple[Arrays, Arrays]] = []  # of steps: tensors before, what was told
+
+    def redrawn(self, seed: int) -> "Port":
+        """This with the weights and batches that the original's set-up draws from a seed.
+
+        The matching stays, and the port's programs need not be compiled again.
+        """
+        told = {"given": self.torch.setup, "examples": self.examples, "seed": seed}
+        self.torch.ask("setup", told)
+        self.tensors = values_of(self.torch), self.tensors[1]
+        self.passes, self.history, self.sizes = {}, [], {}
+        return self
 
     # ---- what is asked of the sides
 
@@ -176,7 +188,9 @@ class Port:
         held += self.rounded(self.passes["training"].points)
         self.progress(f"{steps} steps")
         held += training.steps(self, steps)
-        return Report(self.matching, held, self.notes, suspects.first(self, held), len(self.units))
+        weights = tensors_of(self.ported(self.start), "tensor")
+        guilt = suspects.first(self, held)
+        return Report(self.matching, held, self.notes, guilt, len(self.units), weights)
 
     def both(self, training_mode: bool) -> Pass:
         """A pass in float64: the original's, and the port's beside it."""

@@ -4,8 +4,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self, cast
 
 import numpy as np
 
@@ -27,11 +28,14 @@ class Side:
         self.setup = setup
         # The protocol has a pipe of its own: what the user's code prints is no message.
         theirs, self.answers = _pipe()
+        root = str(Path(__file__).parents[2])
+        paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, str(theirs)],
             stdin=subprocess.PIPE,
-            stdout=sys.stderr,
+            stdout=2,
             pass_fds=[theirs],
+            env=os.environ | {"PYTHONPATH": paths},
         )
         os.close(theirs)
 
@@ -44,7 +48,9 @@ class Side:
         """Sends a call; the other side may work meanwhile."""
         assert self.process.stdin is not None
         try:
-            wire.send(self.process.stdin, {"call": call, **(told or {})}, arrays or {})
+            wire.send(
+                cast(BinaryIO, self.process.stdin), {"call": call, **(told or {})}, arrays or {}
+            )
         except BrokenPipeError:
             raise self._gone() from None
 

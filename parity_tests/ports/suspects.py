@@ -302,6 +302,8 @@ def declared(port: "Port", wrong: Held) -> Iterator[tuple[str, str]]:
     if wrong.place != "optimizer":
         return
     ours, theirs = (told["optimizer"] for told in port.told)
+    if not theirs["name"]:  # optax' own: nothing can be read
+        return
     if ours["name"] != theirs["name"]:
         words = f"{theirs['name']} in the place of {ours['name']}"
         both = {ours["name"], theirs["name"]}

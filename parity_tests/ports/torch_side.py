@@ -36,10 +36,18 @@ class Original:
             for name in ("setup", "values", "order", "record", "train", "step")
         }
 
-    def setup(self, given: str, examples: int, arrays: Any) -> tuple[Any, wire.Arrays]:
-        """Sets the run up; tells its tensors, layers, optimizer, and the first batches."""
-        parts = setup_file.parts(given, "--torch")
+    def setup(
+        self, given: str, examples: int, arrays: Any, seed: int | None = None
+    ) -> tuple[Any, wire.Arrays]:
+        """Sets the run up; tells its tensors, layers, optimizer, and the first batches.
+
+        Args:
+            seed: the function's argument of this name, if it is to have one.
+        """
+        arguments = {} if seed is None else {"seed": seed}
+        parts = setup_file.parts(given, "--torch", **arguments)
         model, optimizer = parts[0], parts[1]
+        check_finite(model)
         self.network = TorchNetwork(*parts)
         self.model, self.optimizer = copy.deepcopy(model), optimizer
         self.source = model
@@ -318,6 +326,18 @@ def _mapped(function: Any, tree: Any) -> Any:
     if isinstance(tree, tuple | list):
         return type(tree)(_mapped(function, each) for each in tree)
     return function(tree)
+
+
+def check_finite(model: Any) -> None:
+    """Raises ValueError if a tensor holds a number that is none."""
+    if not isinstance(model, nn.Module):
+        return  # TorchNetwork says what it is
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        wrong = int((~torch.isfinite(tensor)).sum()) if tensor.is_floating_point() else 0
+        if wrong:
+            raise ValueError(
+                f"{wrong} of the {tensor.numel()} numbers of {name} are not finite at the start"
+            )
 
 
 def switch_off_dropout(model: nn.Module) -> dict[str, float]:
