@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
         help="the original's weights as the port has them, in safetensors",
     )
     parser.add_argument(
-        "--examples", type=int, default=8, metavar="N", help="of each batch, at most (default: 8)"
+        "--examples", type=int, default=4, metavar="N", help="of each batch, at most (default: 4)"
     )
     parser.add_argument(
         "--steps", type=int, default=50, metavar="N", help="of training (default: 50)"

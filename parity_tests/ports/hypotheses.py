@@ -13,6 +13,7 @@ Tensors = Mapping[str, np.ndarray]
 EPS = (0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 SLOPES = (0.01, 0.02, 0.1, 0.2, 0.25, 0.3)
 MOMENTA = (0.001, 0.003, 0.01, 0.03, 0.05, 0.1, 0.2, 0.5, 0.9, 0.95, 0.97, 0.99, 0.997, 0.999)
+PADS = ((0, 0), (0, 1), (1, 0), (1, 1), (1, 2))  # before and behind
 NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm")
 
 
@@ -132,7 +133,7 @@ def _norms(
     if kind == "batch_norm":
         mode = not config["training"]
         words = "the batch's statistics" if mode else "the running statistics"
-        yield "running statistics", words, (kind, {**config, "training": mode}, tensors)
+        yield "running average", words, (kind, {**config, "training": mode}, tensors)
     if kind == "group_norm":
         channels = x.shape[1]
         for groups in range(1, channels + 1):
@@ -231,16 +232,16 @@ def _pools(
     plain = {name: value for name, value in config.items() if name != "count_include_pad"}
     other = "avg_pool" if kind == "max_pool" else "max_pool"
     yield "pooling", other, (other, plain, tensors)
-    for size, stride, padding in itertools.product((2, 3, 4), (1, 2, 3), (0, 1)):
-        changed = {
-            **config,
-            "size": [size] * dims,
-            "stride": [stride] * dims,
-            "padding": [padding] * dims,
-        }
-        words = f"window {size}, stride {stride}, padding {padding}"
+    ways = [
+        config["size"],
+        *([size] * dims for size in (2, 3, 4) if [size] * dims != config["size"]),
+    ]
+    steps = [config["stride"], *([step] * dims for step in (1, 2, 3))]
+    for size, stride, padding in itertools.product(ways, steps, PADS):
+        changed = {**config, "size": size, "stride": stride, "padding": [list(padding)] * dims}
+        words = f"window {tuple(size)}, stride {tuple(stride)}, padding {padding}"
         yield (
-            ("padding" if [size] * dims == config["size"] else "window"),
+            ("padding" if size == config["size"] else "window"),
             words,
             (
                 kind,

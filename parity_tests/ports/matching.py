@@ -4,7 +4,7 @@ import difflib
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +27,8 @@ ROLES = {
     "running_var": "var",
 }
 MOST_PARTS = 4  # of a fused tensor: a recurrent layer has four gates
-OTHER_ROLE, OTHER_PLACE, OTHER_NAME, OTHER_RANK = 3.0, 1.0, 1.5, 0.5  # costs of a pair
+# Costs of a pair: what speaks against it.
+OTHER_ROLE, OTHER_WEIGHT, OTHER_PLACE, OTHER_NAME, OTHER_RANK = 3.0, 2.0, 1.0, 1.5, 0.5
 
 
 class Link(NamedTuple):
@@ -96,14 +97,50 @@ def match(
     left = [each for each in left if each["sort"] != "constant"]
     right = [each for each in right if each["sort"] != "constant"]
     places = [_places(torch), _places(jax)]
-    # Sizes that are as frequent on both sides first. Of others only the best pairs: what is left
-    # may be one in parts.
-    links += _pairs_by_size(left, right, places, alone=False)
-    links += _pairs_by_size(left, right, places, alone=True)
-    links += _fused(left, right)
+    # Weights first: a norm or a bias is known by the weight that runs before it. Sizes that are as
+    # frequent on both sides first; of others only the best pairs: what is left may be in parts.
+    weights = [[each for each in side if role(each) == "weight"] for side in (left, right)]
+    found = _all_pairs(*weights, places, lambda a, b: 0.0)
+    for link_ in found:
+        left = [each for each in left if each["name"] != link_.torch]
+        right = [each for each in right if each["name"] != link_.jax]
+    links += found
+    links += _all_pairs(left, right, places, _after_others(torch, jax, links))
     order = {each["name"]: place for place, each in enumerate(torch)}
     links.sort(key=lambda each: (order[each.torch], each.part))
     return Matching(links, left, right)
+
+
+Cost = Callable[[Tensor, Tensor], float]
+
+
+def _all_pairs(
+    left: list[Tensor], right: list[Tensor], places: Sequence[Mapping[str, float]], more: Cost
+) -> list[Link]:
+    """Pairs, which are taken out of what is left."""
+    links = _pairs_by_size(left, right, places, more, alone=False)
+    links += _pairs_by_size(left, right, places, more, alone=True)
+    return links + _fused(left, right)
+
+
+def _after_others(torch: Sequence[Tensor], jax: Sequence[Tensor], links: Sequence[Link]) -> Cost:
+    """What it costs if the weights that run before two tensors are not one another."""
+    before = [_weights_before(side) for side in (torch, jax)]
+    partners = {(link.torch, link.jax) for link in links}
+
+    def cost(a: Tensor, b: Tensor) -> float:
+        both = before[0][a["name"]], before[1][b["name"]]
+        return 0.0 if both in partners or both == ("", "") else OTHER_WEIGHT
+
+    return cost
+
+
+def _weights_before(tensors: Sequence[Tensor]) -> dict[str, str]:
+    last, found = "", {}
+    for each in tensors:
+        last = each["name"] if role(each) == "weight" else last
+        found[each["name"]] = last
+    return found
 
 
 def _places(tensors: Sequence[Tensor]) -> dict[str, float]:
@@ -111,7 +148,11 @@ def _places(tensors: Sequence[Tensor]) -> dict[str, float]:
 
 
 def _pairs_by_size(
-    left: list[Tensor], right: list[Tensor], places: Sequence[Mapping[str, float]], alone: bool
+    left: list[Tensor],
+    right: list[Tensor],
+    places: Sequence[Mapping[str, float]],
+    more: Cost,
+    alone: bool,
 ) -> list[Link]:
     """Pairs of tensors of one size, which are taken out of what is left.
 
@@ -122,7 +163,7 @@ def _pairs_by_size(
     for size in sorted({_size(each) for each in left}, reverse=True):
         ours, theirs = ([each for each in side if _size(each) == size] for side in (left, right))
         if theirs and (alone or len(ours) == len(theirs)):
-            for a, b in _assigned(ours, theirs, places):
+            for a, b in _assigned(ours, theirs, places, more):
                 links.append(link(a, b))
                 left.remove(a)
                 right.remove(b)
@@ -155,7 +196,10 @@ def _hinted(torch: Sequence[Tensor], jax: Sequence[Tensor], hints: Mapping[str, 
 
 
 def _assigned(
-    torch: Sequence[Tensor], jax: Sequence[Tensor], places: Sequence[Mapping[str, float]]
+    torch: Sequence[Tensor],
+    jax: Sequence[Tensor],
+    places: Sequence[Mapping[str, float]],
+    more: Cost,
 ) -> list[tuple[Tensor, Tensor]]:
     """The cheapest pairs of tensors of one size; those that cannot be one another stay single."""
     costs = np.full((len(torch), len(jax)), 100.0)
@@ -165,7 +209,7 @@ def _assigned(
             apart = abs(i / len(torch) - j / len(jax)) if len(torch) == len(jax) else 0.0
             apart += abs(places[0][a["name"]] - places[1][b["name"]])
             costs[i, j] = OTHER_PLACE * apart + OTHER_NAME * (1 - alike(a, b))
-            costs[i, j] += OTHER_ROLE * (role(a) != role(b))
+            costs[i, j] += OTHER_ROLE * (role(a) != role(b)) + more(a, b)
             costs[i, j] += OTHER_RANK * (len(a["shape"]) != len(b["shape"]))
     rows, columns = linear_sum_assignment(costs)
     return [(torch[i], jax[j]) for i, j in zip(rows, columns, strict=True) if costs[i, j] < 100.0]

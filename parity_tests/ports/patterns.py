@@ -44,6 +44,8 @@ def where(a: np.ndarray, b: np.ndarray) -> str:
     """Which elements differ."""
     differs = np.abs(a - b) > NEAR * np.abs(a).max(initial=0.0)
     share = differs.mean()
+    if not a.ndim:
+        return f"by {float(b - a):.3g}, of {float(a):.6g}"
     if a.ndim >= 4 and (found := border(differs)):
         return f"{found} ({share:.0%} of the elements)"
     for axis, name in enumerate(_axes(a.ndim)):
@@ -91,6 +93,8 @@ def _by_channel(a: np.ndarray, b: np.ndarray) -> str:
 
 
 def _axes(dims: int) -> list[str]:
+    if dims == 1:
+        return ["place"]
     names = {2: ["example", "feature"], 3: ["example", "place", "feature"]}
     images = ["example", "channel", *(["row", "column"] if dims == 4 else [])]
     found = names.get(dims, images)

@@ -18,7 +18,7 @@ from parity_tests.ports.matching import Matching, Unit
 from parity_tests.ports.pairing import Point
 from parity_tests.ports.process import Side
 
-EXAMPLES = 8  # of each batch: few are quick, and no layer asks for more
+EXAMPLES = 4  # of each batch: few are quick, and no layer asks for more
 STEPS = 50
 Arrays = Mapping[str, np.ndarray]
 
@@ -32,6 +32,7 @@ class Report(NamedTuple):
     guilt: suspects.Guilt | None  # the first that parts; None if nothing does
     layers: int
     weights: dict[str, np.ndarray]  # the original's, as the port has them
+    outputs: tuple[np.ndarray, np.ndarray]  # of both, in evaluation, float64: the first batch's
 
     @property
     def passed(self) -> bool:
@@ -80,6 +81,7 @@ class Pass(NamedTuple):
     points: list[Point]
     truth: Any  # what the original told
     port: Any
+    outputs: np.ndarray  # of the port, nothing put in its way; as torch has them
 
 
 class Port:
@@ -190,7 +192,9 @@ class Port:
         held += training.steps(self, steps)
         weights = tensors_of(self.ported(self.start), "tensor")
         guilt = suspects.first(self, held)
-        return Report(self.matching, held, self.notes, guilt, len(self.units), weights)
+        run = self.passes["evaluation"]
+        outputs = run.truth.arrays["outputs"], run.outputs
+        return Report(self.matching, held, self.notes, guilt, len(self.units), weights, outputs)
 
     def both(self, training_mode: bool) -> Pass:
         """A pass in float64: the original's, and the port's beside it."""
@@ -199,7 +203,10 @@ class Port:
         sides = [(side["points"], side.arrays) for side in (truth, free)]
         points = pairing.pair(self.units, sides[0], sides[1])
         port = self.port("float64", training_mode, points, truth)
-        return Pass(points, truth, self._other_layouts(truth, port, points))
+        port = self._other_layouts(truth, port, points)
+        ours = free.arrays["outputs"]
+        outputs = ours if self.output is None else self.output.to_torch(ours)
+        return Pass(points, truth, port, outputs)
 
     def _other_layouts(self, truth: Any, port: Any, points: Sequence[Point]) -> Any:
         """Where a layer does not fit and its weight could lie otherwise, the layout that fits."""
@@ -247,7 +254,7 @@ class Port:
 
     def exact(self, run: Pass, mode: str) -> Iterator[Held]:
         """A pass in float64: forward, loss, statistics, and backward."""
-        points, truth, port = run
+        points, truth, port, _ = run
         yield from self._forward(points, truth, port, f"forward, {mode}")
         yield from self._statistics(points, truth, port)
         yield from self._backward(points, truth, port, f"backward, {mode}")

@@ -29,8 +29,9 @@ def steps(port: "Port", count: int) -> Iterator[Held]:
             for name, array in port.start.items()
         }
         buffers: dict[str, dict[str, Bounded]] = {}
+        port.torch.begin("step")
         for step in range(1, number + 1):
-            theirs, ours = _step(port, before, step)
+            theirs, ours = _step(port, before, step, last=step == number)
             if dtype == "float64":
                 if step <= KEPT:
                     port.history.append((before, theirs))
@@ -40,9 +41,14 @@ def steps(port: "Port", count: int) -> Iterator[Held]:
             before = before | {n: a for n, a in theirs.items() if n.startswith("tensor.")}
 
 
-def _step(port: "Port", before: Arrays, step: int) -> tuple[Arrays, Arrays]:
-    """The original's step, and the port's from the same tensors with the same gradients."""
-    theirs = port.torch.ask("step").arrays
+def _step(port: "Port", before: Arrays, step: int, last: bool) -> tuple[Arrays, Arrays]:
+    """The original's step, and the port's from the same tensors with the same gradients.
+
+    Meanwhile the original takes the next one.
+    """
+    theirs = port.torch.answer().arrays
+    if not last:
+        port.torch.begin("step")
     given = port.ported(before)
     gradients = {n: theirs[f"gradient.{n}"] for n in port.linked if f"gradient.{n}" in theirs}
     given |= {f"gradient.{n}": a for n, a in port.matching.to_jax(gradients).items()}
