@@ -268,18 +268,32 @@ class Port:
         return self.programs[key]
 
     def train(self, dtype: str, arrays: wire.Arrays) -> tuple[Any, wire.Arrays]:
-        """Begins a run."""
-        self.dtype = dtype
-        self.state: Any = None
-        return {}, {}
-
-    def step(self, arrays: wire.Arrays) -> tuple[Any, wire.Arrays]:
-        """Loss and gradients at the tensors given; the optimizer's step by the gradients given.
-
-        The optimizer's state is as the last step left it.
+        """Begins a run; tells whether all that its optimizer keeps goes by names that torch has.
 
         Args:
-            arrays: `tensor.NAME`, `gradient.NAME` (its own where not given), `inputs`, `targets`.
+            arrays: `tensor.NAME`.
+        """
+        self.dtype = dtype
+        with jax.enable_x64(dtype == "float64"):
+            cast = functools.partial(_cast, dtype=TYPES[dtype])
+            own = self._own()
+            values = {n: cast(arrays.get(f"tensor.{n}", own[n])) for n in self.network.settings}
+            self.state = self._initial(values)
+            kept = sum(np.size(value) for value in self._kept(self.state).values())
+            floats = [
+                leaf for leaf in jax.tree.leaves(self.state) if jnp.issubdtype(leaf, jnp.floating)
+            ]
+            return {"known": kept == sum(leaf.size for leaf in floats)}, {}
+
+    def step(self, number: int, arrays: wire.Arrays) -> tuple[Any, wire.Arrays]:
+        """Loss and gradients at the tensors given; the optimizer's step by the gradients given.
+
+        The optimizer's state is as the last step left it, but for what is given.
+
+        Args:
+            number: of the step, from 1.
+            arrays: `tensor.NAME`, `gradient.NAME` (its own where not given), `inputs`, `targets`;
+                `state.KIND.NAME`, if steps were left out.
         """
         with jax.enable_x64(self.dtype == "float64"):
             cast = functools.partial(_cast, dtype=TYPES[self.dtype])
@@ -288,8 +302,9 @@ class Port:
             others = {n: v for n, v in values.items() if n not in self.model.parameters}
             trained = {n: values[n] for n in self.network.settings}
             frozen = {n: values[n] for n in self.model.parameters if n not in trained}
-            if self.state is None:
-                self.state = self._initial(trained)
+            put = {k: cast(a) for k, a in arrays.items() if k.startswith("state.")}
+            if put:
+                self.state = self._resumed(self.state, put, number - 1)
             key = ("step", self.dtype)
             if key not in self.programs:
                 self.programs[key] = jax.jit(self._step)
@@ -345,6 +360,33 @@ class Port:
     def _by_name(self, tree: Any) -> dict[str, Any]:
         names = {path: name for name, (path, _) in self.model.flat.items()}
         return {names[path]: leaf.get_value() for path, leaf in nnx.to_flat_state(tree)}
+
+    def _resumed(self, state: Any, put: Mapping[str, Any], steps: int) -> Any:
+        """An optimizer's state after so many steps, with what is put in its place."""
+
+        def one(link: Any, name: str) -> Any:
+            names = BUFFERS.get(type(link).__name__, {})
+            new = {}
+            for own, kind in names.items():
+                held = getattr(link, own)
+                if self.transformation is None:
+                    new[own] = put[f"state.{kind}.{name}"]
+                else:
+                    new[own] = self._tree(
+                        {n: put[f"state.{kind}.{n}"] for n in self._by_name(held)}
+                    )
+            if names:
+                link = link._replace(**new)
+            if isinstance(link, tuple):
+                parts = (each if n in names else one(each, name) for n, each in _fields(link))
+                kind: Any = type(link)
+                return kind(*parts) if hasattr(link, "_fields") else tuple(parts)
+            counts = hasattr(link, "dtype") and not link.ndim and link.dtype.kind in "iu"
+            return jnp.full_like(link, steps) if counts else link
+
+        if self.transformation is not None:
+            return one(state, "")
+        return {name: one(of_tensor, name) for name, of_tensor in state.items()}
 
     def _kept(self, state: Any) -> dict[str, Any]:
         """What the optimizer keeps: state.NAME.TENSOR, by torch's names."""
@@ -577,6 +619,11 @@ def _training(model: nnx.Module) -> bool | None:
         if isinstance(vars(node).get(name), bool)
     ]
     return any(flags) if flags else None
+
+
+def _fields(link: Any) -> list[tuple[str, Any]]:
+    names = getattr(link, "_fields", map(str, range(len(link))))
+    return list(zip(names, link, strict=True))
 
 
 def _buffers(state: Any) -> dict[str, Any]:

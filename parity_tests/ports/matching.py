@@ -100,7 +100,7 @@ def match(
     # Weights first: a norm or a bias is known by the weight that runs before it. Sizes that are as
     # frequent on both sides first; of others only the best pairs: what is left may be in parts.
     weights = [[each for each in side if role(each) == "weight"] for side in (left, right)]
-    found = _all_pairs(*weights, places, lambda a, b: 0.0)
+    found = _all_pairs(weights[0], weights[1], places, lambda a, b: 0.0)
     for link_ in found:
         left = [each for each in left if each["name"] != link_.torch]
         right = [each for each in right if each["name"] != link_.jax]

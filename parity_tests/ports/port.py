@@ -20,7 +20,7 @@ from parity_tests.ports.process import Side
 
 EXAMPLES = 4  # of each batch: few are quick, and no layer asks for more
 STEPS = 50
-Arrays = Mapping[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
 
 
 class Report(NamedTuple):
@@ -104,11 +104,11 @@ class Port:
         listed = [
             in_order(told["tensors"], called) for told, called in zip(self.told, calls, strict=True)
         ]
-        self.matching = matching.match(*listed, hints)
+        self.matching = matching.match(listed[0], listed[1], hints)
         self.notes = setups.check(self.told, self.tensors, self.matching)
         self.layout, more = setups.inputs(*self.tensors, self.told)
         self.notes += more
-        self.units = matching.units(self.matching, *listed, calls)
+        self.units = matching.units(self.matching, listed[0], listed[1], calls)
         if not self.units:
             raise ValueError(
                 "no layer of the original is one of the port: their tensors have other sizes"
@@ -401,9 +401,9 @@ class Port:
             if bound is not None and judge.covers(bound, sides[1][name]):
                 yield judge.within(point.label, what, phase, own, sides[0][name], bound)
             else:
-                three = own, sides[0][name], sides[1][name]
+                ours, true = sides[0][name], sides[1][name]
                 summed = total / max(own.size, 1)  # for each of its numbers
-                yield judge.compared(point.label, what, phase, *three, size=summed)
+                yield judge.compared(point.label, what, phase, own, ours, true, summed)
 
     def statistics_of(self, layer: str) -> list[str]:
         """Names of the running statistics that a layer keeps."""

@@ -1,7 +1,7 @@
 """Whether the two set-ups are of the same run; what is wrong with them, in one line each."""
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from parity_tests.ports.layouts import Layout, activations
 from parity_tests.ports.matching import Matching, Tensor, Unit
 from parity_tests.ports.process import Side
 
-Arrays = Mapping[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
 NAMES = ("the original", "the port")
 
 

@@ -192,7 +192,8 @@ def _inputs(run: "Pass", number: int) -> list[np.ndarray]:
 def _of_function(point: Mapping[str, Any], inputs: Sequence[np.ndarray]) -> Iterator[Hypothesis]:
     yield from hypotheses.of_layer(point["kind"], point["config"], {}, inputs)
     if point["kind"] == "scaled_dot_product" and len(inputs) >= 3:
-        yield from hypotheses.of_attention(*inputs[:3], point["config"])
+        queries, keys, values = inputs[:3]
+        yield from hypotheses.of_attention(queries, keys, values, point["config"])
     if point["kind"] == "gelu":
         x = inputs[0]
         yield Hypothesis("approximate", "by a sigmoid", x * hypotheses.logistic(1.702 * x))

@@ -13,7 +13,9 @@ from parity_tests.truth import Settings, optimizer_step
 if TYPE_CHECKING:
     from parity_tests.ports.port import Port
 
-Arrays = Mapping[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
+MANY = 1_000_000  # parameters: of larger networks not every step is held
+HELD = (*range(1, 6), *range(10, 10_001, 10))  # those of them that are
 IN_FLOAT32 = 3  # steps: the bounds of an optimizer's buffers grow with their number
 KEPT = 5  # steps, to look for what went wrong
 KNOWN = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "lion")  # by truth.py
@@ -22,38 +24,55 @@ KNOWN = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "lion")  # by truth.py
 def steps(port: "Port", count: int) -> Iterator[Held]:
     """So many steps in float64, and a few in float32."""
     for dtype, number in (("float64", count), ("float32", min(IN_FLOAT32, count))):
-        for side in (port.torch, port.jax):
-            side.ask("train", {"dtype": dtype})
+        port.torch.ask("train", {"dtype": dtype})
+        began = port.jax.ask("train", {"dtype": dtype}, arrays=port.ported(port.start))
+        parameters = sum(array.size for array in port.start.values())
+        sparse = began["known"] and parameters > MANY
         before = {
             name: array.astype(dtype) if array.dtype.kind == "f" else array
             for name, array in port.start.items()
         }
         buffers: dict[str, dict[str, Bounded]] = {}
         port.torch.begin("step")
+        state: Arrays = {}
         for step in range(1, number + 1):
-            theirs, ours = _step(port, before, step, last=step == number)
+            theirs = port.torch.answer().arrays
+            if step < number:
+                port.torch.begin("step")  # meanwhile
+            if sparse and step not in HELD and step < number:
+                before, state = before | _after(theirs), _state_of(port, theirs)
+                continue
+            ours = _step(port, before, theirs, step, state)
             if dtype == "float64":
                 if step <= KEPT:
                     port.history.append((before, theirs))
                 yield from _exact(port, step, before, theirs, ours)
             else:
                 yield from _rounded(port, step, before, theirs, ours, buffers)
-            before = before | {n: a for n, a in theirs.items() if n.startswith("tensor.")}
+            before, state = before | _after(theirs), {}
 
 
-def _step(port: "Port", before: Arrays, step: int, last: bool) -> tuple[Arrays, Arrays]:
-    """The original's step, and the port's from the same tensors with the same gradients.
+def _after(theirs: Arrays) -> Arrays:
+    return {name: array for name, array in theirs.items() if name.startswith("tensor.")}
 
-    Meanwhile the original takes the next one.
-    """
-    theirs = port.torch.answer().arrays
-    if not last:
-        port.torch.begin("step")
+
+def _state_of(port: "Port", theirs: Arrays) -> dict[str, np.ndarray]:
+    """What the original's optimizer keeps, as the port takes it."""
+    found = {}
+    for kind in {key.split(".")[1] for key in theirs if key.startswith("state.")}:
+        ported = port.matching.to_jax(_of(theirs, f"state.{kind}"))
+        found |= {f"state.{kind}.{name}": array for name, array in ported.items()}
+    return found
+
+
+def _step(port: "Port", before: Arrays, theirs: Arrays, step: int, state: Arrays) -> Arrays:
+    """The port's step from the original's tensors (and state, if given), with its gradients."""
     given = port.ported(before)
     gradients = {n: theirs[f"gradient.{n}"] for n in port.linked if f"gradient.{n}" in theirs}
     given |= {f"gradient.{n}": a for n, a in port.matching.to_jax(gradients).items()}
     number = (step - 1) % port.told[0]["batches"]
-    return theirs, port.jax.ask("step", arrays=given | port.batch(number)).arrays
+    arrays = given | port.batch(number) | state
+    return port.jax.ask("step", {"number": step}, arrays=arrays).arrays
 
 
 def _exact(port: "Port", step: int, before: Arrays, theirs: Arrays, ours: Arrays) -> Iterator[Held]:
