@@ -254,7 +254,7 @@ def test_below_the_limit_the_iteration_shrinks_above_it_grows(settings):
 
 
 def test_an_overflown_hessian_has_no_sharpness(tiny_dataset):
-    huge = dataclasses.replace(SMALL, precision="float32", input_scale=3e38)
+    huge = dataclasses.replace(SMALL, precision="float32", input_scale=3e38, init_scale=(1e3,))
     found = of(huge, tiny_dataset, 1e-2)
     assert np.isnan(found.value)
     assert np.isnan(found.ratio)

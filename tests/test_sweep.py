@@ -158,8 +158,11 @@ def test_the_block_is_chosen_from_the_compilers_own_account(tiny_dataset, monkey
 def test_forecasts_are_those_of_the_single_runs(tiny_dataset):
     many = sweep.Sweep(spanned(weight_decay=(0.1,)), [0, 1], tiny_dataset)
     known: dict[str, float] = {}
-    finished = [run for chunk in many.chunks() for run in many.train(chunk)]
-    found = list(forecasts(many, finished, known))
+    finished, found = [], []
+    for chunk in many.chunks():
+        trained = many.train(chunk)
+        finished += trained
+        found += forecasts(many, chunk, trained, known)
     for run, mine in list(zip(finished, found, strict=True))[::5]:
         expected = forecast.forecast(many.experiment_of(run), tiny_dataset)
         assert mine.sharpness.value == pytest.approx(expected.sharpness.value, rel=1e-3)
@@ -174,8 +177,8 @@ def test_rates_whose_ratio_is_no_float32_have_a_forecast_too(tiny_dataset):
     rates = {"learning_rate": (1e-30, 0.01), "bias_learning_rate": (1e10,)}
     experiment = Experiment(hidden=(5,), bias=True, batch_size=4, epochs=1, **rates)
     many = sweep.Sweep([experiment], [0], tiny_dataset)
-    finished = many.train(many.chunks()[0])
-    (mine,) = forecasts(many, finished, {})
+    (chunk,) = many.chunks()
+    (mine,) = forecasts(many, chunk, many.train(chunk), {})
     expected = forecast.forecast(experiment, tiny_dataset)
     assert mine.sharpness.value == pytest.approx(expected.sharpness.value, rel=1e-3)
 

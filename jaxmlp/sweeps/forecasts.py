@@ -7,51 +7,65 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmlp.device import processes
-from jaxmlp.device.precision import precision
 from jaxmlp.experiment import Experiment
 from jaxmlp.forecasting import curvature
 from jaxmlp.forecasting.models import Forecast, Sharpness, first_steps, judge
+from jaxmlp.sweeps.blocks import Block, seeded
 from jaxmlp.sweeps.sweep import Finished, Sweep
 from jaxmlp.training.run import prepare
 
 
 def forecasts(
-    sweep: Sweep, finished: Sequence[Finished], computed: dict[str, float]
+    sweep: Sweep, chunk: Sequence[Block], finished: Sequence[Finished], computed: dict[str, float]
 ) -> Iterator[Forecast]:
     """What the forecast of each run would have been; its own first steps are the rehearsal.
 
     Args:
+        chunk: whose runs are finished.
         computed: sharpness by what it depends on, filled here: runs that differ only in a common
             factor on their learning rates, or in their decay, share one computation.
     """
     limit = curvature.stability_limit(sweep.experiment)
     epoch = np.empty((sweep.program.steps_per_epoch, sweep.experiment.batch_size), np.int8)
     images = curvature.sample(epoch).size
-    _compute(sweep, finished, computed)
+    settings = {run.setting: sweep.settings[run.setting] for run in finished}
+    at_unit_rate = {number: _at_unit_rate(setting) for number, setting in settings.items()}
+    units = {
+        (run.setting, run.seed): seeded(at_unit_rate[run.setting][0], sweep.seeds[run.seed])
+        for run in finished
+    }
+    _compute(sweep, chunk, units, computed)
     for run in finished:
-        unit, rate = _at_unit_rate(sweep.experiment_of(run))
+        rate, unit = at_unit_rate[run.setting][1], units[run.setting, run.seed]
         sharpness = Sharpness(rate * computed[unit.sha256], limit, images)
         setting = sweep.settings[run.setting]
         yield judge(setting, sharpness, first_steps(run.epochs), sweep.dataset.classes)
 
 
-def _compute(sweep: Sweep, finished: Sequence[Finished], computed: dict[str, float]) -> None:
-    """The sharpness that is still missing: every process takes its share, and gets all."""
-    missing: dict[str, Experiment] = {}
-    for run in finished:
-        unit, _ = _at_unit_rate(sweep.experiment_of(run))
-        if unit.sha256 not in computed:
-            missing[unit.sha256] = unit
-    count = jax.process_count()
-    values = np.full(len(missing), np.nan)
-    for position, experiment in enumerate(missing.values()):
-        if position % count == jax.process_index():
-            values[position] = _sharpness(sweep, experiment)
-    with precision(sweep.experiment):
-        by_process = processes.gather(values)
-    for position, key in enumerate(missing):
-        computed[key] = float(by_process[position % count, position])
+def _compute(
+    sweep: Sweep,
+    chunk: Sequence[Block],
+    units: dict[tuple[int, int], Experiment],
+    computed: dict[str, float],
+) -> None:
+    """The sharpness that is still missing, of all runs as one program."""
+    missing: dict[str, tuple[tuple[int, int, int], Experiment]] = {}
+    wanted = np.zeros((len(chunk), sweep.height, sweep.width), bool)
+    for place in np.ndindex(wanted.shape):
+        block = chunk[place[0]]
+        unit = units.get((block.settings[place[2]], block.seeds[place[1]]))
+        if unit is not None and unit.sha256 not in computed.keys() | missing.keys():
+            missing[unit.sha256] = place, unit
+            wanted[place] = True
+    if not missing:
+        return
+    settings = list(sweep.settings)
+    for (number, _), unit in units.items():
+        settings[number] = unit
+    found = sweep.curvature(chunk, settings, wanted)
+    for key, (place, unit) in missing.items():
+        own: curvature.Found = jax.tree.map(lambda leaf, at=place: leaf[at], found)
+        computed[key] = own.value() if own.settled() else _with_restarts(sweep, unit)
 
 
 def _at_unit_rate(experiment: Experiment) -> tuple[Experiment, float]:
@@ -69,7 +83,7 @@ def _at_unit_rate(experiment: Experiment) -> tuple[Experiment, float]:
         return experiment, 1.0
 
 
-def _sharpness(sweep: Sweep, experiment: Experiment) -> float:
+def _with_restarts(sweep: Sweep, experiment: Experiment) -> float:
     """Of one run at its start, on its own first batches."""
     ready = prepare(experiment, sweep.dataset, sweep.local_images)
-    return curvature.sharpness(experiment, ready, curvature.sample(next(ready.order))).value
+    return curvature.with_restarts(experiment, ready, curvature.sample(next(ready.order)))

@@ -89,7 +89,7 @@ def train(
             progress(before + size * epoch / epochs)
 
         finished = [run for run in sweep.train(chunk, after) if (run.setting, run.seed) in left]
-        forecasts = list(foretell(sweep, finished, sharpness)) if forecast else []
+        forecasts = list(foretell(sweep, chunk, finished, sharpness)) if forecast else []
         yield rows(sweep, finished, [said.to_json() for said in forecasts])
         trained += len(left)
 
