@@ -25,7 +25,7 @@ from jaxmlp.forecasting import rehearsal as forecast
 from jaxmlp.record import metrics, sweep_figures, sweep_places
 from jaxmlp.sweeps import sweep
 from jaxmlp.sweeps.blocks import blocks, one_scale_per_block
-from jaxmlp.sweeps.forecasts import forecasts
+from jaxmlp.sweeps.forecasts import Computed, compute_sharpness, forecasts
 from jaxmlp.sweeps.job import summary
 from jaxmlp.training.run import Run
 
@@ -157,12 +157,13 @@ def test_the_block_is_chosen_from_the_compilers_own_account(tiny_dataset, monkey
 
 def test_forecasts_are_those_of_the_single_runs(tiny_dataset):
     many = sweep.Sweep(spanned(weight_decay=(0.1,)), [0, 1], tiny_dataset)
-    known: dict[str, float] = {}
+    known: Computed = {}
     finished, found = [], []
     for chunk in many.chunks():
         trained = many.train(chunk)
         finished += trained
-        found += forecasts(many, chunk, trained, known)
+        compute_sharpness(many, chunk, trained, known)
+        found += forecasts(many, trained, known)
     for run, mine in list(zip(finished, found, strict=True))[::5]:
         expected = forecast.forecast(many.experiment_of(run), tiny_dataset)
         assert mine.sharpness.value == pytest.approx(expected.sharpness.value, rel=1e-3)
@@ -178,7 +179,10 @@ def test_rates_whose_ratio_is_no_float32_have_a_forecast_too(tiny_dataset):
     experiment = Experiment(hidden=(5,), bias=True, batch_size=4, epochs=1, **rates)
     many = sweep.Sweep([experiment], [0], tiny_dataset)
     (chunk,) = many.chunks()
-    (mine,) = forecasts(many, chunk, many.train(chunk), {})
+    known: Computed = {}
+    (run,) = many.train(chunk)
+    compute_sharpness(many, chunk, [run], known)
+    (mine,) = forecasts(many, [run], known)
     expected = forecast.forecast(experiment, tiny_dataset)
     assert mine.sharpness.value == pytest.approx(expected.sharpness.value, rel=1e-3)
 
