@@ -206,7 +206,7 @@ class Sweep:
     def _hyper(self, blocks: Sequence[Block], settings: Sequence[Experiment]) -> Hyperparameters:
         """Leaves (devices, settings, ...), on the host."""
         return _stacked(
-            _stacked(jax.device_get(hyperparameters(settings[i])) for i in block.settings)
+            _stacked(hyperparameters(settings[i], np.asarray) for i in block.settings)
             for block in blocks
         )
 
