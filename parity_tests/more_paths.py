@@ -23,8 +23,8 @@ from jaxmlp.forecasting.rehearsal import forecast
 from jaxmlp.law import emission
 from jaxmlp.law.transport import transport
 from jaxmlp.record import saved_record
-from jaxmlp.sweeps.forecasts import forecasts
-from jaxmlp.sweeps.sweep import Sweep
+from jaxmlp.sweeps.forecasts import Computed, compute_sharpness, forecasts
+from jaxmlp.sweeps.sweep import Finished, Sweep
 from jaxmlp.training import certificate
 from jaxmlp.training.run import Run
 from parity_tests.comparison import Comparison, bitwise, compare
@@ -214,8 +214,13 @@ def by_sweep(drawn: Drawn, dataset: Dataset) -> Iterator[Comparison]:
     settings, original = _settings(drawn), drawn.experiment
     seeds = [original.seed, chance.randrange(2**31, 2**32), chance.randrange(2**33, 2**64)]
     sweep = Sweep(settings, seeds, dataset)
-    finished = [run for chunk in sweep.chunks() for run in sweep.train(chunk)]
-    foretold_of = list(forecasts(sweep, finished, {}))
+    finished: list[Finished] = []
+    sharpness: Computed = {}
+    for chunk in sweep.chunks():
+        trained = sweep.train(chunk)
+        compute_sharpness(sweep, chunk, trained, sharpness)
+        finished += trained
+    foretold_of = list(forecasts(sweep, finished, sharpness))
     pairs = [(run.setting, run.seed) for run in finished]
     yield same(drawn, "sweep's runs", sorted(pairs), [(i, j) for i in range(3) for j in range(3)])
     chosen = [(0, 2), (1, 1), (2, 2)][:ALONE]

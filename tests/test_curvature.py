@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxmlp.device.precision import precision
 from jaxmlp.experiment import Experiment
 from jaxmlp.forecasting import curvature
+from jaxmlp.forecasting.calibration import random_experiment
 from jaxmlp.forecasting.models import Sharpness
 from jaxmlp.law.transport import transport
 from jaxmlp.training.run import prepare
@@ -88,6 +89,46 @@ def test_it_is_the_largest_eigenvalue_of_the_dense_matrix(name, bias, tiny_datas
     assert of(experiment, tiny_dataset).value == pytest.approx(
         dense(experiment, tiny_dataset), rel=1e-6
     )
+
+
+@pytest.mark.by_default("0-float64", "2-float32", "3-float64")
+@pytest.mark.parametrize("kind", ["float64", "float32"])
+@pytest.mark.parametrize("index", range(12))
+def test_it_is_arpacks_at_a_tight_tolerance_on_random_experiments(index, kind, thumbnails):
+    drawn = random_experiment(5, index)
+    experiment = dataclasses.replace(drawn, precision=kind, batch_size=20)
+    ready = prepare(experiment, thumbnails)
+    batches = next(ready.order)
+    found = curvature.sharpness(experiment, ready, batches)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(curvature, "LANCZOS", 30)
+        patch.setattr(curvature.largest_eigenvalue, "__defaults__", (1e-7,))
+        exact = curvature.with_restarts(experiment, ready, batches)
+    # Besides: sums and products of float32, each rounded.
+    assert found.value == pytest.approx(exact, rel=1e-6 if kind == "float64" else 1e-5)
+
+
+@pytest.fixture
+def thumbnails(tiny_dataset):
+    """80 images of 4 by 4 pixels, of noise."""
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 80, 3, 4, 4), dtype=np.uint8)
+    labels = np.arange(80, dtype=np.int32) % 7
+    return dataclasses.replace(
+        tiny_dataset,
+        train_images=pixels[0],
+        train_labels=labels,
+        test_images=pixels[1],
+        test_labels=labels,
+    )
+
+
+def test_where_the_estimate_is_not_small_enough_arpack_is_asked(tiny_dataset, monkeypatch):
+    ready = prepare(SMALL, tiny_dataset)
+    batches = next(ready.order)
+    settled = curvature.sharpness(SMALL, ready, batches)
+    monkeypatch.setattr(curvature.Found, "settled", lambda found, tolerance: False)
+    asked = curvature.sharpness(SMALL, ready, batches)
+    assert asked.value == curvature.with_restarts(SMALL, ready, batches) != settled.value
 
 
 def _plain(experiment: Experiment) -> dict:
@@ -254,7 +295,7 @@ def test_below_the_limit_the_iteration_shrinks_above_it_grows(settings):
 
 
 def test_an_overflown_hessian_has_no_sharpness(tiny_dataset):
-    huge = dataclasses.replace(SMALL, precision="float32", input_scale=3e38)
+    huge = dataclasses.replace(SMALL, precision="float32", input_scale=3e38, init_scale=(1e3,))
     found = of(huge, tiny_dataset, 1e-2)
     assert np.isnan(found.value)
     assert np.isnan(found.ratio)

@@ -21,13 +21,14 @@ from jaxmlp import grid
 from jaxmlp.commands import sweep as command
 from jaxmlp.commands import sweep_figures as figures_command
 from jaxmlp.experiment import Experiment
+from jaxmlp.forecasting import curvature
 from jaxmlp.forecasting import rehearsal as forecast
 from jaxmlp.record import metrics, sweep_figures, sweep_places
 from jaxmlp.sweeps import sweep
 from jaxmlp.sweeps.blocks import blocks, one_scale_per_block
-from jaxmlp.sweeps.forecasts import forecasts
+from jaxmlp.sweeps.forecasts import Computed, compute_sharpness, forecasts
 from jaxmlp.sweeps.job import summary
-from jaxmlp.training.run import Run
+from jaxmlp.training.run import Run, prepare
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "sweep.py"
 TINY = {"hidden": (5,), "batch_size": 4, "epochs": 2}
@@ -155,14 +156,20 @@ def test_the_block_is_chosen_from_the_compilers_own_account(tiny_dataset, monkey
 # ---- what could be foretold
 
 
-def test_forecasts_are_those_of_the_single_runs(tiny_dataset):
-    many = sweep.Sweep(spanned(weight_decay=(0.1,)), [0, 1], tiny_dataset)
-    known: dict[str, float] = {}
-    finished = [run for chunk in many.chunks() for run in many.train(chunk)]
-    found = list(forecasts(many, finished, known))
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_forecasts_are_those_of_the_single_runs(side_by_side, tiny_dataset):
+    settings = spanned(weight_decay=(0.1,))
+    many = sweep.Sweep(settings, [0, 1], tiny_dataset, size=10, side_by_side=side_by_side)
+    known: Computed = {}
+    finished, found = [], []
+    for chunk in many.chunks():
+        trained = many.train(chunk)
+        finished += trained
+        compute_sharpness(many, chunk, trained, known)
+        found += forecasts(many, trained, known)
     for run, mine in list(zip(finished, found, strict=True))[::5]:
         expected = forecast.forecast(many.experiment_of(run), tiny_dataset)
-        assert mine.sharpness.value == pytest.approx(expected.sharpness.value, rel=1e-3)
+        assert mine.sharpness.value == pytest.approx(expected.sharpness.value, rel=1e-5)
         assert mine.sharpness[1:] == expected.sharpness[1:]
         assert mine.diverges == pytest.approx(expected.diverges, rel=1e-2)
         assert mine.fails == pytest.approx(expected.fails, rel=1e-2)
@@ -170,12 +177,28 @@ def test_forecasts_are_those_of_the_single_runs(tiny_dataset):
     assert len(known) == len(finished) * 2 // 3
 
 
+def test_a_sharpness_that_is_not_settled_is_the_single_runs(tiny_dataset, monkeypatch):
+    many = sweep.Sweep([Experiment(**TINY)], [3], tiny_dataset)
+    (chunk,) = many.chunks()
+    monkeypatch.setattr(curvature.Found, "settled", lambda found: False)
+    known: Computed = {}
+    compute_sharpness(many, chunk, many.train(chunk), known)
+    ready = prepare(Experiment(**TINY, seed=3, learning_rate=(1.0,)), tiny_dataset)
+    batches = curvature.sample(next(ready.order))
+    assert [*known.values()] == [
+        curvature.with_restarts(many.experiment, ready, batches),
+    ]
+
+
 def test_rates_whose_ratio_is_no_float32_have_a_forecast_too(tiny_dataset):
     rates = {"learning_rate": (1e-30, 0.01), "bias_learning_rate": (1e10,)}
     experiment = Experiment(hidden=(5,), bias=True, batch_size=4, epochs=1, **rates)
     many = sweep.Sweep([experiment], [0], tiny_dataset)
-    finished = many.train(many.chunks()[0])
-    (mine,) = forecasts(many, finished, {})
+    (chunk,) = many.chunks()
+    known: Computed = {}
+    (run,) = many.train(chunk)
+    compute_sharpness(many, chunk, [run], known)
+    (mine,) = forecasts(many, [run], known)
     expected = forecast.forecast(experiment, tiny_dataset)
     assert mine.sharpness.value == pytest.approx(expected.sharpness.value, rel=1e-3)
 

@@ -3,8 +3,9 @@
 import contextlib
 import hashlib
 import os
+import pickle
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import jax
@@ -15,6 +16,7 @@ from jaxmlp.errors import JobError
 
 HEARTBEAT = 20  # seconds after which a silent process counts as gone
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 
 def distribute(
@@ -156,3 +158,22 @@ def gather(array: np.ndarray) -> np.ndarray:
     from jax.experimental import multihost_utils
 
     return np.asarray(multihost_utils.process_allgather(array))
+
+
+def share(items: Sequence[Item]) -> Sequence[Item]:
+    """This process's part of what all have: each item is one process's."""
+    return items[jax.process_index() :: jax.process_count()]
+
+
+def collect(items: list[Item]) -> list[Item]:
+    """The items of all processes, in every process."""
+    if jax.process_count() == 1:
+        return items
+    text = np.frombuffer(pickle.dumps(items), np.uint8)
+    sizes = gather(np.array(len(text), np.int32))
+    padded = gather(np.pad(text, (0, int(sizes.max()) - len(text))))
+    return [
+        item
+        for row, size in zip(padded, sizes, strict=True)
+        for item in pickle.loads(row[:size].tobytes())
+    ]

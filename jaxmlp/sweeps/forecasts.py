@@ -1,59 +1,73 @@
 """What would have been foretold of a sweep's runs, of which their own first steps are known."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmlp.device import processes
-from jaxmlp.device.precision import precision
 from jaxmlp.experiment import Experiment
 from jaxmlp.forecasting import curvature
+from jaxmlp.forecasting.curvature import Found
 from jaxmlp.forecasting.models import Forecast, Sharpness, first_steps, judge
+from jaxmlp.sweeps.blocks import Block, seeded
 from jaxmlp.sweeps.sweep import Finished, Sweep
 from jaxmlp.training.run import prepare
 
+Computed = dict[tuple[Experiment, int], float]  # by setting at unit rate, and seed
 
-def forecasts(
-    sweep: Sweep, finished: Sequence[Finished], computed: dict[str, float]
-) -> Iterator[Forecast]:
+
+def compute_sharpness(
+    sweep: Sweep, chunk: Sequence[Block], finished: Sequence[Finished], computed: Computed
+) -> None:
+    """The sharpness of a chunk's runs that is still missing, in every process; one program.
+
+    Args:
+        finished: the chunk's runs that are asked for.
+        computed: filled here. Runs that differ only in a common factor on their learning rates, or
+            in their decay, share one computation.
+    """
+    asked = {(run.setting, run.seed) for run in finished}
+    units = {run.setting: _at_unit_rate(sweep.settings[run.setting])[0] for run in finished}
+    wanted = np.zeros((len(chunk), sweep.height, sweep.width), bool)
+    missing: dict[tuple[Experiment, int], tuple[int, ...]] = {}
+    for place in np.ndindex(wanted.shape):
+        block, (_, j, i) = chunk[place[0]], place
+        setting, seed = block.settings[i], block.seeds[j]
+        if (setting, seed) not in asked:
+            continue
+        if (key := (units[setting], seed)) not in computed and key not in missing:
+            missing[key] = place
+            wanted[place] = True
+    if not missing:
+        return
+    settings = [units.get(i, setting) for i, setting in enumerate(sweep.settings)]
+    found = sweep.curvature(chunk, settings, wanted)
+    for (unit, seed), place in missing.items():
+        own: Found = jax.tree.map(lambda leaf, at=place: leaf[at], found)
+        value = own.value() if own.settled() else _with_restarts(sweep, unit, seed)
+        computed[unit, seed] = value
+
+
+def forecasts(sweep: Sweep, finished: Iterable[Finished], computed: Computed) -> Iterator[Forecast]:
     """What the forecast of each run would have been; its own first steps are the rehearsal.
 
     Args:
-        computed: sharpness by what it depends on, filled here: runs that differ only in a common
-            factor on their learning rates, or in their decay, share one computation.
+        computed: by `compute_sharpness`.
     """
     limit = curvature.stability_limit(sweep.experiment)
     epoch = np.empty((sweep.program.steps_per_epoch, sweep.experiment.batch_size), np.int8)
     images = curvature.sample(epoch).size
-    _compute(sweep, finished, computed)
     for run in finished:
-        unit, rate = _at_unit_rate(sweep.experiment_of(run))
-        sharpness = Sharpness(rate * computed[unit.sha256], limit, images)
         setting = sweep.settings[run.setting]
+        unit, rate = _at_unit_rate(setting)
+        sharpness = Sharpness(rate * computed[unit, run.seed], limit, images)
         yield judge(setting, sharpness, first_steps(run.epochs), sweep.dataset.classes)
 
 
-def _compute(sweep: Sweep, finished: Sequence[Finished], computed: dict[str, float]) -> None:
-    """The sharpness that is still missing: every process takes its share, and gets all."""
-    missing: dict[str, Experiment] = {}
-    for run in finished:
-        unit, _ = _at_unit_rate(sweep.experiment_of(run))
-        if unit.sha256 not in computed:
-            missing[unit.sha256] = unit
-    count = jax.process_count()
-    values = np.full(len(missing), np.nan)
-    for position, experiment in enumerate(missing.values()):
-        if position % count == jax.process_index():
-            values[position] = _sharpness(sweep, experiment)
-    with precision(sweep.experiment):
-        by_process = processes.gather(values)
-    for position, key in enumerate(missing):
-        computed[key] = float(by_process[position % count, position])
-
-
+@functools.lru_cache(maxsize=1 << 14)  # runs of a chunk, on the largest of meshes
 def _at_unit_rate(experiment: Experiment) -> tuple[Experiment, float]:
     """The run with its first learning rate 1 and no decay, and the rate."""
     rate = experiment.per_layer("learning_rate")[0]
@@ -69,7 +83,8 @@ def _at_unit_rate(experiment: Experiment) -> tuple[Experiment, float]:
         return experiment, 1.0
 
 
-def _sharpness(sweep: Sweep, experiment: Experiment) -> float:
+def _with_restarts(sweep: Sweep, setting: Experiment, seed: int) -> float:
     """Of one run at its start, on its own first batches."""
+    experiment = seeded(setting, sweep.seeds[seed])
     ready = prepare(experiment, sweep.dataset, sweep.local_images)
-    return curvature.sharpness(experiment, ready, curvature.sample(next(ready.order))).value
+    return curvature.with_restarts(experiment, ready, curvature.sample(next(ready.order)))

@@ -7,6 +7,7 @@ import jax
 import pyarrow as pa
 
 from jaxmlp.data.dataset import Dataset
+from jaxmlp.device import processes
 from jaxmlp.device.mesh import describe_devices
 from jaxmlp.experiment import Experiment
 from jaxmlp.grid import Axis
@@ -14,7 +15,7 @@ from jaxmlp.law.words import counted
 from jaxmlp.record import run_record, sweep_tables
 from jaxmlp.record.outcomes import COURSES
 from jaxmlp.sweeps.blocks import Block
-from jaxmlp.sweeps.forecasts import forecasts as foretell
+from jaxmlp.sweeps.forecasts import Computed, compute_sharpness, forecasts
 from jaxmlp.sweeps.sweep import Finished, Sweep
 
 
@@ -81,7 +82,7 @@ def train(
         progress: told after each epoch how many runs are trained, parts of runs included.
     """
     epochs = sweep.experiment.epochs
-    sharpness: dict[str, float] = {}  # what `forecasts` computed before
+    sharpness: Computed = {}
     trained = 0
     for chunk, left in unfinished(sweep, done):
 
@@ -89,15 +90,19 @@ def train(
             progress(before + size * epoch / epochs)
 
         finished = [run for run in sweep.train(chunk, after) if (run.setting, run.seed) in left]
-        forecasts = list(foretell(sweep, finished, sharpness)) if forecast else []
-        yield rows(sweep, finished, [said.to_json() for said in forecasts])
+        if forecast:
+            compute_sharpness(sweep, chunk, finished, sharpness)
+        own = processes.share(finished)
+        said = forecasts(sweep, own, sharpness) if forecast else ()
+        made = processes.collect(rows(sweep, own, [each.to_json() for each in said]))
+        yield sorted(made, key=lambda row: row["run"])
         trained += len(left)
 
 
 def rows(
     sweep: Sweep, finished: Sequence[Finished], forecasts: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Rows of finished runs, in the order of the table.
+    """Rows of finished runs.
 
     Args:
         forecasts: of each run, or none at all.
@@ -113,7 +118,7 @@ def rows(
             sweep.dataset,
         )
         made.append(row)
-    return sorted(made, key=lambda row: row["run"])
+    return made
 
 
 # ---- in words

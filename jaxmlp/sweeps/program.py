@@ -13,10 +13,14 @@ from jaxtyping import Array, Bool, Int
 
 from jaxmlp.device.precision import float_dtype
 from jaxmlp.experiment import Experiment
+from jaxmlp.forecasting.curvature import Found, at_start
+from jaxmlp.forecasting.lanczos import Ritz
 from jaxmlp.record.metrics import Evaluation, StepMetrics
 from jaxmlp.training.model import Params
 from jaxmlp.training.preprocessing import Images
 from jaxmlp.training.step import Hyperparameters, State, hyperparameters, initial_state, run_epoch
+
+TOGETHER = 16  # runs whose curvature is looked at side by side; each takes some 40 MB for that
 
 
 def over(each: Callable[[Any], Any], side_by_side: bool) -> Callable[[Any], Any]:
@@ -113,6 +117,45 @@ class Program(NamedTuple):
             return over(of_seed, self.side_by_side)(weights)
 
         return self._on_each_device(block, True, True)(weights, hyper)
+
+    def curvature(
+        self,
+        weights: Params,
+        hyper: Hyperparameters,
+        wanted: Bool[Array, "devices seeds settings"],
+        batches: Int[Array, "devices seeds steps batch"],
+        images: Images,
+    ) -> Found:
+        """Of a chunk's wanted runs the curvature at their start; NaN of the others.
+
+        Args:
+            weights: leaves (devices, seeds, ...).
+            hyper: leaves (devices, settings, ...), the input scale's too.
+            batches: each seed's sample.
+        """
+        dtype = float_dtype(self.experiment)
+        unknown = Found(Ritz(jnp.full((), jnp.nan, dtype), jnp.zeros((), dtype)), jnp.int32(0))
+
+        def block(weights, hyper, wanted, batches, images):
+            def each(place):
+                seed, setting = place
+                own = jax.tree.map(lambda leaf: leaf[setting], hyper)
+
+                def found():
+                    drawn = jax.tree.map(lambda leaf: leaf[seed], weights)
+                    state = initial_state(self.experiment, drawn, own, self.steps_per_epoch)
+                    start = (self.experiment, self.widths, state.params, own)
+                    return at_start(*start, batches[seed], images)
+
+                return jax.lax.cond(wanted[seed, setting], found, lambda: unknown)
+
+            seeds, settings = jnp.indices(wanted.shape).reshape(2, -1)
+            together = TOGETHER if self.side_by_side else None
+            found = jax.lax.map(each, (seeds, settings), batch_size=together)
+            return jax.tree.map(lambda leaf: leaf.reshape(wanted.shape), found)
+
+        on_each_device = self._on_each_device(block, True, True, True, True, False)
+        return on_each_device(weights, hyper, wanted, batches, images)
 
     def finite(self, params: Params) -> Bool[Array, "devices seeds settings"]:
         """Whether all of a run's parameters are."""

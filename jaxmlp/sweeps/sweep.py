@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.device import processes
 from jaxmlp.device.mesh import device_mesh, free_memory, put
 from jaxmlp.device.precision import float_dtype, precision
 from jaxmlp.experiment import Experiment
+from jaxmlp.forecasting.curvature import Found, sample
 from jaxmlp.record.metrics import EpochResult
 from jaxmlp.sweeps.blocks import Block, blocks, one_scale_per_block, seeded
 from jaxmlp.sweeps.program import Program, bytes_per_device
@@ -105,6 +106,7 @@ class Sweep:
                 self.program.initial_states, out_shardings=self.program.sharding("runs")
             )
             self._finite = jax.jit(self.program.finite, out_shardings=everywhere)
+            self._curvature = jax.jit(self.program.curvature, out_shardings=everywhere)
         self.setup_seconds = time.perf_counter() - began
 
     def _block_size(self, asked: int | None) -> int:
@@ -146,23 +148,20 @@ class Sweep:
         Args:
             progress: called after each epoch, counted from 1.
         """
-        devices_used = list(chunk) + [chunk[-1]] * (self.mesh.shape["runs"] - len(chunk))
+        blocks = self._for_all_devices(chunk)
         with precision(self.experiment):
-            hyper = self._hyper(devices_used)
-            generators = {
-                seed: TorchGenerator(self.seeds[seed]) for block in chunk for seed in block.seeds
-            }
-            state = self._initial_states(self._weights(devices_used, generators), hyper)
-            orders = {
-                seed: batch_order(generator, self.train_size, self.experiment.batch_size)
-                for seed, generator in generators.items()
-            }
+            hyper = self._hyper(blocks, self.settings)
+            if self.program.shared_scale:
+                hyper = hyper._replace(input_scale=hyper.input_scale[:, 0])
+            weights, orders = self._drawn(blocks)
+            hyper = put(hyper, self.program.sharding("runs"))
+            state = self._initial_states(weights, hyper)
             results = []
-            order = self._order(devices_used, orders)
+            order = self._order(blocks, orders)
             for epoch in range(1, self.experiment.epochs + 1):
                 state, steps, test = self.compiled(state, hyper, order, self.images)
                 if epoch < self.experiment.epochs:  # drawn while the devices train
-                    order = self._order(devices_used, orders)
+                    order = self._order(blocks, orders)
                 results.append(jax.device_get((steps, test)))
                 progress(epoch)
             finite = jax.device_get(self._finite(state.params))
@@ -176,24 +175,59 @@ class Sweep:
                 found[setting, seed] = Finished(setting, seed, epochs, bool(finite[d, j, i]))
         return list(found.values())
 
-    def _hyper(self, chunk: Sequence[Block]) -> Hyperparameters:
-        own = [
-            _stacked(jax.device_get(hyperparameters(self.settings[i])) for i in block.settings)
-            for block in chunk
-        ]
-        if self.program.shared_scale:
-            own = [hyper._replace(input_scale=hyper.input_scale[0]) for hyper in own]
-        return put(_stacked(own), self.program.sharding("runs"))
+    def curvature(
+        self,
+        chunk: Sequence[Block],
+        settings: Sequence[Experiment],
+        wanted: Bool[np.ndarray, "blocks seeds settings"],
+    ) -> Found:
+        """The curvature of a chunk's wanted runs at their start; leaves (blocks, seeds, settings).
 
-    def _weights(self, chunk: Sequence[Block], generators: dict[int, TorchGenerator]) -> Params:
-        """Each seed's initial weights, drawn once; leaves (devices, seeds, ...)."""
+        Every device looks at its own block's, every process gets all.
+
+        Args:
+            settings: stand in the places of the sweep's.
+        """
+        blocks, runs = self._for_all_devices(chunk), self.program.sharding("runs")
+        with precision(self.experiment):
+            weights, orders = self._drawn(blocks)
+            first = {seed: sample(next(order)) for seed, order in orders.items()}
+            batches = np.stack([np.stack([first[j] for j in block.seeds]) for block in blocks])
+            there = np.zeros((len(blocks), *wanted.shape[1:]), bool)
+            there[: len(chunk)] = wanted
+            own = put((self._hyper(blocks, settings), there, batches), runs)
+            found = jax.device_get(self._curvature(weights, *own, self.images))
+        return jax.tree.map(lambda leaf: leaf[: len(chunk)], found)
+
+    def _for_all_devices(self, chunk: Sequence[Block]) -> list[Block]:
+        """The chunk with its last block repeated, so that every device has one."""
+        return list(chunk) + [chunk[-1]] * (self.mesh.shape["runs"] - len(chunk))
+
+    def _hyper(self, blocks: Sequence[Block], settings: Sequence[Experiment]) -> Hyperparameters:
+        """Leaves (devices, settings, ...), on the host."""
+        return _stacked(
+            _stacked(hyperparameters(settings[i], np.asarray) for i in block.settings)
+            for block in blocks
+        )
+
+    def _drawn(self, blocks: Sequence[Block]) -> tuple[Params, dict[int, Iterator[np.ndarray]]]:
+        """Each seed's initial weights, drawn once, and its epochs' batches.
+
+        The weights are on the devices, leaves (devices, seeds, ...).
+        """
+        seeds = dict.fromkeys(seed for block in blocks for seed in block.seeds)
+        generators = {seed: TorchGenerator(self.seeds[seed]) for seed in seeds}
         dtype = np.dtype(float_dtype(self.experiment)).type
         drawn = {
             seed: initial_weights(generator, self.program.widths, self.experiment.bias, dtype)
             for seed, generator in generators.items()
         }
-        weights = _stacked(_stacked(drawn[seed] for seed in block.seeds) for block in chunk)
-        return put(weights, self.program.sharding("runs"))
+        weights = _stacked(_stacked(drawn[seed] for seed in block.seeds) for block in blocks)
+        orders = {
+            seed: batch_order(generator, self.train_size, self.experiment.batch_size)
+            for seed, generator in generators.items()
+        }
+        return put(weights, self.program.sharding("runs")), orders
 
     def _order(self, chunk: Sequence[Block], orders: dict[int, Iterator[np.ndarray]]) -> Array:
         """The batches of an epoch, each seed's drawn once; (devices, seeds, steps, batch)."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -44,9 +45,15 @@ def static_part(experiment: Experiment) -> Experiment:
     return dataclasses.replace(experiment, **{name: getattr(blank, name) for name in TRACED})
 
 
-def hyperparameters(experiment: Experiment) -> Hyperparameters:
-    """The experiment's traced settings as arrays of its precision."""
-    dtype = float_dtype(experiment)
+def hyperparameters(
+    experiment: Experiment, array: Callable[..., Any] = jnp.asarray
+) -> Hyperparameters:
+    """The experiment's traced settings as arrays of its precision.
+
+    Args:
+        array: makes one; `np.asarray` leaves them on the host.
+    """
+    dtype = np.dtype(float_dtype(experiment))
     init_scale = experiment.per_tensor("init_scale")
     no_eps = dict.fromkeys(init_scale, (0.0,) * experiment.layers)
     rates = (
@@ -55,10 +62,10 @@ def hyperparameters(experiment: Experiment) -> Hyperparameters:
         experiment.per_tensor("eps") if experiment.eps else no_eps,
     )
     return Hyperparameters(
-        jnp.asarray(experiment.input_scale, dtype),
-        {name: jnp.asarray(values, dtype) for name, values in init_scale.items()},
+        array(experiment.input_scale, dtype),
+        {name: array(values, dtype) for name, values in init_scale.items()},
         {
-            name: LayerRates(*(jnp.asarray(values[name], dtype) for values in rates))
+            name: LayerRates(*(array(values[name], dtype) for values in rates))
             for name in init_scale
         },
     )
