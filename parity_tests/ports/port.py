@@ -358,8 +358,9 @@ class Port:
     ) -> Iterator[Held]:
         phase = "forward, float32"
         for slot in point.inputs:
-            three = [*arrays(slot, torch, jax), arrays(slot, torch, exact)[1]]
-            yield judge.compared(f"before {point.label}", "input", phase, *three)
+            ours, theirs = arrays(slot, torch, jax)
+            true = arrays(slot, torch, exact)[1]
+            yield judge.compared(f"before {point.label}", "input", phase, ours, theirs, true)
         for number, slot in enumerate(point.outputs):
             both_sides = arrays(slot, torch, jax)
             true = arrays(slot, torch, exact)[1]
