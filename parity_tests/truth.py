@@ -106,6 +106,7 @@ class Settings(NamedTuple):
     weight_decay: float
     eps: float
     options: dict[str, Any]  # momentum, dampening, nesterov, beta1, beta2, alpha
+    corrected_in_type: bool = False  # Adam's 1 - beta^t is taken in the working precision
 
 
 def optimizer_step(
@@ -122,7 +123,7 @@ def optimizer_step(
         buffers: empty before the first step.
         step: counted from 1.
     """
-    name, decay, eps, options = settings
+    name, decay, eps, options, in_type = settings
     unit = weight.unit
     g = exact(grad, unit)
     beta1, beta2 = (options.get(beta) or 0.0 for beta in ("beta1", "beta2"))
@@ -133,8 +134,8 @@ def optimizer_step(
     elif name in ("adam", "adamw"):
         mean = _average(buffers.get("exp_avg"), g, beta1)
         square = _average(buffers.get("exp_avg_sq"), g * g, beta2)
-        corrected = mean / _correction(beta1, step, unit)
-        root = (square / _correction(beta2, step, unit)).sqrt()
+        corrected = mean / _correction(beta1, step, unit, in_type)
+        root = (square / _correction(beta2, step, unit, in_type)).sqrt()
         direction, kept = corrected / (root + eps), {"exp_avg": mean, "exp_avg_sq": square}
     elif name == "rmsprop":
         square = _average(buffers.get("square_avg"), g * g, options["alpha"])
@@ -177,7 +178,7 @@ def _average(average: Bounded | None, new: Bounded, beta: float) -> Bounded:
     return new * (1 - beta) if average is None else average * beta + new * (1 - beta)
 
 
-def _correction(beta: float, step: int, unit: float) -> Bounded:
+def _correction(beta: float, step: int, unit: float, in_type: bool) -> Bounded:
     """1 - beta^step; unit is doubled.
 
     As -expm1(step·log beta), a constant, a product and expm1; or, as torch (and this line) has it,
@@ -185,6 +186,8 @@ def _correction(beta: float, step: int, unit: float) -> Bounded:
     """
     value = np.asarray(1 - beta**step)
     error = (EXPM1 + 1) * unit * value + 2 * UNIT["float64"] * beta**step
+    if in_type:  # as optax has it: of a beta that is rounded, and a power of it
+        error = error + (step + LIBRARY) * unit * beta**step
     return Bounded(value, error, unit)
 
 

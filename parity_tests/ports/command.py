@@ -65,6 +65,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--steps", type=int, default=50, metavar="N", help="of training (default: 50)"
     )
     parser.add_argument(
+        "--stop", action="store_true", help="where something differs look no further"
+    )
+    parser.add_argument(
         "--out",
         metavar="DIR",
         type=Path,
@@ -89,7 +92,13 @@ def run(values: argparse.Namespace) -> bool:
 
     doing = Steps(1)
     report = compare(
-        values.torch, values.jax, hints, values.examples, values.steps, doing.under_way
+        values.torch,
+        values.jax,
+        hints,
+        values.examples,
+        values.steps,
+        values.stop,
+        doing.under_way,
     )
     rows = summary(report.held)
     for note in report.notes:
@@ -178,8 +187,13 @@ def verdict(report: "Report") -> str:
             if guilt.pattern[:2] in ("by", "on", "at", "in")
             else f"  {guilt.pattern[0].upper()}{guilt.pattern[1:]}."
         )
-    lines += [f"  It fits the port {words}. ({suspect})" for suspect, words in guilt.suspects]
-    others = dict.fromkeys(each.place for each in report.held if not each.passed)
+    lines += [f"  What fits: {words} ({suspect})." for suspect, words in guilt.suspects]
+    # Gradients of a step are those of the whole network: what went wrong before shows in them.
+    others = dict.fromkeys(
+        each.place
+        for each in report.held
+        if not each.passed and (each.place == "optimizer" or not each.phase.startswith("step"))
+    )
     others.pop(guilt.place, None)
     if others:
         shown = ", ".join(list(others)[:5]) + (", ..." if len(others) > 5 else "")

@@ -33,6 +33,7 @@ class Point(NamedTuple):
     outputs: list[Slot]
     unit: Unit | None  # None: a function
     place: int  # among torch's points
+    jax_place: int
 
 
 def pair(
@@ -62,7 +63,7 @@ def pair(
             label = _words(name, call, a)
             unit = known.get(a["path"])
             of_both = a["kind"], a["config"], b["kind"], b["config"]
-            found.append(Point(label, *of_both, slots[0], slots[1], unit, place))
+            found.append(Point(label, *of_both, slots[0], slots[1], unit, place, partner))
     return sorted(found, key=lambda point: point.place)
 
 

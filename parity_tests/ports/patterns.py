@@ -3,6 +3,7 @@
 import numpy as np
 
 NEAR = 1e-6  # relative: what a hypothesis has to fit to
+SMALL = 1e-5  # relative: of less the place says little
 FEW = 0.5  # of the places along an axis: fewer are named
 
 
@@ -21,6 +22,9 @@ def words(torch: np.ndarray, jax: np.ndarray) -> str:
     finite = np.isfinite(a) == np.isfinite(b)
     if not finite.all():
         return f"{int((~finite).sum())} of {a.size} numbers are not finite"
+    apart = np.abs(a - b).max() / (np.abs(a).max() or 1.0)
+    if apart < SMALL:
+        return f"by {apart:.2g} of the largest number, at most"
     if a.size > 1 and close(np.sort(a, axis=None), np.sort(b, axis=None)):
         return "the same numbers in another order"
     factor = ratio(a, b)

@@ -37,7 +37,7 @@ def notice(fault: Fault) -> Noticed:
         port.write_text(planted(fault))
         original = pairs.path(fault.pair, "torch")
         try:
-            report = compare(f"{original}:setup", f"{port}:setup", steps=STEPS)
+            report = compare(f"{original}:setup", f"{port}:setup", steps=STEPS, stop=True)
         except ValueError as error:
             line = str(error)
             named = fault.guilty in line or fault.suspect in line

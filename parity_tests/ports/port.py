@@ -6,7 +6,7 @@ gets what the original put into that layer, and has to give what the original ga
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +45,7 @@ def compare(
     hints: Mapping[str, str] | None = None,
     examples: int = EXAMPLES,
     steps: int = STEPS,
+    stop: bool = False,
     progress: Callable[[str], None] = lambda doing: None,
 ) -> Report:
     """Holds a port to its original.
@@ -56,13 +57,14 @@ def compare(
         hints: of the port's tensors by name, the original's, where they are not found.
         examples: of each batch, at most.
         steps: of training, in float64.
+        stop: where something differs look no further.
 
     Raises:
         ValueError: a set-up is wrong; the message says which and how.
     """
     with both(torch, jax) as sides:
         progress("setting up")
-        return Port(*sides, hints or {}, examples, progress).report(steps)
+        return Port(*sides, hints or {}, examples, progress).report(steps, stop)
 
 
 @contextlib.contextmanager
@@ -178,23 +180,39 @@ class Port:
 
     # ---- what is held
 
-    def report(self, steps: int) -> Report:
-        """Everything, from the ground up."""
-        held = list(setups.held(self.told, self.tensors, self.matching, self.units))
-        for mode, training_mode in (("training", True), ("evaluation", False)):
-            self.progress(f"float64, {mode}")
-            self.passes[mode] = self.both(training_mode)
-            found = self.exact(self.passes[mode], mode)
-            held += [each for each in found if training_mode or each.phase != "statistics"]
-        self.progress("float32")
-        held += self.rounded(self.passes["training"].points)
-        self.progress(f"{steps} steps")
-        held += training.steps(self, steps)
+    def report(self, steps: int, stop: bool = False) -> Report:
+        """Everything, from the ground up.
+
+        Args:
+            stop: where something differs look no further.
+        """
+        held: list[Held] = []
+        for doing, stage in self._stages(steps):
+            self.progress(doing)
+            held += stage()
+            if stop and not all(each.passed for each in held):
+                break
         weights = tensors_of(self.ported(self.start), "tensor")
         guilt = suspects.first(self, held)
-        run = self.passes["evaluation"]
+        run = self.passes.get("evaluation") or self.passes["training"]
         outputs = run.truth.arrays["outputs"], run.outputs
         return Report(self.matching, held, self.notes, guilt, len(self.units), weights, outputs)
+
+    def _stages(self, steps: int) -> Iterator[tuple[str, Callable[[], Iterable[Held]]]]:
+        yield "float64, training", lambda: self._in_float64("training")
+        yield "float64, evaluation", lambda: self._in_float64("evaluation")
+        yield "float32", lambda: self.rounded(self.passes["training"].points)
+        yield f"{steps} steps", lambda: training.steps(self, steps)
+
+    def _in_float64(self, mode: str) -> Iterator[Held]:
+        """A pass in a mode; before the first what the set-ups show by themselves."""
+        is_training = mode == "training"
+        if is_training:
+            yield from setups.held(self.told, self.tensors, self.matching, self.units)
+        self.passes[mode] = self.both(is_training)
+        for each in self.exact(self.passes[mode], mode):
+            if is_training or each.phase != "statistics":
+                yield each
 
     def both(self, training_mode: bool) -> Pass:
         """A pass in float64: the original's, and the port's beside it."""
@@ -203,7 +221,10 @@ class Port:
         sides = [(side["points"], side.arrays) for side in (truth, free)]
         points = pairing.pair(self.units, sides[0], sides[1])
         port = self.port("float64", training_mode, points, truth)
+        before = self.matching
         port = self._other_layouts(truth, port, points)
+        if self.matching is not before:
+            free = self.forward(training_mode)
         ours = free.arrays["outputs"]
         outputs = ours if self.output is None else self.output.to_torch(ours)
         return Pass(points, truth, port, outputs)
@@ -262,8 +283,10 @@ class Port:
     def _forward(self, points: Any, truth: Any, port: Any, phase: str) -> Iterator[Held]:
         before = "the inputs"
         for point in points:
+            place = between(before, point.label)
+            if not point.inputs:
+                yield from shapes_differ(point, "in", place, phase, truth, port)
             for slot in point.inputs:
-                place = between(before, point.label)
                 yield judge.same(place, "input", phase, *arrays(slot, truth, port))
             yield from self._outputs(point, truth, port, phase)
             before = point.label
@@ -276,7 +299,7 @@ class Port:
 
     def _outputs(self, point: Point, truth: Any, port: Any, phase: str) -> Iterator[Held]:
         if not point.outputs:
-            yield shapes_differ(point, phase)
+            yield from shapes_differ(point, "out", point.label, phase, truth, port)
         for slot in point.outputs:
             yield judge.same(point.label, "output", phase, *arrays(slot, truth, port))
 
@@ -454,5 +477,12 @@ def largest(array: np.ndarray) -> float:
     return float(np.abs(array).max(initial=0.0))
 
 
-def shapes_differ(point: Point, phase: str) -> Held:
-    return Held(point.label, "shape of the output", phase, "float64", np.inf)
+def shapes_differ(
+    point: Point, side: str, place: str, phase: str, truth: Any, port: Any
+) -> Iterator[Held]:
+    """What has other shapes on the two sides, in whatever layout; nothing is noted of no array."""
+    theirs = truth.arrays.get(f"point.{point.place}.{side}.0")
+    ours = port.arrays.get(f"point.{point.jax_place}.{side}.0")
+    if theirs is not None and ours is not None:
+        what = "output" if side == "out" else "input"
+        yield Held(place, what, phase, "float64", np.inf, theirs, ours)

@@ -8,7 +8,7 @@ import numpy as np
 from parity_tests.ports import hypotheses, patterns, steps
 from parity_tests.ports.hypotheses import Hypothesis
 from parity_tests.ports.judge import Held
-from parity_tests.ports.layouts import layouts
+from parity_tests.ports.layouts import activations, layouts
 from parity_tests.ports.pairing import Point
 from parity_tests.ports.precision import of_precision
 
@@ -39,7 +39,7 @@ def first(port: "Port", held: Sequence[Held]) -> Guilt | None:
     found: list[tuple[str, str]] = list(declared(port, wrong))
     if torch is not None and jax is not None:
         torch, jax = torch.astype(np.float64), jax.astype(np.float64)
-        fits = [each for each in _hypotheses(port, wrong) if patterns.close(each.value, jax)]
+        fits = [each for each in _hypotheses(port, wrong) if _fits(each.value, torch, jax)]
         found += [(each.suspect, each.words) for each in fits]
         if not fits:
             found += of_precision(torch, wrong.jax)
@@ -52,6 +52,14 @@ def first(port: "Port", held: Sequence[Held]) -> Guilt | None:
         pattern,
         list(dict(reversed(found)).items())[::-1][:MOST_SUSPECTS],
     )
+
+
+def _fits(value: np.ndarray, torch: np.ndarray, jax: np.ndarray) -> bool:
+    """Whether a hypothesis gives the port's array; in any layout, if its shape is another."""
+    if torch.shape == jax.shape or value.size != jax.size:
+        return patterns.close(value, jax)
+    ways = activations(value.shape, jax.shape)
+    return any(patterns.close(way.to_jax(value), jax) for way in ways)
 
 
 def _by_pattern(pattern: str, torch: np.ndarray, jax: np.ndarray) -> Iterator[tuple[str, str]]:

@@ -123,6 +123,8 @@ def function(name: str, inputs: Any, arguments: tuple[Any, ...], options: Mappin
     kind = FUNCTIONS.get(name.removesuffix("_"))
     if kind is None:
         return None
+    if kind == "hardtanh" and [float(each) for each in arguments[:2]] == [0.0, 6.0]:
+        return "relu6", {}  # as torch's own ReLU6 calls it
     return kind, SETTINGS.get(kind, lambda *_: {})(inputs, arguments, options)
 
 

@@ -133,6 +133,7 @@ def _rounded(
             settings["weight_decay"],
             settings.get("eps", 0.0),
             _options(told["options"]),
+            corrected_in_type=not port.told[1]["optimizer"]["name"],  # optax' own
         )
         weight = exact(before[f"tensor.{name}"], unit)
         after, buffers[name] = optimizer_step(
