@@ -41,6 +41,12 @@ def of_layer(
                 continue  # such a layer does not take these inputs
         if value is not None:
             yield Hypothesis(suspect, words, value)
+    if kind == "group_norm" and inputs[0].ndim > 2:
+        last = np.moveaxis(inputs[0], 1, -1)
+        flat = formulas.value(kind, config, tensors, [last.reshape(-1, last.shape[-1])])
+        if flat is not None:
+            value = np.moveaxis(flat.reshape(last.shape), -1, 1)
+            yield Hypothesis("axis", "over each pixel by itself", value)
 
 
 Changed = tuple[str, str, tuple[str, Config, Tensors]]

@@ -156,7 +156,9 @@ class Port:
 
     def values(self, arrays: Any) -> tuple[Any, wire.Arrays]:
         """All tensors as they are at the start, and the first batches' inputs and targets."""
-        told = {f"tensor.{name}": array for name, array in _host(self._own()).items()}
+        own, model = self._own(), self.model
+        names = (*model.parameters, *model.statistics, *model.constants)  # no keys of generators
+        told = {f"tensor.{name}": own[name] for name in names}
         for number in range(len(self.network.batches)):
             inputs, targets = self.batch(number)
             told |= {f"inputs.{number}": inputs, f"targets.{number}": targets}
@@ -315,7 +317,8 @@ class Port:
             )
             found = {"loss": loss}
             found |= {f"gradient.{n}": g for n, g in grads.items()}
-            found |= {f"tensor.{n}": t for n, t in {**stepped, **others}.items()}
+            found |= {f"tensor.{n}": t for n, t in stepped.items()}
+            found |= {f"tensor.{n}": others[n] for n in self.model.statistics}
             return {}, _host(found | self._kept(self.state))
 
     def _step(
@@ -641,7 +644,7 @@ def _buffers(state: Any) -> dict[str, Any]:
 
 
 def _cast(array: Any, dtype: Any) -> Array:
-    array = jnp.asarray(array)
+    array = array if isinstance(array, jax.Array) else jnp.asarray(array)
     return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
 

@@ -102,7 +102,7 @@ class Port:
             side.begin("setup", {"given": side.setup, "examples": examples})
         self.told = setups.answers(torch, jax)
         self.tensors = values_of(torch), values_of(jax)
-        calls = torch.ask("order")["order"], jax.ask("order")["order"]
+        calls = self.calls = torch.ask("order")["order"], jax.ask("order")["order"]
         listed = [
             in_order(told["tensors"], called) for told, called in zip(self.told, calls, strict=True)
         ]
@@ -428,6 +428,23 @@ class Port:
                 ours, true = sides[0][name], sides[1][name]
                 summed = total / max(own.size, 1)  # for each of its numbers
                 yield judge.compared(point.label, what, phase, own, ours, true, summed)
+
+    def unseen(self, run: Pass) -> dict[str, float]:
+        """Layers of the original that have a partner which does not run in the port; their places.
+
+        Of those that the port only uses the weights of, nothing is known.
+        """
+        called = {unit.torch for unit in self.units}
+        owners = {each["owner"] for each in self.told[0]["tensors"]}
+        order = {path: place for place, path in enumerate(self.calls[0])}
+        places = {each.unit.torch: each.place for each in run.points if each.unit}
+        found = {}
+        for path in owners & set(order) - called:
+            before = [places[p] for p in places if order[p] < order[path]]
+            inside = any(other.startswith(f"{path}.") or not path for other in called)
+            if not inside and not any(path.startswith(f"{other}.") for other in called):
+                found[path] = max(before, default=-1) + 0.5
+        return found
 
     def statistics_of(self, layer: str) -> list[str]:
         """Names of the running statistics that a layer keeps."""

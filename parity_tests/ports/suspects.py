@@ -31,27 +31,56 @@ class Guilt(NamedTuple):
 
 def first(port: "Port", held: Sequence[Held]) -> Guilt | None:
     """The first that does not pass, from the ground up; None if all do."""
-    wrong = next((each for each in held if not each.passed), None)
-    if wrong is None:
+    failed = [each for each in held if not each.passed]
+    if not failed:
         return None
-    torch, jax = wrong.torch, wrong.jax
-    pattern = "" if torch is None or jax is None else patterns.words(torch, jax)
-    found: list[tuple[str, str]] = list(declared(port, wrong))
-    if torch is not None and jax is not None:
-        torch, jax = torch.astype(np.float64), jax.astype(np.float64)
-        fits = [each for each in _hypotheses(port, wrong) if _fits(each.value, torch, jax)]
-        found += [(each.suspect, each.words) for each in fits]
-        if not fits:
-            found += of_precision(torch, wrong.jax)
-            found += _by_pattern(pattern, torch, jax)
-    return Guilt(
-        wrong.place,
-        wrong.what,
-        wrong.phase,
-        wrong.share,
-        pattern,
-        list(dict(reversed(found)).items())[::-1][:MOST_SUSPECTS],
-    )
+    wrong = failed[0]
+    pattern = ""
+    if wrong.torch is not None and wrong.jax is not None:
+        pattern = patterns.words(wrong.torch, wrong.jax)
+    place, moved = _elsewhere(port, wrong)
+    found = [*moved, *declared(port, wrong), *_found(port, wrong, pattern)]
+    if "residual" in [suspect for suspect, _ in found]:
+        # A function before a sum and not behind it: the sum is seen where it comes next.
+        after = [each for each in failed[1:] if each.what == "input" and each.phase == wrong.phase]
+        for next_ in after[:1]:
+            found = [each for each in _found(port, next_) if each[0] == "order"] + found
+    suspects = list(dict(reversed(found)).items())[::-1][:MOST_SUSPECTS]
+    return Guilt(place, wrong.what, wrong.phase, wrong.share, pattern, suspects)
+
+
+def _found(port: "Port", wrong: Held, pattern: str = "") -> list[tuple[str, str]]:
+    """What would explain a difference, by its numbers."""
+    if wrong.torch is None or wrong.jax is None:
+        return []
+    torch, jax = wrong.torch.astype(np.float64), wrong.jax.astype(np.float64)
+    fits = [each for each in _hypotheses(port, wrong) if _fits(each.value, torch, jax)]
+    if fits:
+        return [(each.suspect, each.words) for each in fits]
+    return [*of_precision(torch, wrong.jax), *_by_pattern(pattern, torch, jax)]
+
+
+def _elsewhere(port: "Port", wrong: Held) -> tuple[str, list[tuple[str, str]]]:
+    """Whether a layer runs at another place in the port, or not at all; else where it was seen."""
+    if wrong.what not in ("input", "outputs") or "training" not in wrong.phase:
+        return wrong.place, []
+    run = port.passes["training"]
+    point = next((p for p in run.points if wrong.place.endswith(f" and {p.label}")), None)
+    end = len(run.truth["points"]) if point is None else point.place
+    layers = [each for each in run.points if each.unit]
+    start = max((each.place for each in layers if each.place < end), default=-1)
+    kinds = {each["owner"]: each["kind"] for each in port.told[0]["tensors"]}
+    for path, place in port.unseen(run).items():
+        if start < place < end:
+            sort = "missing norm" if kinds[path] in hypotheses.NORMS else "missing layer"
+            return path, [(sort, f"{path} does not run in the port")]
+    if point is None or point.unit is None:
+        return wrong.place, []
+    for other in layers:
+        if (point.place < other.place) != (point.jax_place < other.jax_place) and other != point:
+            way = "behind" if point.place < other.place else "before"
+            return point.label, [("order", f"{point.label} runs {way} {other.label} in the port")]
+    return wrong.place, []
 
 
 def _fits(value: np.ndarray, torch: np.ndarray, jax: np.ndarray) -> bool:

@@ -123,8 +123,10 @@ def function(name: str, inputs: Any, arguments: tuple[Any, ...], options: Mappin
     kind = FUNCTIONS.get(name.removesuffix("_"))
     if kind is None:
         return None
-    if kind == "hardtanh" and [float(each) for each in arguments[:2]] == [0.0, 6.0]:
-        return "relu6", {}  # as torch's own ReLU6 calls it
+    if kind == "hardtanh":
+        ends = dict(zip(("min_val", "max_val"), arguments, strict=False)) | dict(options)
+        if (ends.get("min_val", -1.0), ends.get("max_val", 1.0)) == (0.0, 6.0):
+            return "relu6", {}  # as torch's own ReLU6 calls it
     return kind, SETTINGS.get(kind, lambda *_: {})(inputs, arguments, options)
 
 
