@@ -327,16 +327,6 @@ UNET = [
         GITHUB + "keras-team/keras/pull/22876",
     ),
     Fault(
-        "a transposed convolution that flips its kernel",
-        "unet",
-        "padding=padding, rngs=rngs",
-        "padding=padding, transpose_kernel=True, rngs=rngs",
-        "up2",
-        "transposed",
-        GITHUB + "google/flax/issues/3137",
-        layout=True,
-    ),
-    Fault(
         "convolution where torch correlates",
         "unet",
         "(1, 1), rngs=rngs)\n",

@@ -41,12 +41,35 @@ def of_layer(
                 continue  # such a layer does not take these inputs
         if value is not None:
             yield Hypothesis(suspect, words, value)
+    if kind == "conv_transposed":
+        yield from _cropped(config, tensors, inputs)
     if kind == "group_norm" and inputs[0].ndim > 2:
         last = np.moveaxis(inputs[0], 1, -1)
         flat = formulas.value(kind, config, tensors, [last.reshape(-1, last.shape[-1])])
         if flat is not None:
             value = np.moveaxis(flat.reshape(last.shape), -1, 1)
             yield Hypothesis("axis", "over each pixel by itself", value)
+
+
+def _cropped(
+    config: Config, tensors: Tensors, inputs: Sequence[np.ndarray]
+) -> Iterator[Hypothesis]:
+    """A transposed convolution that is cut elsewhere: its padding is uneven, as SAME's is."""
+    own = formulas.value("conv_transposed", config, tensors, inputs)
+    none = [0] * len(config["stride"])
+    whole = {**config, "padding": none, "output_padding": none}
+    plain = {name: value for name, value in tensors.items() if name != "bias"}
+    full = formulas.value("conv_transposed", whole, plain, inputs)
+    if own is None or full is None:
+        return
+    bias = tensors.get("bias", np.zeros(1)).reshape(-1, *(1 for _ in none))
+    most = max(tensors["weight"].shape[2:])
+    padded = np.pad(full, [(0, 0), (0, 0), *((most, most) for _ in none)])
+    for low in range(2 * most):
+        window = [slice(low, low + size) for size in own.shape[2:]]
+        value = padded[(slice(None), slice(None), *window)] + bias
+        if value.shape == own.shape:
+            yield Hypothesis("padding", f"cut {low - most} places in, before", value)
 
 
 Changed = tuple[str, str, tuple[str, Config, Tensors]]
@@ -325,6 +348,8 @@ def of_attention(
     own = masks["with a causal mask" if causal else "without a mask"]
     for words, mask in masks.items():
         yield Hypothesis("mask", words, _attended(queries, keys, values, scale, mask))
+    shown = _attended(queries, keys, values, scale, own, hidden=0.0)
+    yield Hypothesis("mask", "with masked scores of 0, or near it, which hide nothing", shown)
     for words, other in (
         ("without 1/√d", 1.0),
         ("with 1/d", 1 / depth),
@@ -342,9 +367,10 @@ def _attended(
     scale: float,
     mask: np.ndarray,
     axis: int = -1,
+    hidden: float = -np.inf,
 ) -> np.ndarray:
     with np.errstate(all="ignore"):
-        scores = np.where(mask, scale * (queries @ keys.swapaxes(-1, -2)), -np.inf)
+        scores = np.where(mask, scale * (queries @ keys.swapaxes(-1, -2)), hidden)
         powers = np.exp(scores - scores.max(axis, keepdims=True))
         return powers / powers.sum(axis, keepdims=True) @ values
 

@@ -255,18 +255,26 @@ def _words(name: str) -> list[str]:
 
 def link(a: Tensor, b: Tensor) -> Link:
     """Of two whole tensors, in the layout that their layers' kinds make likely."""
-    return Link(a["name"], b["name"], likely(a, b["shape"])[0])
+    return Link(a["name"], b["name"], likely(a, b["shape"], b["config"])[0])
 
 
-def likely(a: Tensor, shape: Sequence[int]) -> list[Layout]:
-    """The layouts of a tensor of the original in the port, the likeliest first."""
+def likely(
+    a: Tensor, shape: Sequence[int], config: Mapping[str, Any] | None = None
+) -> list[Layout]:
+    """The layouts of a tensor of the original in the port, the likeliest first.
+
+    Args:
+        config: of the port's layer. A ConvTranspose with `transpose_kernel` reverses its kernel
+            itself, and exchanges its channels.
+    """
     given = tuple(a["shape"])
     space = tuple(range(2, len(given)))
-    transposed = a["kind"] == "conv_transposed" and len(given) > 2
+    itself = (config or {}).get("transpose_kernel", False)
+    transposed = a["kind"] == "conv_transposed" and len(given) > 2 and not itself
     usual: tuple[int, ...] = tuple(range(len(given)))
-    if a["kind"] == "conv_transposed" and space:
+    if transposed:
         usual = (*space, 0, 1)
-    elif a["kind"] == "conv" and space:
+    elif (a["kind"] == "conv_transposed" and space) or (a["kind"] == "conv" and space):
         usual = (*space, 1, 0)
     elif a["kind"] not in ("embedding",) and len(given) == 2:
         usual = (1, 0)
