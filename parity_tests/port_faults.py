@@ -601,7 +601,7 @@ GPT = [
         '"nhqk,nkhd->nqhd"',
         '"nhqk,nkhd->nhqd"',
         "between h.0.attn.c_attn and h.0.attn.c_proj",
-        "axis",
+        "order",
         GITHUB + "jsbaan/transformer-from-scratch/pull/6",
     ),
     Fault(

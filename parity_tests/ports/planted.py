@@ -40,7 +40,7 @@ def notice(fault: Fault) -> Noticed:
             report = compare(f"{original}:setup", f"{port}:setup", steps=STEPS, stop=True)
         except ValueError as error:
             line = str(error)
-            named = fault.guilty in line or fault.suspect in line
+            named = bool(set(re.split(r"[\W_]", line)) & set(re.split(r"[\W_]", fault.guilty)))
             return Noticed(fault, line, named, fault.suspect in line, (True,) * len(GUESSED))
     guilt, (ours, theirs) = report.guilt, report.outputs
     guesses = tuple(
@@ -51,16 +51,26 @@ def notice(fault: Fault) -> Noticed:
         return Noticed(fault, "", False, False, guesses)
     wanted = fault.guilty.removeprefix("statistics of ")
     words = [suspect for suspect, _ in guilt.suspects]
-    layer = region(wanted) == region(guilt.place)
+    layer = same_place(wanted, guilt.place)
     return Noticed(fault, f"{guilt.place}: {guilt.what}", layer, fault.suspect in words, guesses)
 
 
-def region(place: str) -> tuple[bool, str]:
-    """Whether a place lies between two layers, and the layer, or the one before."""
-    place = re.sub(r" \(call \d+\)", "", place)
-    first = place.removeprefix("between ").partition(" and ")[0]
-    layer = first.partition(" after ")[2] or first
-    return place.startswith("between ") or " after " in place, layer
+def same_place(wanted: str, said: str) -> bool:
+    """Whether two places are one: a layer, or what lies between two, of which one end is enough.
+
+    A function is between the layer after which it runs and the next.
+    """
+    said = re.sub(r" \(call \d+\)", "", said)
+    gaps = [place.startswith("between ") or " after " in place for place in (wanted, said)]
+    if gaps != [True, True]:
+        return wanted == said
+    return any(a == b for a, b in zip(_ends(wanted), _ends(said), strict=True) if a)
+
+
+def _ends(gap: str) -> tuple[str, str]:
+    """The layers before and behind; empty if the place behind is a function."""
+    before, _, behind = gap.removeprefix("between ").partition(" and ")
+    return before.partition(" after ")[2] or before, "" if " after " in behind else behind
 
 
 def table(noticed: Sequence[Noticed]) -> str:

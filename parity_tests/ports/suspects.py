@@ -66,6 +66,8 @@ def _elsewhere(port: "Port", wrong: Held) -> tuple[str, list[tuple[str, str]]]:
         return wrong.place, []
     run = port.passes["training"]
     point = next((p for p in run.points if wrong.place.endswith(f" and {p.label}")), None)
+    if point is not None and wrong.torch is not None and wrong.torch.dtype.kind in "iu":
+        return point.label, [("positions", "other whole numbers go in")]
     end = len(run.truth["points"]) if point is None else point.place
     layers = [each for each in run.points if each.unit]
     start = max((each.place for each in layers if each.place < end), default=-1)
@@ -246,6 +248,9 @@ def _of_sources(
     for name, source in sources:
         yield Hypothesis("residual", f"without the sum with {name}", target - source)
         yield Hypothesis("residual", f"with {name} added", target + source)
+        for words, factor in (("√", target.shape[-1] ** 0.5), ("1/√", target.shape[-1] ** -0.5)):
+            words = f"{name} multiplied by {words}{target.shape[-1]}"
+            yield Hypothesis("scale", words, target + (factor - 1) * source)
         yield Hypothesis("activation", f"{name} as it is", source)
         yield Hypothesis("activation", f"relu of {name}", relu(source))
         for other_name, other in sources:
