@@ -299,6 +299,8 @@ def _of_loose(port: "Port", target: np.ndarray) -> Iterator[Hypothesis]:
         except ValueError:
             continue
         yield Hypothesis("positions", f"without {name}", target - added)
+        for words, moved in _reordered(target - added):
+            yield Hypothesis("order", f"{words}, before {name} is added", moved + added)
         for axis in range(1, target.ndim - 1):
             one = np.zeros_like(target)
             first = [slice(None)] * target.ndim
@@ -309,6 +311,20 @@ def _of_loose(port: "Port", target: np.ndarray) -> Iterator[Hypothesis]:
             yield Hypothesis("positions", f"with {name} off by one", target + moved)
             back = np.roll(added, 1, axis) - added
             yield Hypothesis("positions", f"with {name} off by one", target + back)
+
+
+def _reordered(array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Places along axis 1 in another order: one at the other end, or a grid's columns for rows."""
+    if array.ndim != 3:
+        return
+    yield "the first place at the end", np.roll(array, -1, 1)
+    yield "the last place at the front", np.roll(array, 1, 1)
+    for first in (0, 1):
+        side = round((array.shape[1] - first) ** 0.5)
+        if side > 1 and side * side == array.shape[1] - first:
+            grid = array[:, first:].reshape(len(array), side, side, -1).swapaxes(1, 2)
+            turned = grid.reshape(len(array), side * side, -1)
+            yield "places column by column", np.concatenate([array[:, :first], turned], 1)
 
 
 def _of_means(run: "Pass", target: np.ndarray, place: int | None) -> Iterator[Hypothesis]:
