@@ -95,6 +95,8 @@ def _compute_in_float64(module: nnx.Module) -> None:
     for _, node in nnx.iter_graph(module):
         if isinstance(node, nnx.Module) and vars(node).get("dtype") is not None:
             node.dtype = jnp.float64  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(node, nnx.RNNCellBase):  # its states start in its parameters' type
+            node.param_dtype = jnp.float64  # pyright: ignore[reportAttributeAccessIssue]
         attends = isinstance(node, nnx.MultiHeadAttention)
         if attends and node.attention_fn is nnx.dot_product_attention:
             node.attention_fn = _explicit_attention
