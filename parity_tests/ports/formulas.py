@@ -73,7 +73,7 @@ def run(
             None if cotangent is None else exact(cotangent, unit),
             **config,
         )
-    except NoFormula:
+    except (NoFormula, KeyError):  # such as a weight that is computed out of others
         return None
 
 

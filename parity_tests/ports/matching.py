@@ -54,7 +54,7 @@ class Matching(NamedTuple):
         for link in self.links:
             if link.torch not in tensors:
                 continue
-            part = np.split(tensors[link.torch], link.parts)[link.part]
+            part = _part(tensors[link.torch], link.part, link.parts, 0)
             pieces.setdefault(link.jax, {})[link.jax_part] = link.layout.to_jax(part)
         whole = {link.jax: link.jax_parts for link in self.links}
         return {n: _joined(p, -1) for n, p in pieces.items() if len(p) == whole[n]}
@@ -64,10 +64,14 @@ class Matching(NamedTuple):
         pieces: dict[str, dict[int, np.ndarray]] = {}
         for link in self.links:
             if link.jax in tensors:
-                part = np.split(tensors[link.jax], link.jax_parts, axis=-1)[link.jax_part]
+                part = _part(tensors[link.jax], link.jax_part, link.jax_parts, -1)
                 pieces.setdefault(link.torch, {})[link.part] = link.layout.to_torch(part)
         whole = {link.torch: link.parts for link in self.links}
         return {n: _joined(p, 0) for n, p in pieces.items() if len(p) == whole[n]}
+
+
+def _part(array: np.ndarray, number: int, parts: int, axis: int) -> np.ndarray:
+    return array if parts == 1 else np.split(array, parts, axis)[number]  # one number has no axis
 
 
 def _joined(pieces: Mapping[int, np.ndarray], axis: int) -> np.ndarray:

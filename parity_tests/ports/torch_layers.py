@@ -42,11 +42,14 @@ FUNCTIONS = {
 
 
 def module(layer: nn.Module) -> tuple[str, Config]:
-    """A layer's kind, or its class in small letters, and its settings."""
+    """A layer's kind, or its class (torch's own in small letters), and its settings."""
     for classes, kind, settings in MODULES:
         if isinstance(layer, classes):
             return kind, settings(layer)
-    return type(layer).__name__.lower(), {}
+    own = type(layer)
+    if own.__module__.startswith("torch.nn."):
+        return own.__name__.lower(), {}
+    return f"{own.__module__}.{own.__name__}", {}  # a user's Embedding is not torch's
 
 
 def _convolution(layer: Any) -> Config:
@@ -78,6 +81,10 @@ def _transposed(layer: Any) -> Config:
     }
 
 
+def _embedding(layer: Any) -> Config:
+    return {} if layer.padding_idx is None else {"padding_idx": layer.padding_idx}
+
+
 def _attention(layer: Any) -> Config:
     first = {} if layer.batch_first else {"batch_first": False}
     return {"heads": layer.num_heads, "causal": False} | first
@@ -106,7 +113,7 @@ MODULES: list[tuple[Any, str, Callable[[Any], Config]]] = [
     ),
     (nn.GroupNorm, "group_norm", lambda layer: {"groups": layer.num_groups, "eps": layer.eps}),
     (nn.RMSNorm, "rms_norm", lambda layer: {"dims": len(layer.normalized_shape), "eps": layer.eps}),
-    (nn.Embedding, "embedding", lambda layer: {}),
+    (nn.Embedding, "embedding", _embedding),
     (nn.MultiheadAttention, "attention", _attention),
     (nn.PReLU, "prelu", lambda layer: {}),
     (nn.LSTM, "lstm", lambda layer: {"layers": layer.num_layers}),
