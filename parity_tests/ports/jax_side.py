@@ -170,8 +170,8 @@ class Port:
         watch = Watch({}, units, nested=True)
         run = functools.partial(self._run, watch, True, double=False)
         jax.eval_shape(run, self._own(), self.batch(0)[0])
-        seen = dict.fromkeys(point["path"] for point in watch.points if point["path"])
-        return {"order": list(seen)}, {}
+        paths = [point["path"] for point in watch.points]
+        return {"order": list(dict.fromkeys(path for path in paths if path is not None))}, {}
 
     def forward(
         self, training: bool, units: Sequence[str], arrays: wire.Arrays
@@ -500,7 +500,7 @@ class Watch:
             if self.inside or not args or not self._here():
                 return original(*args, **options)
             plain = {k: v for k, v in options.items() if isinstance(v, int | float | str | bool)}
-            point = self._begin("", KINDS[name], plain)
+            point = self._begin(None, KINDS[name], plain)
             several = KINDS[name] == "scaled_dot_product"
             own = self._mapped(point, "in", args if several else args[:1])
             self.inside += 1
@@ -512,7 +512,7 @@ class Watch:
 
         return called
 
-    def _begin(self, path: str, kind: str, config: Any) -> int:
+    def _begin(self, path: str | None, kind: str, config: Any) -> int:
         self.points.append({"path": path, "kind": kind, "config": config, "after": self.last})
         return len(self.points) - 1
 

@@ -343,12 +343,19 @@ def _cut(tensor: Tensor, part: Tensor, place: int, count: int, of_torch: bool) -
 # ---- layers
 
 
+WHOLE = "the model"  # where it is one layer
+
+
 class Unit(NamedTuple):
     """A layer on both sides: the smallest modules that hold the same tensors."""
 
     torch: str  # paths
     jax: str
     tensors: tuple[str, ...]  # torch's
+
+    def local(self, name: str) -> str:
+        """A tensor's name in the layer."""
+        return name.removeprefix(f"{self.torch}.")
 
 
 def units(
@@ -385,6 +392,8 @@ def units(
         for group, (a, b) in zip(groups, paths, strict=True)
         if a in called[0] and b in called[1] and a and b
     ]
+    if not found and matching.links:  # no layers within: the model is one
+        found = [Unit("", "", tuple(sorted({link.torch for link in matching.links})))]
     return sorted(found, key=lambda unit: order[unit.torch])
 
 

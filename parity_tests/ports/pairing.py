@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from parity_tests.ports.layouts import Layout, activations
-from parity_tests.ports.matching import Unit
+from parity_tests.ports.matching import WHOLE, Unit
 
 Arrays = Mapping[str, np.ndarray]
 Told = Sequence[Mapping[str, Any]]  # points as a side tells them
@@ -57,7 +57,7 @@ def pair(
         for place, partner in both:
             a, b = torch[0][place], jax[0][partner]
             slots = [_slots(side, place, partner, torch[1], jax[1]) for side in ("in", "out")]
-            other_kind = not a["path"] and a["kind"] != b["kind"]
+            other_kind = a["path"] is None and a["kind"] != b["kind"]
             if other_kind and not (all(slots) and _alike(slots[0], torch[1], jax[1])):
                 continue  # one side has written the function out, in terms of this one
             label = _words(name, call, a)
@@ -76,7 +76,7 @@ def _segments(points: Told, names: Mapping[str, str]) -> dict[Call, Segment]:
     segments: dict[Call, Segment] = {("", 0): (None, [])}
     last = ("", 0)
     for place, point in enumerate(points):
-        if point["path"]:
+        if point["path"] is not None:
             name = names[point["path"]]
             calls[name] = calls.get(name, 0) + 1
             last = (name, calls[name])
@@ -103,8 +103,8 @@ def _functions(
 
 def _words(name: str, call: int, point: Mapping[str, Any]) -> str:
     again = f" (call {call})" if call > 1 else ""
-    if point["path"]:
-        return f"{name}{again}"
+    if point["path"] is not None:
+        return f"{name or WHOLE}{again}"
     return f"{point['kind']} after {name}{again}" if name else point["kind"]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from parity_tests.bounds import UNIT
 from parity_tests.ports import formulas, judge, matching, pairing, setups, suspects, training
 from parity_tests.ports.judge import Held
-from parity_tests.ports.matching import Matching, Unit
+from parity_tests.ports.matching import WHOLE, Matching, Unit
 from parity_tests.ports.pairing import Point
 from parity_tests.ports.process import Side
 
@@ -420,7 +420,7 @@ class Port:
             own = torch.arrays.get(f"gradient.{name}")
             if own is None or name not in sides[0]:
                 continue
-            local, what = name.removeprefix(f"{point.unit.torch}."), f"gradient of {name}"
+            local, what = point.unit.local(name), f"gradient of {name}"
             bound = passed.gradients.get(local) if passed else None
             if bound is not None and judge.covers(bound, sides[1][name]):
                 yield judge.within(point.label, what, phase, own, sides[0][name], bound)
@@ -435,6 +435,8 @@ class Port:
         Of those that the port only uses the weights of, nothing is known.
         """
         called = {unit.torch for unit in self.units}
+        if "" in called:
+            return {}
         owners = {each["owner"] for each in self.told[0]["tensors"]}
         order = {path: place for place, path in enumerate(self.calls[0])}
         places = {each.unit.torch: each.place for each in run.points if each.unit}
@@ -453,7 +455,7 @@ class Port:
 
     def owners(self) -> dict[str, str]:
         """Of each tensor: the layer that it belongs to."""
-        return {name: unit.torch for unit in self.units for name in unit.tensors}
+        return {name: unit.torch or WHOLE for unit in self.units for name in unit.tensors}
 
 
 def in_order(tensors: Sequence[Any], called: Sequence[str]) -> list[Any]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from parity_tests.ports.judge import Held
 from parity_tests.ports.layouts import Layout, activations
-from parity_tests.ports.matching import Matching, Tensor, Unit
+from parity_tests.ports.matching import WHOLE, Matching, Tensor, Unit
 from parity_tests.ports.process import Side
 
 Arrays = dict[str, np.ndarray]
@@ -77,7 +77,7 @@ def held(
             names = [each["name"] for each in left if each["owner"] == owner]
             of_owner = [t["name"] for t in told[side]["tensors"] if t["owner"] == owner]
             sort = "tensors without a partner" + (" (a layer)" if names == of_owner else "")
-            yield Held(owner, f"{sort}: {', '.join(names)}", "set-up", "present", np.inf)
+            yield Held(owner or WHOLE, f"{sort}: {', '.join(names)}", "set-up", "present", np.inf)
     rates = [sorted(each["dropout"].values()) for each in told]
     if rates[0] != rates[1]:
         paths = {unit.jax: unit.torch for unit in units}
@@ -97,7 +97,7 @@ def _own_weights(
     same = [n for n in telling if np.allclose(converted[n], tensors[1][f"tensor.{n}"])]
     if 2 * len(same) <= len(telling):
         return
-    owners = {name: unit.torch for unit in units for name in unit.tensors}
+    owners = {name: unit.torch or WHOLE for unit in units for name in unit.tensors}
     of_port = {link.jax: link.torch for link in matching.links}
     for name in telling:
         if name not in same:

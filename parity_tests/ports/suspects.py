@@ -159,9 +159,8 @@ def local_tensors(port: "Port", point: Point) -> dict[str, np.ndarray]:
     """A layer's tensors at the start, by their names in it."""
     if point.unit is None:
         return {}
-    inside = f"{point.unit.torch}."
     return {
-        name.removeprefix(inside): port.start[f"tensor.{name}"].astype(np.float64)
+        point.unit.local(name): port.start[f"tensor.{name}"].astype(np.float64)
         for name in (*point.unit.tensors, *port.statistics_of(point.unit.torch))
     }
 
@@ -201,7 +200,7 @@ def _of_functions(run: "Pass", target: np.ndarray, place: int | None) -> Iterato
     for number in range(start + 1, end):
         point = told[number]
         output = run.truth.arrays.get(f"point.{number}.out.0")
-        if point["path"] or output is None:
+        if point["path"] is not None or output is None:
             continue
         inputs = _inputs(run, number)
         ways = [

@@ -221,13 +221,13 @@ class Watch(TorchFunctionMode):
             known = torch_layers.function(name, args[0], args[1:], options)
         if known is None:
             return func(*args, **options)
-        point = self._begin("", *known)
+        point = self._begin(None, *known)
         tensors = args if known[0] == "scaled_dot_product" else args[:1]
         own = self._entering(point, tensors)
         options = {name: value for name, value in options.items() if name != "inplace"}
         return self._leaving(point, func(*own, *args[len(own) :], **options))
 
-    def _begin(self, path: str, kind: str, config: Any) -> int:
+    def _begin(self, path: str | None, kind: str, config: Any) -> int:
         self.points.append({"path": path, "kind": kind, "config": config, "after": self.last})
         return len(self.points) - 1
 
