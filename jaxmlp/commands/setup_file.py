@@ -53,7 +53,7 @@ def _guarded(action: Callable[[], Any], what: str) -> Any:
     """What a user's code returns; its failures become one line that names the place."""
     try:
         return action()
-    except Exception as error:  # whatever a user's code may raise
+    except (Exception, SystemExit) as error:  # whatever a user's code may raise
         frames = traceback.extract_tb(error.__traceback__)
         where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
         reason = (str(error).strip().splitlines() or [""])[0]

@@ -8,7 +8,6 @@ wrong before it does not reach it.
 
 import contextlib
 import functools
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -658,8 +657,8 @@ def _host(tree: Any) -> Any:
 
 def main() -> None:
     use_compilation_cache()
-    with os.fdopen(int(sys.argv[1]), "wb") as answers:
-        wire.serve(Port().calls, sys.stdin.buffer, answers)
+    with wire.channel() as (asked, answers):
+        wire.serve(Port().calls, asked, answers)
 
 
 if __name__ == "__main__":

@@ -71,8 +71,8 @@ def compare(
 def both(torch: str, jax: str) -> Iterator[tuple[Side, Side]]:
     """The two processes."""
     with (
-        Side("parity_tests.ports.torch_side", torch) as original,
-        Side("parity_tests.ports.jax_side", jax) as port,
+        Side("parity_tests.ports.torch_side", torch, "the original") as original,
+        Side("parity_tests.ports.jax_side", jax, "the port") as port,
     ):
         yield original, port
 
@@ -100,7 +100,7 @@ class Port:
         self.torch, self.jax, self.progress, self.examples = torch, jax, progress, examples
         for side in (torch, jax):
             side.begin("setup", {"given": side.setup, "examples": examples})
-        self.told = setups.answers(torch, jax)
+        self.told = [side.answer() for side in (torch, jax)]
         self.tensors = values_of(torch), values_of(jax)
         calls = self.calls = torch.ask("order")["order"], jax.ask("order")["order"]
         listed = [

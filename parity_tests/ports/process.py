@@ -1,12 +1,13 @@
 """A side in a process of its own, as the one who compares sees it."""
 
+import contextlib
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self, cast
+from typing import Any, Self
 
 import numpy as np
 
@@ -19,25 +20,29 @@ class Side:
     Args:
         module: what the process runs, such as parity_tests.ports.torch_side.
         setup: the user's FILE:FUNCTION.
+        name: what messages call it.
 
     Raises:
         ValueError: what a call refuses, in one line.
     """
 
-    def __init__(self, module: str, setup: str) -> None:
-        self.setup = setup
-        # The protocol has a pipe of its own: what the user's code prints is no message.
-        theirs, self.answers = _pipe()
+    def __init__(self, module: str, setup: str, name: str) -> None:
+        self.setup, self.name = setup, f"{name} ({setup})"
+        # The protocol has pipes of its own: what the user's code prints or reads is no message.
+        theirs, ours = os.pipe(), os.pipe()
         root = str(Path(__file__).parents[2])
         paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, str(theirs)],
-            stdin=subprocess.PIPE,
+            [sys.executable, "-m", module, str(theirs[0]), str(ours[1])],
+            stdin=subprocess.DEVNULL,
             stdout=2,
-            pass_fds=[theirs],
+            pass_fds=[theirs[0], ours[1]],
             env=os.environ | {"PYTHONPATH": paths},
+            process_group=0,  # Ctrl-C is for the one who compares
         )
-        os.close(theirs)
+        os.close(theirs[0])
+        os.close(ours[1])
+        self.asked, self.answers = os.fdopen(theirs[1], "wb"), os.fdopen(ours[0], "rb")
 
     def ask(self, call: str, told: Any = None, **arrays: Mapping[str, np.ndarray]) -> wire.Message:
         """Sends a call and waits for its answer."""
@@ -46,11 +51,8 @@ class Side:
 
     def begin(self, call: str, told: Any = None, arrays: Any = None) -> None:
         """Sends a call; the other side may work meanwhile."""
-        assert self.process.stdin is not None
         try:
-            wire.send(
-                cast(BinaryIO, self.process.stdin), {"call": call, **(told or {})}, arrays or {}
-            )
+            wire.send(self.asked, {"call": call, **(told or {})}, arrays or {})
         except BrokenPipeError:
             raise self._gone() from None
 
@@ -61,14 +63,11 @@ class Side:
         except EOFError:
             raise self._gone() from None
         if "error" in answer:
-            raise ValueError(answer["error"])
+            raise ValueError(f"{self.name}: {answer['error']}")
         return answer
 
     def _gone(self) -> ValueError:
-        return ValueError(
-            f"the process of {self.setup} ended (status {self.process.wait()}); what it printed "
-            "stands above"
-        )
+        return ValueError(f"the process of {self.name} ended (status {self.process.wait()})")
 
     def __enter__(self) -> Self:
         return self
@@ -81,13 +80,7 @@ class Side:
     ) -> None:
         if kind is not None:
             self.process.kill()
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.asked.close()
         self.process.wait()
         self.answers.close()
-
-
-def _pipe() -> tuple[int, Any]:
-    """The end that a process inherits, and a stream of what it writes there."""
-    source, sink = os.pipe()
-    return sink, os.fdopen(source, "rb")

@@ -9,25 +9,9 @@ import numpy as np
 from parity_tests.ports.judge import Held
 from parity_tests.ports.layouts import Layout, activations
 from parity_tests.ports.matching import WHOLE, Matching, Tensor, Unit
-from parity_tests.ports.process import Side
 
 Arrays = dict[str, np.ndarray]
 NAMES = ("the original", "the port")
-
-
-def answers(torch: Side, jax: Side) -> list[Any]:
-    """Both sides' answers.
-
-    Raises:
-        ValueError: a side refuses; the message says which.
-    """
-    found = []
-    for side, name in ((torch, NAMES[0]), (jax, NAMES[1])):
-        try:
-            found.append(side.answer())
-        except ValueError as error:
-            raise ValueError(f"{name} ({side.setup}): {error}") from None
-    return found
 
 
 def check(told: Sequence[Any], tensors: Sequence[Arrays], matching: Matching) -> list[str]:

@@ -4,11 +4,9 @@ A *point* is a call of a layer, or of an activation, pooling or softmax outside 
 point are told: what went in, what came out, and the gradients of the loss there.
 """
 
-import contextlib
 import copy
 import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -353,17 +351,10 @@ def switch_off_dropout(model: nn.Module) -> dict[str, float]:
     return rates
 
 
-@contextlib.contextmanager
-def channel() -> Iterator[Any]:
-    """The stream of answers, by the number of the pipe that this process was given."""
-    with os.fdopen(int(sys.argv[1]), "wb") as sink:
-        yield sink
-
-
 def main() -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
-    with channel() as answers:
-        wire.serve(Original().calls, sys.stdin.buffer, answers)
+    with wire.channel() as (asked, answers):
+        wire.serve(Original().calls, asked, answers)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,13 @@
 No pickle: what is received is numbers, and names for them.
 """
 
+import contextlib
 import json
 import math
-from collections.abc import Callable, Mapping
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -51,11 +55,19 @@ def receive(stream: BinaryIO) -> Message:
     return Message(header["told"], arrays)
 
 
+@contextlib.contextmanager
+def channel() -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """What is asked, and where answers go: the pipes whose numbers this process was given."""
+    asked, answers = map(int, sys.argv[1:3])
+    with os.fdopen(asked, "rb") as source, os.fdopen(answers, "wb") as sink:
+        yield source, sink
+
+
 def serve(calls: Mapping[str, Callable[..., Any]], source: BinaryIO, sink: BinaryIO) -> None:
     """Answers calls, one by one, until the other side is gone.
 
     A call's arguments are what is told and `arrays`; it returns what to tell, and arrays. What it
-    refuses (ValueError) is told as one line.
+    refuses (ValueError) is told as one line; of anything else the traceback is printed, too.
     """
     while True:
         try:
@@ -67,4 +79,8 @@ def serve(calls: Mapping[str, Callable[..., Any]], source: BinaryIO, sink: Binar
             answer, arrays = calls[told.pop("call")](**told, arrays=asked.arrays)
         except ValueError as error:
             answer, arrays = {"error": " ".join(str(error).split())}, {}
+        except Exception as error:  # whatever a user's model may raise
+            traceback.print_exc()
+            line = (str(error).strip().splitlines() or [""])[0]
+            answer, arrays = {"error": f"{type(error).__name__}: {line}"}, {}
         send(sink, answer, arrays)
