@@ -39,8 +39,9 @@ class Link(NamedTuple):
     layout: Layout
     part: int = 0  # of torch's first axis, cut into so many parts
     parts: int = 1
-    jax_part: int = 0  # of the port's last axis
+    jax_part: int = 0  # of an axis of the port's
     jax_parts: int = 1
+    jax_axis: int = -1  # 0 of layers that are stacked, to be scanned over
 
 
 class Matching(NamedTuple):
@@ -56,15 +57,20 @@ class Matching(NamedTuple):
                 continue
             part = _part(tensors[link.torch], link.part, link.parts, 0)
             pieces.setdefault(link.jax, {})[link.jax_part] = link.layout.to_jax(part)
-        whole = {link.jax: link.jax_parts for link in self.links}
-        return {n: _joined(p, -1) for n, p in pieces.items() if len(p) == whole[n]}
+        whole = {link.jax: link for link in self.links}
+        return {
+            n: _joined(p, whole[n].jax_axis)
+            for n, p in pieces.items()
+            if len(p) == whole[n].jax_parts
+        }
 
     def to_torch(self, tensors: Arrays) -> dict[str, np.ndarray]:
         """The original's tensors (or gradients) out of the port's, where all their parts are."""
         pieces: dict[str, dict[int, np.ndarray]] = {}
         for link in self.links:
             if link.jax in tensors:
-                part = _part(tensors[link.jax], link.jax_part, link.jax_parts, -1)
+                array = tensors[link.jax]
+                part = _part(array, link.jax_part, link.jax_parts, link.jax_axis)
                 pieces.setdefault(link.torch, {})[link.part] = link.layout.to_torch(part)
         whole = {link.torch: link.parts for link in self.links}
         return {n: _joined(p, 0) for n, p in pieces.items() if len(p) == whole[n]}
@@ -101,6 +107,7 @@ def match(
     left = [each for each in left if each["sort"] != "constant"]
     right = [each for each in right if each["sort"] != "constant"]
     places = [_places(torch), _places(jax)]
+    links += _stacked(left, right)
     # Weights first: a norm or a bias is known by the weight that runs before it. Sizes that are as
     # frequent on both sides first; of others only the best pairs: what is left may be in parts.
     weights = [[each for each in side if role(each) == "weight"] for side in (left, right)]
@@ -303,10 +310,44 @@ def _fused(left: list[Tensor], right: list[Tensor]) -> list[Link]:
             found = _parts_of(tensor, parts)
             if not found:
                 continue
+            cuts = [_cut(tensor, p, place, len(found), of_torch) for place, p in enumerate(found)]
+            if None in cuts:
+                continue
             whole.remove(tensor)
-            for place, part in enumerate(found):
+            for part in found:
                 parts.remove(part)
-                links.append(_cut(tensor, part, place, len(found), of_torch))
+            links += [each for each in cuts if each is not None]
+    return links
+
+
+def _stacked(left: list[Tensor], right: list[Tensor]) -> list[Link]:
+    """Tensors of like layers of the original, which the port holds as one along its first axis.
+
+    So does what is scanned over. Those of a row differ in one number of their names.
+    """
+    rows: dict[tuple[str, str], list[Tensor]] = {}
+    for each in left:
+        for number in re.finditer(r"(?<=\.)\d+(?=\.)", each["name"]):
+            around = each["name"][: number.start()], each["name"][number.end() :]
+            rows.setdefault(around, []).append(each)
+    links = []
+    for tensor in list(right):
+        count, *shape = tensor["shape"] or [0]
+        fitting = [
+            row
+            for row in rows.values()
+            if len(row) == count > 1
+            and all(each in left and role(each) == role(tensor) for each in row)
+            and all(layouts(each["shape"], shape) for each in row)
+        ]
+        if not fitting or any(_size(each) == _size(tensor) for each in left):
+            continue
+        row = max(fitting, key=lambda row: alike(row[0], tensor))
+        right.remove(tensor)
+        for place, part in enumerate(row):
+            left.remove(part)
+            layout = likely(part, shape)[0]._replace(jax=(1, *shape))
+            links.append(Link(part["name"], tensor["name"], layout, 0, 1, place, count, 0))
     return links
 
 
@@ -330,14 +371,16 @@ def _parts_of(tensor: Tensor, others: Sequence[Tensor]) -> list[Tensor]:
     return best[1]
 
 
-def _cut(tensor: Tensor, part: Tensor, place: int, count: int, of_torch: bool) -> Link:
+def _cut(tensor: Tensor, part: Tensor, place: int, count: int, of_torch: bool) -> Link | None:
+    """A part's link; None if the axis that is cut is of another length."""
     if of_torch:
         first, *rest = tensor["shape"]
         cut = {**tensor, "shape": [first // count, *rest]}
-        return Link(tensor["name"], part["name"], likely(cut, part["shape"])[0], place, count)
+        found = likely(cut, part["shape"])
+        return Link(tensor["name"], part["name"], found[0], place, count) if found else None
     *rest, last = tensor["shape"]
-    layout = likely(part, [*rest, last // count])[0]
-    return Link(part["name"], tensor["name"], layout, 0, 1, place, count)
+    found = likely(part, [*rest, last // count])
+    return Link(part["name"], tensor["name"], found[0], 0, 1, place, count) if found else None
 
 
 # ---- layers

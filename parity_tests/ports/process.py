@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from jaxmlp.errors import JobError
 from parity_tests.ports import wire
 
 
@@ -24,6 +26,7 @@ class Side:
 
     Raises:
         ValueError: what a call refuses, in one line.
+        JobError: the process ended.
     """
 
     def __init__(self, module: str, setup: str, name: str) -> None:
@@ -66,8 +69,10 @@ class Side:
             raise ValueError(f"{self.name}: {answer['error']}")
         return answer
 
-    def _gone(self) -> ValueError:
-        return ValueError(f"the process of {self.name} ended (status {self.process.wait()})")
+    def _gone(self) -> JobError:
+        status = self.process.wait()
+        how = f"status {status}" if status >= 0 else signal.strsignal(-status)
+        return JobError(f"the process of {self.name} ended ({how})")
 
     def __enter__(self) -> Self:
         return self
