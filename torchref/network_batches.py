@@ -61,9 +61,9 @@ def _pair(batch: Any) -> tuple[Tensor, Tensor]:
     """Inputs and targets of as many examples."""
     pair = isinstance(batch, tuple | list) and len(batch) == 2
     if not pair or not all(isinstance(each, Tensor) and each.ndim for each in batch):
-        raise ValueError(
-            f"batches yields a {type(batch).__name__}; give pairs of tensors (inputs, targets)"
-        )
+        held = [type(each).__name__ for each in batch] if pair else []
+        what = f"a {type(batch).__name__}" + (f" of {' and '.join(held)}" if held else "")
+        raise ValueError(f"batches yields {what}; give pairs of tensors (inputs, targets)")
     inputs, targets = batch
     if len(inputs) != len(targets):
         raise ValueError(

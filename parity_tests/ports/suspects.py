@@ -395,10 +395,18 @@ def _settings(port: "Port", ours: Any, theirs: Any) -> Iterator[tuple[str, str]]
 
 
 def _of_optimizer(port: "Port", wrong: Held) -> Iterator[Hypothesis]:
-    name = wrong.what.partition("change of ")[2]
-    if not name or name not in port.told[0]["optimizer"]["settings"]:
+    name, told = wrong.what.partition("change of ")[2], port.told[0]["optimizer"]
+    count = int(wrong.phase.split()[1])
+    history = port.history[:count]
+    if not name or len(history) < count:
         return
-    told = port.told[0]["optimizer"]
+    starts = [before[f"tensor.{name}"] for before, _ in history]
+    zero = np.zeros_like(starts[0])
+    gradients = [after.get(f"gradient.{name}", zero) for _, after in history]
+    if name not in told["settings"]:
+        words = "its gradient is added: optax.masked lets what is not its own pass as it is"
+        yield Hypothesis("frozen", words, gradients[-1])
+        return
     settings = told["settings"][name]
     rules = steps.Rules(
         told["name"],
@@ -407,9 +415,8 @@ def _of_optimizer(port: "Port", wrong: Held) -> Iterator[Hypothesis]:
         told["options"],
         settings.get("eps", 0.0),
     )
-    count = int(wrong.phase.split()[1])
-    history = port.history[:count]
-    if len(history) == count:
-        starts = [before[f"tensor.{name}"] for before, _ in history]
-        gradients = [after[f"gradient.{name}"] for _, after in history]
-        yield from steps.fitting(rules, starts, gradients)
+    if f"gradient.{name}" not in history[-1][1]:
+        words = "it has a gradient of 0, and the original none, which leaves a tensor as it is"
+        yield Hypothesis("no gradient", words, steps.changes(rules, starts, gradients))
+        return
+    yield from steps.fitting(rules, starts, gradients)

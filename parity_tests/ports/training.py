@@ -80,7 +80,8 @@ def _exact(port: "Port", step: int, before: Arrays, theirs: Arrays, ours: Arrays
     loss = theirs["loss"], ours["loss"]
     yield judge.same("loss", "loss", phase, *loss)
     mine = {sort: port.matching.to_torch(_of(ours, sort)) for sort in ("gradient", "tensor")}
-    owners, trained = port.owners(), port.told[0]["optimizer"]["settings"]
+    owners = port.owners()
+    kept = {each["name"] for each in port.told[0]["tensors"] if each["sort"] != "parameter"}
     for name, array in _of(theirs, "gradient").items():
         if name in mine["gradient"]:
             place, what = owners.get(name, name), f"gradient of {name}"
@@ -90,7 +91,7 @@ def _exact(port: "Port", step: int, before: Arrays, theirs: Arrays, ours: Arrays
         if name not in mine["tensor"]:
             continue
         start = before[f"tensor.{name}"]
-        if name not in trained:
+        if name in kept:
             yield judge.same(owners.get(name, name), name, phase, array, mine["tensor"][name])
             continue
         # The change is what is held; of it the tensor's own rounding hides a part.
