@@ -1,6 +1,6 @@
 """An optimizer's steps on one tensor, by torch's rules and by others; in float64."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,6 +88,30 @@ def fitting(
     """The last change under each departure."""
     for suspect, words, other in hypotheses(rules):
         yield Hypothesis(suspect, words, changes(other, starts, gradients))
+
+
+def norm(told: Mapping[str, np.ndarray], trained: Collection[str]) -> float:
+    """Of a step's gradients, taken together."""
+    gradients = [told[key] for name in trained if (key := f"gradient.{name}") in told]
+    return float(np.sqrt(sum(np.square(each).sum() for each in gradients)))
+
+
+def clipped(
+    rules: Rules,
+    starts: Sequence[np.ndarray],
+    gradients: Sequence[np.ndarray],
+    norms: Sequence[float],
+) -> Iterator[Hypothesis]:
+    """The last change if gradients are clipped by their norm, to the usual values.
+
+    Args:
+        norms: of each step's gradients, all tensors together.
+    """
+    for most in (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0):
+        if most < max(norms):
+            shorter = [g * min(1.0, most / n) for g, n in zip(gradients, norms, strict=True)]
+            words = f"with gradients clipped to a norm of {most:g}"
+            yield Hypothesis("clipping", words, changes(rules, starts, shorter))
 
 
 def _change(

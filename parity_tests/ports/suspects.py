@@ -57,7 +57,12 @@ def _found(port: "Port", wrong: Held, pattern: str = "") -> list[tuple[str, str]
     fits = [each for each in _hypotheses(port, wrong) if _fits(each.value, torch, jax)]
     if fits:
         return [(each.suspect, each.words) for each in fits]
-    return [*of_precision(torch, wrong.jax), *_by_pattern(pattern, torch, jax)]
+    factor = patterns.ratio(torch, jax) if torch.size > 1 else None
+    if factor is not None and wrong.place == "optimizer":
+        words = f"multiplied by {factor:.6g}: another learning rate, or a schedule of it"
+        return [("learning rate", words)]
+    told = list(_by_pattern(pattern, torch, jax))
+    return told if factor is not None else [*of_precision(torch, wrong.jax), *told]
 
 
 def _elsewhere(port: "Port", wrong: Held) -> tuple[str, list[tuple[str, str]]]:
@@ -354,6 +359,11 @@ def declared(port: "Port", wrong: Held) -> Iterator[tuple[str, str]]:
         names = wrong.what.partition(": ")[2]
         whole = "layer" in wrong.what
         yield ("missing layer" if whole else "missing bias"), f"nothing there takes {names}"
+        if "bias_hh" in names:
+            yield (
+                "two biases",
+                "torch sums two; a port with one takes their sum, and trains it else",
+            )
     if wrong.what == "dropout":
         rates = [told["dropout"] for told in port.told]
         yield "dropout", f"its rates are {_said(rates[1])} in the port, {_said(rates[0])} here"
@@ -420,3 +430,5 @@ def _of_optimizer(port: "Port", wrong: Held) -> Iterator[Hypothesis]:
         yield Hypothesis("no gradient", words, steps.changes(rules, starts, gradients))
         return
     yield from steps.fitting(rules, starts, gradients)
+    norms = [steps.norm(after, told["settings"]) for _, after in history]
+    yield from steps.clipped(rules, starts, gradients, norms)
