@@ -107,7 +107,7 @@ def match(
     left = [each for each in left if each["sort"] != "constant"]
     right = [each for each in right if each["sort"] != "constant"]
     places = [_places(torch), _places(jax)]
-    links += _stacked(left, right)
+    links += _stacked(left, right, places)
     # Weights first: a norm or a bias is known by the weight that runs before it. Sizes that are as
     # frequent on both sides first; of others only the best pairs: what is left may be in parts.
     weights = [[each for each in side if role(each) == "weight"] for side in (left, right)]
@@ -197,6 +197,9 @@ def _hinted(torch: Sequence[Tensor], jax: Sequence[Tensor], hints: Mapping[str, 
                     f"the pairs name {name}, which the {side} does not have; is {near[0]} meant?"
                 )
         a, b = by_name[0][original], by_name[1][port]
+        if row := next((row for row in _rows(torch, b) if a in row), None):
+            links += _stack(row, b)
+            continue
         if _size(a)[1] != _size(b)[1]:
             raise ValueError(
                 f"the pairs say that {port} {tuple(b['shape'])} is {original} "
@@ -320,35 +323,60 @@ def _fused(left: list[Tensor], right: list[Tensor]) -> list[Link]:
     return links
 
 
-def _stacked(left: list[Tensor], right: list[Tensor]) -> list[Link]:
-    """Tensors of like layers of the original, which the port holds as one along its first axis.
+def _stacked(
+    left: list[Tensor], right: list[Tensor], places: Sequence[Mapping[str, float]]
+) -> list[Link]:
+    """Tensors of like layers of the original that the port holds as one; taken out of both."""
+    rows = {
+        row[0]["name"]: row
+        for tensor in right
+        if not any(_size(each) == _size(tensor) for each in left)
+        for row in _rows(left, tensor)
+    }
+    wholes = [{**row[0], "shape": [len(row), *row[0]["shape"]]} for row in rows.values()]
+    links = []
+    for whole, tensor in _assigned(wholes, list(right), places, lambda a, b: 0.0):
+        row = rows[whole["name"]]
+        if len(row) == tensor["shape"][0] and all(each in left for each in row):
+            links += _stack(row, tensor)
+            right.remove(tensor)
+            for each in row:
+                left.remove(each)
+    return links
 
-    So does what is scanned over. Those of a row differ in one number of their names.
+
+def _rows(torch: Sequence[Tensor], tensor: Tensor) -> list[list[Tensor]]:
+    """Tensors that differ in one number of their names, as many as the port's has along axis 0.
+
+    So layers are held that are scanned over.
     """
+    count, *shape = tensor["shape"] or [0]
     rows: dict[tuple[str, str], list[Tensor]] = {}
-    for each in left:
+    for each in torch:
         for number in re.finditer(r"(?<=\.)\d+(?=\.)", each["name"]):
             around = each["name"][: number.start()], each["name"][number.end() :]
             rows.setdefault(around, []).append(each)
-    links = []
-    for tensor in list(right):
-        count, *shape = tensor["shape"] or [0]
-        fitting = [
-            row
-            for row in rows.values()
-            if len(row) == count > 1
-            and all(each in left and role(each) == role(tensor) for each in row)
-            and all(layouts(each["shape"], shape) for each in row)
-        ]
-        if not fitting or any(_size(each) == _size(tensor) for each in left):
-            continue
-        row = max(fitting, key=lambda row: alike(row[0], tensor))
-        right.remove(tensor)
-        for place, part in enumerate(row):
-            left.remove(part)
-            layout = likely(part, shape)[0]._replace(jax=(1, *shape))
-            links.append(Link(part["name"], tensor["name"], layout, 0, 1, place, count, 0))
-    return links
+    found: list[list[Tensor]] = []
+    for row in rows.values():  # of several numbers in a name the first counts
+        fits = len(row) == count > 1 and all(layouts(each["shape"], shape) for each in row)
+        if fits and not any(each in other for each in row for other in found):
+            found.append(row)
+    return found
+
+
+def _stack(row: Sequence[Tensor], tensor: Tensor) -> list[Link]:
+    count, *shape = tensor["shape"]
+    return [
+        Link(
+            part["name"],
+            tensor["name"],
+            likely(part, shape)[0]._replace(jax=(1, *shape)),
+            jax_part=place,
+            jax_parts=count,
+            jax_axis=0,
+        )
+        for place, part in enumerate(row)
+    ]
 
 
 def _parts_of(tensor: Tensor, others: Sequence[Tensor]) -> list[Tensor]:

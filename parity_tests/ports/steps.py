@@ -109,7 +109,7 @@ def clipped(
     """
     for most in (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0):
         if most < max(norms):
-            shorter = [g * min(1.0, most / n) for g, n in zip(gradients, norms, strict=True)]
+            shorter = [g * (most / max(n, most)) for g, n in zip(gradients, norms, strict=True)]
             words = f"with gradients clipped to a norm of {most:g}"
             yield Hypothesis("clipping", words, changes(rules, starts, shorter))
 

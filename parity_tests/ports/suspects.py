@@ -360,10 +360,7 @@ def declared(port: "Port", wrong: Held) -> Iterator[tuple[str, str]]:
         whole = "layer" in wrong.what
         yield ("missing layer" if whole else "missing bias"), f"nothing there takes {names}"
         if "bias_hh" in names:
-            yield (
-                "two biases",
-                "torch sums two; a port with one takes their sum, and trains it else",
-            )
+            yield "two biases", "torch sums two and trains both; a port with one takes their sum"
     if wrong.what == "dropout":
         rates = [told["dropout"] for told in port.told]
         yield "dropout", f"its rates are {_said(rates[1])} in the port, {_said(rates[0])} here"
