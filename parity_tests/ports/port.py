@@ -338,14 +338,16 @@ class Port:
         yield from self._tensor_gradients(truth, port, phase, sizes)
 
     def _tensor_gradients(
-        self, truth: Any, port: Any, phase: str, sizes: Mapping[str, float]
+        self, truth: Any, port: Any, phase: str, sizes: dict[str, float]
     ) -> Iterator[Held]:
+        theirs = tensors_of(truth.arrays, "gradient")
+        # Of a layer that is not seen (inside of a scan) the terms of its sums are not known.
+        most = max(map(largest, theirs.values()), default=0.0)
         ours = self.matching.to_torch(tensors_of(port.arrays, "gradient"))
         owners = self.owners()
-        for name, array in tensors_of(truth.arrays, "gradient").items():
+        for name, array in theirs.items():
             if name in ours:
-                what = f"gradient of {name}"
-                size = sizes.get(name, 0.0)
+                what, size = f"gradient of {name}", sizes.setdefault(name, most)
                 yield judge.same(owners.get(name, name), what, phase, array, ours[name], size)
 
     def rounded(self, points: Sequence[Point]) -> Iterator[Held]:
