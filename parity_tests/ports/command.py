@@ -11,7 +11,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +87,7 @@ def run(values: argparse.Namespace) -> bool:
     if values.out.exists() and not (values.out / "parity.json").is_file():
         raise ValueError(f"{values.out} holds something else; choose another --out")
     hints = pairs(values.pairs) if values.pairs else {}
-    save = _saver() if values.save_weights else None
+    save = _saver(values.save_weights) if values.save_weights else None
     from parity_tests.ports.port import compare
 
     doing = Steps(1)
@@ -108,7 +108,7 @@ def run(values: argparse.Namespace) -> bool:
     print("\n".join(line(row) for row in rows))
     print(f"\n{verdict(report)}")
     if save is not None:
-        save(values.save_weights, report.weights)
+        save(report.weights)
         print(f"weights: {values.save_weights}")
     write(values.out, report, rows)
     return report.passed
@@ -130,14 +130,23 @@ def pairs(path: Path) -> dict[str, str]:
     return given
 
 
-def _saver() -> Any:
+def _saver(path: Path) -> Callable[[Mapping[str, Any]], None]:
+    """What writes weights to a file.
+
+    Raises:
+        ValueError: the file cannot be one, or safetensors is not there.
+    """
+    if not path.parent.is_dir():
+        raise ValueError(f"--save-weights {path}: there is no directory {path.parent}; make it")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"--save-weights {path} is no file; choose another name")
     try:
         from safetensors.numpy import save
     except ImportError:
         raise ValueError(
             "--save-weights needs safetensors; install it with pip install -e '.[weights]'"
         ) from None
-    return lambda path, tensors: atomic.replace(path, save(tensors))
+    return lambda tensors: atomic.replace(path, save(tensors))
 
 
 # ---- what is printed

@@ -14,8 +14,12 @@ def close(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(np.abs(a - b).max(initial=0.0) <= NEAR * np.abs(a).max(initial=0.0))
 
 
-def words(torch: np.ndarray, jax: np.ndarray) -> str:
-    """How the port's array differs from the original's."""
+def words(torch: np.ndarray, jax: np.ndarray, weights: bool = False) -> str:
+    """How the port's array differs from the original's.
+
+    Args:
+        weights: the arrays are of a layer's weights, and not of examples.
+    """
     a, b = torch.astype(np.float64), jax.astype(np.float64)
     if a.shape != b.shape:
         return f"its shape is {b.shape}, the original's {a.shape}"
@@ -32,7 +36,7 @@ def words(torch: np.ndarray, jax: np.ndarray) -> str:
         return f"by a constant factor, {factor:.6g}"
     if a.size > 1 and np.ptp(b - a) <= NEAR * np.abs(a).max():
         return f"by a constant shift, {float((b - a).mean()):.6g}"
-    return where(a, b)
+    return where(a, b, weights)
 
 
 def ratio(a: np.ndarray, b: np.ndarray) -> float | None:
@@ -44,7 +48,7 @@ def ratio(a: np.ndarray, b: np.ndarray) -> float | None:
     return factor
 
 
-def where(a: np.ndarray, b: np.ndarray) -> str:
+def where(a: np.ndarray, b: np.ndarray, weights: bool = False) -> str:
     """Which elements differ."""
     differs = np.abs(a - b) > NEAR * np.abs(a).max(initial=0.0)
     share = differs.mean()
@@ -52,7 +56,7 @@ def where(a: np.ndarray, b: np.ndarray) -> str:
         return f"by {float(b - a):.3g}, of {float(a):.6g}"
     if a.ndim >= 4 and (found := border(differs)):
         return f"{found} ({share:.0%} of the elements)"
-    for axis, name in enumerate(_axes(a.ndim)):
+    for axis, name in enumerate(_axes(a.ndim, weights)):
         others = tuple(each for each in range(a.ndim) if each != axis)
         places = np.flatnonzero(differs.any(axis=others))
         if 0 < len(places) <= FEW * a.shape[axis] and a.shape[axis] > 1:
@@ -96,9 +100,11 @@ def _by_channel(a: np.ndarray, b: np.ndarray) -> str:
     return ""
 
 
-def _axes(dims: int) -> list[str]:
+def _axes(dims: int, weights: bool) -> list[str]:
     if dims == 1:
         return ["place"]
+    if weights:
+        return ["row", *(f"place (axis {axis})" for axis in range(1, dims))]
     names = {2: ["example", "feature"], 3: ["example", "place", "feature"]}
     images = ["example", "channel", *(["row", "column"] if dims == 4 else [])]
     found = names.get(dims, images)

@@ -37,7 +37,8 @@ def first(port: "Port", held: Sequence[Held]) -> Guilt | None:
     wrong = failed[0]
     pattern = ""
     if wrong.torch is not None and wrong.jax is not None:
-        pattern = patterns.words(wrong.torch, wrong.jax)
+        of_weights = f"tensor.{wrong.what.split()[-1]}" in port.start
+        pattern = patterns.words(wrong.torch, wrong.jax, of_weights)
     place, moved = _elsewhere(port, wrong)
     found = [*moved, *declared(port, wrong), *_found(port, wrong, pattern)]
     if "residual" in [suspect for suspect, _ in found]:
@@ -361,6 +362,8 @@ def declared(port: "Port", wrong: Held) -> Iterator[tuple[str, str]]:
         yield ("missing layer" if whole else "missing bias"), f"nothing there takes {names}"
         if "bias_hh" in names:
             yield "two biases", "torch sums two and trains both; a port with one takes their sum"
+    if wrong.what.startswith("gradient of "):
+        yield from _padded(port, wrong)
     if wrong.what == "dropout":
         rates = [told["dropout"] for told in port.told]
         yield "dropout", f"its rates are {_said(rates[1])} in the port, {_said(rates[0])} here"
@@ -399,6 +402,16 @@ def _settings(port: "Port", ours: Any, theirs: Any) -> Iterator[tuple[str, str]]
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         words = f"{key} {other:g} in the place of {value:g}, of {names[0]}{more}"
         yield WORDS[key], words
+
+
+def _padded(port: "Port", wrong: Held) -> Iterator[tuple[str, str]]:
+    """An embedding's row without gradient, which has one in the port."""
+    configs = {f"gradient of {each['name']}": each["config"] for each in port.told[0]["tensors"]}
+    row = configs.get(wrong.what, {}).get("padding_idx")
+    if row is not None and wrong.torch is not None and wrong.jax is not None:
+        differs = (~np.isclose(wrong.torch, wrong.jax)).any(axis=1)
+        if np.flatnonzero(differs).tolist() == [row]:
+            yield "padding_idx", f"row {row} has a gradient there; the original's is padding"
 
 
 def _of_optimizer(port: "Port", wrong: Held) -> Iterator[Hypothesis]:
