@@ -76,7 +76,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     values = parser.parse_args(arguments)
     with exit_status.one_line_errors("nothing was written", for_good=arguments is None):
-        raise SystemExit(0 if run(values) else exit_status.TROUBLE)
+        passed = run(values)
+    raise SystemExit(0 if passed else exit_status.TROUBLE)
 
 
 def run(values: argparse.Namespace) -> bool:
@@ -130,7 +131,7 @@ def pairs(path: Path) -> dict[str, str]:
     return given
 
 
-def _saver(path: Path) -> Callable[[Mapping[str, Any]], None]:
+def _saver(path: Path) -> Callable[[dict[str, Any]], None]:
     """What writes weights to a file.
 
     Raises:

@@ -61,7 +61,7 @@ def pair(
             if other_kind and not (all(slots) and _alike(slots[0], torch[1], jax[1])):
                 continue  # one side has written the function out, in terms of this one
             label = _words(name, call, a)
-            unit = known.get(a["path"])
+            unit = None if a["path"] is None else known.get(a["path"])
             of_both = a["kind"], a["config"], b["kind"], b["config"]
             found.append(Point(label, *of_both, slots[0], slots[1], unit, place, partner))
     return sorted(found, key=lambda point: point.place)
