@@ -308,6 +308,56 @@ def test_fused_tensors_are_matched_in_their_parts():
     assert other.to_torch({"attention.qkv.kernel": joined}).keys() == squares.keys()
 
 
+def test_layers_stacked_for_a_scan_are_matched_one_by_one():
+    def tensors(names, shape):
+        kinds = {"sort": "parameter", "kind": "linear", "config": {}, "local": "weight"}
+        return [{"name": n, "shape": shape, "owner": n.rpartition(".")[0], **kinds} for n in names]
+
+    torch_ = tensors([f"blocks.{i}.{n}.weight" for i in range(3) for n in ("k", "q")], [5, 5])
+    jax_ = tensors(["blocks.k.kernel", "blocks.q.kernel"], [3, 5, 5])
+    for hints in ({}, {"blocks.q.kernel": "blocks.0.q.weight"}):
+        found = matching.match(torch_, jax_, hints)
+        assert not found.only_torch
+        assert not found.only_jax
+        draw = np.random.default_rng(0)
+        squares = {each["name"]: draw.normal(size=(5, 5)) for each in torch_}
+        there = found.to_jax(squares)
+        rows = [squares[f"blocks.{i}.q.weight"].T for i in range(3)]
+        np.testing.assert_array_equal(there["blocks.q.kernel"], rows)
+        back = found.to_torch(there)
+        for name, square in squares.items():
+            np.testing.assert_array_equal(back[name], square)
+
+
+def test_layers_of_one_number_are_matched():
+    one = {"sort": "parameter", "kind": "prelu", "config": {}, "local": "weight", "owner": "p"}
+    found = matching.match(
+        [{"name": "p.weight", "shape": [1], **one}],
+        [{"name": "p.negative_slope", "shape": [], **one}],
+    )
+    there = found.to_jax({"p.weight": np.array([0.25])})
+    assert there["p.negative_slope"].shape == ()
+    assert found.to_torch(there)["p.weight"].shape == (1,)
+
+
+def test_a_row_of_an_embedding_is_no_example():
+    gradient = np.random.default_rng(0).normal(size=(30, 4))
+    other = gradient * (np.arange(30) != 7)[:, None]
+    assert "only in row 7 of 30" in patterns.words(gradient, other, weights=True)
+
+
+def test_clipped_gradients_are_recognised():
+    rules = steps.Rules("adam", 1e-3, 0.0, {}, eps=1e-8)
+    draw = np.random.default_rng(0)
+    starts, gradients = draw.normal(size=(2, 3, 4)), draw.normal(size=(2, 3, 4))
+    norms = [float(np.linalg.norm(each)) for each in gradients]
+    shorter = [each / norm for each, norm in zip(gradients, norms, strict=True)]
+    change = steps.changes(rules, starts, shorter)
+    found = steps.clipped(rules, list(starts), list(gradients), norms)
+    (fits,) = [each.words for each in found if np.allclose(each.value, change, rtol=1e-9, atol=0)]
+    assert fits == "with gradients clipped to a norm of 1"
+
+
 def differences() -> Iterator[tuple[np.ndarray, str]]:
     array = np.random.default_rng(0).normal(size=(4, 3, 6, 6))
     yield 3 * array, "constant factor, 3"
