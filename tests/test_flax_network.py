@@ -9,6 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
+from jaxmlp.networks.flax_model import FlaxModel
 from jaxmlp.networks.flax_network import FlaxNetwork
 from jaxmlp.networks.optimizer import Optimizer
 from jaxmlp.networks.relus import dead_units, with_relus
@@ -391,3 +392,16 @@ def test_what_cannot_be_used_is_refused_in_one_line(change, message):
 def test_an_optimizers_settings_have_their_ranges(arguments, message):
     with pytest.raises(ValueError, match=message):
         Optimizer(**{"name": "sgd", "learning_rate": 0.1, **arguments})
+
+
+@pytest.mark.parametrize("cell", [nnx.GRUCell, nnx.SimpleCell])
+def test_recurrent_cells_run_in_float64(cell):
+    model = FlaxModel(nnx.RNN(cell(3, 2, rngs=nnx.Rngs(0))))
+    with jax.enable_x64(True):
+        values = {
+            name: value.astype("float64") if jnp.issubdtype(value.dtype, jnp.floating) else value
+            for name, value in model.values().items()
+        }
+        inputs = jnp.ones((4, 5, 3), "float64")
+        outputs, _ = model.run(values, {}, inputs, training=True, double=True)
+    assert outputs.dtype == "float64"
