@@ -352,7 +352,7 @@ def test_clipped_gradients_are_recognised():
     starts, gradients = draw.normal(size=(2, 3, 4)), draw.normal(size=(2, 3, 4))
     norms = [float(np.linalg.norm(each)) for each in gradients]
     shorter = [each / norm for each, norm in zip(gradients, norms, strict=True)]
-    change = steps.changes(rules, starts, shorter)
+    change = steps.changes(rules, list(starts), shorter)
     found = steps.clipped(rules, list(starts), list(gradients), norms)
     (fits,) = [each.words for each in found if np.allclose(each.value, change, rtol=1e-9, atol=0)]
     assert fits == "with gradients clipped to a norm of 1"
