@@ -222,14 +222,16 @@ class Port:
         points = pairing.pair(self.units, sides[0], sides[1])
         port = self.port("float64", training_mode, points, truth)
         before = self.matching
-        port = self._other_layouts(truth, port, points)
+        port = self._other_layouts(truth, port, points, training_mode)
         if self.matching is not before:
             free = self.forward(training_mode)
         ours = free.arrays["outputs"]
         outputs = ours if self.output is None else self.output.to_torch(ours)
         return Pass(points, truth, port, outputs)
 
-    def _other_layouts(self, truth: Any, port: Any, points: Sequence[Point]) -> Any:
+    def _other_layouts(
+        self, truth: Any, port: Any, points: Sequence[Point], training_mode: bool
+    ) -> Any:
         """Where a layer does not fit and its weight could lie otherwise, the layout that fits."""
         for unit in self.units:
             wrong = self._misfit(unit, truth, port, points)
@@ -237,7 +239,7 @@ class Port:
                 continue
             for better in self._candidates(unit):
                 before, self.matching = self.matching, better
-                tried = self.port("float64", True, points, truth)
+                tried = self.port("float64", training_mode, points, truth)
                 if not self._misfit(unit, truth, tried, points):
                     port = tried
                     self.notes.append(self._said(before, better))
