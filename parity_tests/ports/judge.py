@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parity_tests.bounds import UNIT, Bounded
+from parity_tests.bounds import UNIT, Bounded, gamma
 
 SAME = 1e-9  # in float64, of a tensor's size: another formula differs by more, rounding by less
 # Elementary functions are computed to half a unit in the last place at best, and the bounds allow
@@ -82,16 +82,23 @@ def compared(
     jax: np.ndarray,
     truth: np.ndarray,
     size: float = 0.0,
+    terms: int = 0,
 ) -> Held:
     """Neither side more than eight times as far from float64 as the other.
 
     No error is too far that is no larger than the rounding of the largest element.
+
+    Args:
+        size: of the terms that are summed, if the array may cancel to less.
+        terms: of one sign, of which the array is a sum or a mean: in whatever order they are
+            summed, it is off by no more than γ of so many (Higham 2002, (3.5)).
     """
     if not torch.shape == jax.shape == truth.shape:
         return _held(place, what, phase, "compared", np.inf, torch, jax)
     unit = UNIT["float32"]
     errors = [_worst(_apart(truth, side)) for side in (torch, jax)]
-    allowed = TIMES * max(min(errors), unit * max(_largest(truth), size))
+    largest = max(_largest(truth), size)
+    allowed = max(TIMES * max(min(errors), unit * largest), gamma(terms, unit) * largest)
     return _held(place, what, phase, "compared", _share(np.array(max(errors)), allowed), torch, jax)
 
 

@@ -365,8 +365,34 @@ class Port:
         for point in reversed(points):
             passed = self._formula(point, torch)
             yield from self._rounded_backward(point, torch, jax, exact, passed)
-        loss = [side.arrays["loss"] for side in (torch, jax, exact)]
-        yield judge.compared("loss", "loss", "forward, float32", *loss)
+        yield from self._rounded_loss(torch, jax, exact)
+
+    def _rounded_loss(self, torch: Any, jax: Any, exact: Any) -> Iterator[Held]:
+        """The loss and its gradient; by the formula of cross-entropy, if none was given."""
+        outputs, targets = torch.arrays["outputs"], self.tensors[0]["targets.0"]
+        ours, theirs, true = (side.arrays["loss"] for side in (torch, jax, exact))
+        passed = None
+        if self.told[0]["default_loss"]:
+            one, unit = np.ones((), np.float32), UNIT["float32"]
+            passed = formulas.run("cross_entropy", {}, {}, [outputs, targets], one, unit)
+        phase = "forward, float32"
+        if passed is not None and judge.covers(passed.output, true):
+            yield judge.within("loss", "loss", phase, ours, theirs, passed.output)
+        else:
+            terms = outputs.size
+            yield judge.compared("loss", "loss", phase, ours, theirs, true, terms=terms)
+        if self.output is None or "outputs.gradient" not in torch.arrays:
+            return
+        what, phase = "gradient of the outputs", "backward, float32"
+        ours = torch.arrays["outputs.gradient"]
+        theirs, true = (
+            self.output.to_torch(side.arrays["outputs.gradient"]) for side in (jax, exact)
+        )
+        bound = passed.input_gradients[0] if passed is not None else None
+        if bound is not None and judge.covers(bound, true):
+            yield judge.within("loss", what, phase, ours, theirs, bound)
+        else:
+            yield judge.compared("loss", what, phase, ours, theirs, true)
 
     def _formula(self, point: Point, torch: Any) -> Any:
         """The layer's pass with its bounds, if there is a formula."""
