@@ -27,7 +27,7 @@ class Noticed(NamedTuple):
     said: str  # the first place, or the line of a refusal; empty: nothing
     layer: bool  # whether it is the guilty one
     suspect: bool  # whether what explains it is among the suspects
-    allclose: tuple[bool, ...]  # whether `allclose` on the logits notices, at each tolerance
+    allclose: tuple[bool, ...]  # whether that of the logits notices, by tolerance; empty if refused
 
 
 def notice(fault: Fault) -> Noticed:
@@ -41,7 +41,7 @@ def notice(fault: Fault) -> Noticed:
         except ValueError as error:
             line = str(error)
             named = bool(set(re.split(r"[\W_]", line)) & set(re.split(r"[\W_]", fault.guilty)))
-            return Noticed(fault, line, named, fault.suspect in line, (True,) * len(GUESSED))
+            return Noticed(fault, line, named, fault.suspect in line, ())
     guilt, (ours, theirs) = report.guilt, report.outputs
     guesses = tuple(
         ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=each, atol=each)
@@ -79,7 +79,7 @@ def table(noticed: Sequence[Noticed]) -> str:
     rows = [head, "|---" * 6 + "|"]
     for each in noticed:
         fault = each.fault
-        guesses = " ".join("yes" if seen else "no" for seen in each.allclose)
+        guesses = " ".join("yes" if seen else "no" for seen in each.allclose) or "–"
         named = f"{each.said or 'nothing'}{'' if each.layer else ' (not the guilty one)'}"
         where = fault.source.removeprefix("https://github.com/")
         suspect = f"{fault.suspect}{'' if each.suspect else ' (not named)'}"
@@ -94,7 +94,7 @@ def count(noticed: Sequence[Noticed]) -> str:
     seen = sum(bool(each.said) for each in noticed)
     layers, suspects = (sum(flags) for flags in zip(*(n[2:4] for n in noticed), strict=True))
     guessed = [
-        f"{tolerance:g}: {sum(each.allclose[i] for each in noticed)}"
+        f"{tolerance:g}: {sum(each.allclose[i] for each in noticed if each.allclose)}"
         for i, tolerance in enumerate(GUESSED)
     ]
     return (
