@@ -316,8 +316,8 @@ FAULTS: dict[str, list[Fault]] = {  # by the edge that reaches them
         Fault(
             "inputs' scale at most 10 000",
             TRAIN,
-            "jnp.asarray(experiment.input_scale, dtype)",
-            "jnp.asarray(min(experiment.input_scale, 1e4), dtype)",
+            "array(experiment.input_scale, dtype)",
+            "array(min(experiment.input_scale, 1e4), dtype)",
         ),
         Fault(
             "init scales at least 1e-4 in torch",
