@@ -15,6 +15,9 @@ import numpy as np
 from jaxmlp.errors import JobError
 from parity_tests.ports import wire
 
+# glibc's: large arrays are given back as soon as they are dropped, and not kept for later ones.
+MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+
 
 class Side:
     """A framework's process; methods of it are calls by name.
@@ -40,7 +43,7 @@ class Side:
             stdin=subprocess.DEVNULL,
             stdout=2,
             pass_fds=[theirs[0], ours[1]],
-            env=os.environ | {"PYTHONPATH": paths},
+            env=os.environ | {"PYTHONPATH": paths} | MEMORY,
             process_group=0,  # Ctrl-C is for the one who compares
         )
         os.close(theirs[0])

@@ -130,7 +130,7 @@ def _hypotheses(port: "Port", wrong: Held) -> Iterator[Hypothesis]:
         yield from _of_optimizer(port, wrong)
         return
     run = port.passes.get("evaluation" if "evaluation" in wrong.phase else "training")
-    if run is None:
+    if run is None or "float32" in wrong.phase:
         return
     if wrong.what == "loss":
         outputs, targets = run.truth.arrays["outputs"], port.tensors[0]["targets.0"]

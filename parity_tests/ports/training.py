@@ -40,20 +40,16 @@ def steps(port: "Port", count: int) -> Iterator[Held]:
             if step < number:
                 port.torch.begin("step")  # meanwhile
             if sparse and step not in HELD and step < number:
-                before, state = before | _after(theirs), _state_of(port, theirs)
+                before, state = before | _only(theirs, "tensor"), _state_of(port, theirs)
                 continue
             ours = _step(port, before, theirs, step, state)
             if dtype == "float64":
-                if step <= KEPT:
-                    port.history.append((before, theirs))
+                if step <= (1 if sparse else KEPT):
+                    port.history.append((before, _only(theirs, "gradient")))
                 yield from _exact(port, step, before, theirs, ours)
             else:
                 yield from _rounded(port, step, before, theirs, ours, buffers)
-            before, state = before | _after(theirs), {}
-
-
-def _after(theirs: Arrays) -> Arrays:
-    return {name: array for name, array in theirs.items() if name.startswith("tensor.")}
+            before, state = before | _only(theirs, "tensor"), {}
 
 
 def _state_of(port: "Port", theirs: Arrays) -> dict[str, np.ndarray]:
@@ -151,6 +147,10 @@ def _rounded(
 
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"momentum": 0.0, "dampening": 0.0, "nesterov": False} | dict(options)
+
+
+def _only(found: Arrays, sort: str) -> Arrays:
+    return {name: array for name, array in found.items() if name.startswith(f"{sort}.")}
 
 
 def _of(found: Arrays, sort: str) -> dict[str, np.ndarray]:
