@@ -184,7 +184,7 @@ def test_modes_that_differ_and_weights_converted_wrongly_are_told(tmp_path: Path
     assert report.guilt is not None
     assert (report.guilt.phase, report.guilt.suspects[0][0]) == ("statistics", "unbiased")
 
-    loaded = FLAX.replace("CHANGED", "CHANGED; fill(model)") + FILL
+    loaded = FLAX.replace("CHANGED", "fill(model)") + FILL
     guilt = compare(*written(tmp_path, TORCH, loaded), steps=1).guilt
     assert guilt is not None
     assert (guilt.place, guilt.what) == ("2", "the port's own b.kernel")

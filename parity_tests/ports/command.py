@@ -147,7 +147,13 @@ def _saver(path: Path) -> Callable[[dict[str, Any]], None]:
         raise ValueError(
             "--save-weights needs safetensors; install it with pip install -e '.[weights]'"
         ) from None
-    return lambda tensors: atomic.replace(path, save(tensors))
+
+    def write(tensors: Mapping[str, Any]) -> None:
+        # What is transposed lies in memory as it did before; safetensors takes the memory.
+        whole = {name: tensor.copy(order="C") for name, tensor in tensors.items()}
+        atomic.replace(path, save(whole))
+
+    return write
 
 
 # ---- what is printed

@@ -154,14 +154,14 @@ class Port:
         return told
 
     def values(self, arrays: Any) -> tuple[Any, wire.Arrays]:
-        """All tensors as they are at the start, and the first batches' inputs and targets."""
+        """All tensors at the start, the batches' first examples, and all of the first batch."""
         own, model = self._own(), self.model
         names = (*model.parameters, *model.statistics, *model.constants)  # no keys of generators
         told = {f"tensor.{name}": own[name] for name in names}
         for number in range(len(self.network.batches)):
             inputs, targets = self.batch(number)
             told |= {f"inputs.{number}": inputs, f"targets.{number}": targets}
-        return {}, _host(told)
+        return {}, _host(told | {"first": self.network.batches[0][0]})
 
     def order(self, arrays: Any) -> tuple[Any, wire.Arrays]:
         """The paths of modules in the order of their first calls, as far as JAX sees them."""

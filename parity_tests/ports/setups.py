@@ -1,6 +1,5 @@
 """Whether the two set-ups are of the same run; what is wrong with them, in one line each."""
 
-import difflib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ def check(told: Sequence[Any], tensors: Sequence[Arrays], matching: Matching) ->
     for side, other in ((0, 1), (1, 0)):
         for tensor in left[side]:
             if len(tensor["shape"]) > 1:
-                raise ValueError(_unmatched(tensor, side, told[other]["tensors"], left[other]))
+                raise ValueError(_unmatched(tensor, side, told[other]["tensors"], left))
     sizes = [each["examples"] for each in told]
     if sizes[0] != sizes[1]:
         raise ValueError(
@@ -92,17 +91,21 @@ def _own_weights(
             yield Held(place, what, "set-up", "present", np.inf, *both)
 
 
-def _unmatched(tensor: Tensor, side: int, others: Sequence[Tensor], left: Sequence[Tensor]) -> str:
+def _unmatched(
+    tensor: Tensor, side: int, others: Sequence[Tensor], left: Sequence[Sequence[Tensor]]
+) -> str:
     """Says which tensor has no partner, and which could be meant."""
     one = (
         f"{NAMES[side]}'s {tensor['name']} {tuple(tensor['shape'])} has no partner in "
         f"{NAMES[1 - side]}"
     )
-    single = {each["name"]: each for each in left if len(each["shape"]) > 1}
-    near = difflib.get_close_matches(tensor["name"], single, 1, 0)
-    if near:
-        shape = tuple(single[near[0]]["shape"])
-        return f"{one}: {near[0]} {shape}, which has none either, is of another size"
+    own, single = (
+        [each for each in left[which] if len(each["shape"]) > 1] for which in (side, 1 - side)
+    )
+    if single:
+        near = single[min(own.index(tensor), len(single) - 1)]
+        shape = tuple(near["shape"])
+        return f"{one}: {near['name']} {shape}, which has none either, is of another size"
     return f"{one}: {len(others)} tensors there, each with one; a layer is missing, or one is tied"
 
 
@@ -126,14 +129,25 @@ def inputs(original: Arrays, port: Arrays, told: Sequence[Any]) -> tuple[Layout,
         if np.array_equal(layout.to_jax(a), b):
             _check_targets(original, port)
             return layout, _later(original, port, layout, told)
-    rows = [sorted(each.to_jax(a).reshape(len(a), -1).tolist()) for each in found]
-    if sorted(b.reshape(len(b), -1).tolist()) in rows:
+    if _same_examples(original["first"], port["first"], found):
         raise ValueError("the port's first batch has the original's examples in another order")
     apart = min(float(np.abs(each.to_jax(a) - b).max()) for each in found)
     return found[0], [
         f"the port's batches are others than the original's (by up to {apart:.3g}); the original's "
         "are given to both"
     ]
+
+
+def _same_examples(a: np.ndarray, b: np.ndarray, layouts: Sequence[Layout]) -> bool:
+    """Whether two batches hold the same examples, in whatever order."""
+    if len(a) != len(b):
+        return False
+
+    def rows(batch: np.ndarray) -> list[Any]:
+        return sorted(batch.reshape(len(batch), -1).tolist())
+
+    shapes = {"torch": a.shape, "jax": b.shape}
+    return rows(b) in [rows(each._replace(**shapes).to_jax(a)) for each in layouts]
 
 
 def _check_targets(original: Arrays, port: Arrays) -> None:

@@ -31,7 +31,7 @@ def hypotheses(rules: Rules) -> Iterator[tuple[str, str, Rules]]:
         yield "bias correction", words, rules._replace(corrected=False)
     if rules.eps:
         yield "eps", "with eps inside the root", rules._replace(eps_in_root=True)
-        for eps in (1e-15, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-3, 1.0):
+        for eps in (1e-15, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1.0):
             if eps != rules.eps:
                 yield "eps", f"with eps {eps:g}", rules._replace(eps=eps)
                 inside = rules._replace(eps=eps, eps_in_root=True)

@@ -97,13 +97,13 @@ class Original:
         return told
 
     def values(self, arrays: Any) -> tuple[Any, wire.Arrays]:
-        """All tensors as they are at the start, and the first batches' inputs and targets."""
+        """All tensors at the start, the batches' first examples, and all of the first batch."""
         tensors = dict(self.source.named_parameters()) | dict(self.source.named_buffers())
         told = {f"tensor.{name}": as_array(tensor) for name, tensor in tensors.items()}
         for number in range(len(self.network.batches)):
             inputs, targets = self.batch(number)
             told |= {f"inputs.{number}": as_array(inputs), f"targets.{number}": as_array(targets)}
-        return {}, told
+        return {}, told | {"first": as_array(self.network.batches[0][0])}
 
     def order(self, arrays: Any) -> tuple[Any, wire.Arrays]:
         """The paths of modules in the order of their first calls."""
