@@ -46,7 +46,7 @@ def same(
     """
     if torch.shape != jax.shape:
         return _held(place, what, phase, "float64", np.inf, torch, jax)
-    scale = max(_largest(torch), size)
+    scale = max(largest(torch), size)
     return _held(
         place, what, phase, "float64", _share(_apart(torch, jax), SAME * scale), torch, jax
     )
@@ -74,6 +74,28 @@ def covers(bounded: Bounded, exact: np.ndarray) -> bool:
     return bool((_apart(bounded.value, exact) <= bounded.error).all())
 
 
+def rounded(
+    place: str,
+    what: str,
+    phase: str,
+    torch: np.ndarray,
+    jax: np.ndarray,
+    truth: np.ndarray,
+    bounded: Bounded | None,
+    size: float = 0.0,
+    terms: int = 0,
+) -> Held:
+    """In float32: within the bound of a formula, if there is one that is the layer's; else compared.
+
+    Args:
+        truth: in float64.
+        size, terms: as `compared` takes them.
+    """
+    if bounded is not None and covers(bounded, truth):
+        return within(place, what, phase, torch, jax, bounded)
+    return compared(place, what, phase, torch, jax, truth, size, terms)
+
+
 def compared(
     place: str,
     what: str,
@@ -97,8 +119,8 @@ def compared(
         return _held(place, what, phase, "compared", np.inf, torch, jax)
     unit = UNIT["float32"]
     errors = [_worst(_apart(truth, side)) for side in (torch, jax)]
-    largest = max(_largest(truth), size)
-    allowed = max(TIMES * max(min(errors), unit * largest), gamma(terms, unit) * largest)
+    scale = max(largest(truth), size)
+    allowed = max(TIMES * max(min(errors), unit * scale), gamma(terms, unit) * scale)
     return _held(place, what, phase, "compared", _share(np.array(max(errors)), allowed), torch, jax)
 
 
@@ -120,6 +142,7 @@ def _worst(values: np.ndarray) -> float:
     return float(np.max(values, initial=0.0))
 
 
-def _largest(array: np.ndarray) -> float:
+def largest(array: np.ndarray) -> float:
+    """The largest absolute value of those that are finite."""
     finite = np.abs(array[np.isfinite(array)])
     return float(finite.max(initial=0.0))

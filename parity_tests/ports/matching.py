@@ -288,9 +288,9 @@ def likely(
     usual: tuple[int, ...] = tuple(range(len(given)))
     if transposed:
         usual = (*space, 0, 1)
-    elif (a["kind"] == "conv_transposed" and space) or (a["kind"] == "conv" and space):
+    elif a["kind"] in ("conv", "conv_transposed") and space:
         usual = (*space, 1, 0)
-    elif a["kind"] not in ("embedding",) and len(given) == 2:
+    elif a["kind"] != "embedding" and len(given) == 2:
         usual = (1, 0)
     same = given == tuple(shape) and a["kind"] not in MATRICES
     found = layouts(given, shape, space if transposed else ())

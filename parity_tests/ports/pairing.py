@@ -20,6 +20,19 @@ class Slot(NamedTuple):
     jax: str
     layout: Layout
 
+    def arrays(self, torch: Any, jax: Any) -> tuple[np.ndarray, np.ndarray]:
+        """What two passes have there, as torch has it."""
+        ours = jax.arrays[f"point.{self.jax}"]
+        return torch.arrays[f"point.{self.torch}"], self.layout.to_torch(ours)
+
+    def gradients(self, torch: Any, jax: Any) -> tuple[np.ndarray, np.ndarray] | None:
+        """The gradients of the loss there; None if one of the passes has none."""
+        theirs = torch.arrays.get(f"point.{self.torch}.gradient")
+        ours = jax.arrays.get(f"point.{self.jax}.gradient")
+        if theirs is None or ours is None:
+            return None
+        return theirs, self.layout.to_torch(ours)
+
 
 class Point(NamedTuple):
     """A call of a layer, or of a function between layers, on both sides."""
@@ -27,8 +40,6 @@ class Point(NamedTuple):
     label: str
     kind: str  # torch's
     config: Mapping[str, Any]
-    jax_kind: str
-    jax_config: Mapping[str, Any]
     inputs: list[Slot]
     outputs: list[Slot]
     unit: Unit | None  # None: a function
@@ -62,8 +73,8 @@ def pair(
                 continue  # one side has written the function out, in terms of this one
             label = _words(name, call, a)
             unit = None if a["path"] is None else known.get(a["path"])
-            of_both = a["kind"], a["config"], b["kind"], b["config"]
-            found.append(Point(label, *of_both, slots[0], slots[1], unit, place, partner))
+            own = a["kind"], a["config"]
+            found.append(Point(label, *own, slots[0], slots[1], unit, place, partner))
     return sorted(found, key=lambda point: point.place)
 
 

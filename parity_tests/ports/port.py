@@ -11,16 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from parity_tests.bounds import UNIT
-from parity_tests.ports import formulas, judge, matching, pairing, setups, suspects, training, wire
+from parity_tests.ports import exact, matching, pairing, rounded, setups, suspects, training, wire
 from parity_tests.ports.judge import Held
 from parity_tests.ports.matching import WHOLE, Matching, Unit
 from parity_tests.ports.pairing import Point
 from parity_tests.ports.process import Side
+from parity_tests.ports.wire import Arrays
 
 EXAMPLES = 4  # of each batch: few are quick, and no layer asks for more
 STEPS = 50
-Arrays = dict[str, np.ndarray]
 
 
 class Report(NamedTuple):
@@ -32,7 +31,8 @@ class Report(NamedTuple):
     guilt: suspects.Guilt | None  # the first that parts; None if nothing does
     layers: int
     weights: dict[str, np.ndarray]  # the original's, as the port has them
-    outputs: tuple[np.ndarray, np.ndarray]  # of both, in evaluation, float64: the first batch's
+    outputs: tuple[np.ndarray, np.ndarray]  # of both, in float64: the first batch's, in evaluation
+    # (in training, if it was stopped before)
 
     @property
     def passed(self) -> bool:
@@ -53,7 +53,7 @@ def compare(
     Args:
         torch, jax: FILE:FUNCTION, which returns (model, optimizer, batches) or (model, optimizer,
             batches, loss); the model a torch.nn.Module, or a flax.nnx.Module with
-            jaxmlp.Optimizer.
+            jaxmlp.Optimizer or an optax transformation.
         hints: of the port's tensors by name, the original's, where they are not found.
         examples: of each batch, at most.
         steps: of training, in float64.
@@ -197,7 +197,7 @@ class Port:
             held += stage()
             if stop and not all(each.passed for each in held):
                 break
-        weights = tensors_of(self.ported(self.start), "tensor")
+        weights = wire.by_tensor(self.ported(self.start), "tensor")
         guilt = suspects.first(self, held)
         run = self.passes.get("evaluation") or self.passes["training"]
         outputs = run.truth.arrays["outputs"], run.outputs
@@ -206,7 +206,7 @@ class Port:
     def _stages(self, steps: int) -> Iterator[tuple[str, Callable[[], Iterable[Held]]]]:
         yield "float64, training", lambda: self._in_float64("training")
         yield "float64, evaluation", lambda: self._in_float64("evaluation")
-        yield "float32", lambda: self.rounded(self.passes["training"].points)
+        yield "float32", lambda: rounded.check(self)
         yield f"{steps} steps", lambda: training.steps(self, steps)
 
     def _in_float64(self, mode: str) -> Iterator[Held]:
@@ -215,7 +215,7 @@ class Port:
         if is_training:
             yield from setups.held(self.told, self.tensors, self.matching, self.units)
         self.passes[mode] = self.both(is_training)
-        found = list(self.exact(self.passes[mode], mode))
+        found = list(exact.check(self, self.passes[mode], mode))
         yield from (each for each in found if is_training or each.phase != "statistics")
         if all(each.passed for each in found):
             self.passes[mode] = self.passes[mode].lighter()
@@ -240,26 +240,18 @@ class Port:
     ) -> Any:
         """Where a layer does not fit and its weight could lie otherwise, the layout that fits."""
         for unit in self.units:
-            wrong = self._misfit(unit, truth, port, points)
-            if not wrong:
+            own = [point for point in points if point.unit == unit]
+            if exact.fits(own, truth, port):
                 continue
             for better in self._candidates(unit):
                 before, self.matching = self.matching, better
                 tried = self.port("float64", training_mode, points, truth)
-                if not self._misfit(unit, truth, tried, points):
+                if exact.fits(own, truth, tried):
                     port = tried
                     self.notes.append(self._said(before, better))
                     break
                 self.matching = before
         return port
-
-    def _misfit(self, unit: Unit, truth: Any, port: Any, points: Sequence[Point]) -> bool:
-        return any(
-            not held.passed
-            for point in points
-            if point.unit == unit
-            for held in self._outputs(point, truth, port, "")
-        )
 
     def _candidates(self, unit: Unit) -> Iterator[Matching]:
         """Other layouts of a layer's weights; of layers that Flax itself has they are known."""
@@ -280,190 +272,6 @@ class Port:
             f"{link.jax} fits as {link.torch} with {link.layout.words or 'its axes as they are'}"
             for link in changed
         )
-
-    def exact(self, run: Pass, mode: str) -> Iterator[Held]:
-        """A pass in float64: forward, loss, statistics, and backward."""
-        points, truth, port, _ = run
-        yield from self._forward(points, truth, port, f"forward, {mode}")
-        yield from self._statistics(points, truth, port)
-        yield from self._backward(points, truth, port, f"backward, {mode}")
-
-    def _forward(self, points: Any, truth: Any, port: Any, phase: str) -> Iterator[Held]:
-        before = "the inputs"
-        for point in points:
-            place = between(before, point.label)
-            if not point.inputs:
-                yield from shapes_differ(point, "in", place, phase, truth, port)
-            for slot in point.inputs:
-                yield judge.same(place, "input", phase, *arrays(slot, truth, port))
-            yield from self._outputs(point, truth, port, phase)
-            before = point.label
-        if self.output is not None:
-            place = between(before, "the outputs")
-            ours = self.output.to_torch(port.arrays["outputs"])
-            yield judge.same(place, "outputs", phase, truth.arrays["outputs"], ours)
-        loss = truth.arrays["loss"], port.arrays["loss"]
-        yield judge.same("loss", "loss", phase, *loss, size=float(np.abs(loss[0])))
-
-    def _outputs(self, point: Point, truth: Any, port: Any, phase: str) -> Iterator[Held]:
-        if not point.outputs:
-            yield from shapes_differ(point, "out", point.label, phase, truth, port)
-        for slot in point.outputs:
-            yield judge.same(point.label, "output", phase, *arrays(slot, truth, port))
-
-    def _statistics(self, points: Any, truth: Any, port: Any) -> Iterator[Held]:
-        names = ("statistic", "statistics")
-        ours = self.matching.to_torch(tensors_of(port.arrays, names[0]))
-        owners = self.owners()
-        for name, array in tensors_of(truth.arrays, names[0]).items():
-            if name in ours:
-                yield judge.same(owners.get(name, name), name, names[1], array, ours[name])
-
-    def _backward(self, points: Any, truth: Any, port: Any, phase: str) -> Iterator[Held]:
-        if self.output is not None and "outputs.gradient" in truth.arrays:
-            ours = self.output.to_torch(port.arrays["outputs.gradient"])
-            what = "gradient of the outputs"
-            yield judge.same("loss", what, phase, truth.arrays["outputs.gradient"], ours)
-        after = "the outputs"
-        sizes = self.sizes
-        for point in reversed(points):
-            arriving = 0.0
-            for slot in point.outputs:
-                both_sides = gradients(slot, truth, port)
-                if both_sides is not None:
-                    arriving = max(arriving, largest(both_sides[0]))
-                    place = between(point.label, after)
-                    yield judge.same(place, "gradient of the output", phase, *both_sides)
-            for slot in point.inputs:
-                both_sides = gradients(slot, truth, port)
-                if both_sides is not None:
-                    what = "gradient of the input"
-                    yield judge.same(point.label, what, phase, *both_sides, size=arriving)
-            if point.unit:
-                for name in point.unit.tensors:
-                    sizes[name] = max(sizes.get(name, 0.0), arriving)
-            after = point.label
-        yield from self._tensor_gradients(truth, port, phase, sizes)
-
-    def _tensor_gradients(
-        self, truth: Any, port: Any, phase: str, sizes: dict[str, float]
-    ) -> Iterator[Held]:
-        theirs = tensors_of(truth.arrays, "gradient")
-        # Of a layer that is not seen (inside of a scan) the terms of its sums are not known.
-        most = max(map(largest, theirs.values()), default=0.0)
-        ours = self.matching.to_torch(tensors_of(port.arrays, "gradient"))
-        owners = self.owners()
-        for name, array in theirs.items():
-            if name in ours:
-                what, size = f"gradient of {name}", sizes.setdefault(name, most)
-                yield judge.same(owners.get(name, name), what, phase, array, ours[name], size)
-
-    def rounded(self, points: Sequence[Point]) -> Iterator[Held]:
-        """A pass in float32. The port sees at every point what the original saw.
-
-        So it does in float64, which is exact beside it.
-        """
-        torch = self.original("float32", True)
-        jax, exact = (self.port(dtype, True, points, torch) for dtype in ("float32", "float64"))
-        for point in points:
-            passed = self._formula(point, torch)
-            yield from self._rounded_forward(point, torch, jax, exact, passed)
-        for point in reversed(points):
-            passed = self._formula(point, torch)
-            yield from self._rounded_backward(point, torch, jax, exact, passed)
-        yield from self._rounded_loss(torch, jax, exact)
-
-    def _rounded_loss(self, torch: Any, jax: Any, exact: Any) -> Iterator[Held]:
-        """The loss and its gradient; by the formula of cross-entropy, if none was given."""
-        outputs, targets = torch.arrays["outputs"], self.tensors[0]["targets.0"]
-        ours, theirs, true = (side.arrays["loss"] for side in (torch, jax, exact))
-        passed = None
-        if self.told[0]["default_loss"]:
-            one, unit = np.ones((), np.float32), UNIT["float32"]
-            passed = formulas.run("cross_entropy", {}, {}, [outputs, targets], one, unit)
-        phase = "forward, float32"
-        if passed is not None and judge.covers(passed.output, true):
-            yield judge.within("loss", "loss", phase, ours, theirs, passed.output)
-        else:
-            terms = outputs.size
-            yield judge.compared("loss", "loss", phase, ours, theirs, true, terms=terms)
-        if self.output is None or "outputs.gradient" not in torch.arrays:
-            return
-        what, phase = "gradient of the outputs", "backward, float32"
-        ours = torch.arrays["outputs.gradient"]
-        theirs, true = (
-            self.output.to_torch(side.arrays["outputs.gradient"]) for side in (jax, exact)
-        )
-        bound = passed.input_gradients[0] if passed is not None else None
-        if bound is not None and judge.covers(bound, true):
-            yield judge.within("loss", what, phase, ours, theirs, bound)
-        else:
-            yield judge.compared("loss", what, phase, ours, theirs, true)
-
-    def _formula(self, point: Point, torch: Any) -> Any:
-        """The layer's pass with its bounds, if there is a formula."""
-        inputs = [torch.arrays.get(f"point.{slot.torch}") for slot in point.inputs]
-        if not inputs or not point.outputs:
-            return None
-        tensors = {
-            name: tensor.astype(np.float32)
-            for name, tensor in suspects.local_tensors(self, point).items()
-        }
-        cotangent = torch.arrays.get(f"point.{point.outputs[0].torch}.gradient")
-        return formulas.run(point.kind, point.config, tensors, inputs, cotangent, UNIT["float32"])
-
-    def _rounded_forward(
-        self, point: Point, torch: Any, jax: Any, exact: Any, passed: Any
-    ) -> Iterator[Held]:
-        phase = "forward, float32"
-        for slot in point.inputs:
-            ours, theirs = arrays(slot, torch, jax)
-            true = arrays(slot, torch, exact)[1]
-            yield judge.compared(f"before {point.label}", "input", phase, ours, theirs, true)
-        for number, slot in enumerate(point.outputs):
-            both_sides = arrays(slot, torch, jax)
-            true = arrays(slot, torch, exact)[1]
-            if number == 0 and passed is not None and judge.covers(passed.output, true):
-                yield judge.within(point.label, "output", phase, *both_sides, passed.output)
-            else:
-                yield judge.compared(point.label, "output", phase, *both_sides, true)
-
-    def _rounded_backward(
-        self, point: Point, torch: Any, jax: Any, exact: Any, passed: Any
-    ) -> Iterator[Held]:
-        phase, arriving, total = "backward, float32", 0.0, 0.0
-        for slot in point.outputs:
-            both_sides, true = gradients(slot, torch, jax), gradients(slot, torch, exact)
-            if both_sides is not None and true is not None:
-                arriving = max(arriving, largest(both_sides[0]))
-                total += float(np.abs(both_sides[0]).sum())
-                what = "gradient of the output"
-                yield judge.compared(f"after {point.label}", what, phase, *both_sides, true[1])
-        for number, slot in enumerate(point.inputs):
-            both_sides, true = gradients(slot, torch, jax), gradients(slot, torch, exact)
-            if both_sides is None or true is None:
-                continue
-            bound = passed.input_gradients[number] if passed and passed.input_gradients else None
-            what = "gradient of the input"
-            if bound is not None and judge.covers(bound, true[1]):
-                yield judge.within(point.label, what, phase, *both_sides, bound)
-            else:
-                yield judge.compared(point.label, what, phase, *both_sides, true[1], size=arriving)
-        if point.unit is None:
-            return
-        sides = [self.matching.to_torch(tensors_of(s.arrays, "gradient")) for s in (jax, exact)]
-        for name in point.unit.tensors:
-            own = torch.arrays.get(f"gradient.{name}")
-            if own is None or name not in sides[0]:
-                continue
-            local, what = point.unit.local(name), f"gradient of {name}"
-            bound = passed.gradients.get(local) if passed else None
-            if bound is not None and judge.covers(bound, sides[1][name]):
-                yield judge.within(point.label, what, phase, own, sides[0][name], bound)
-            else:
-                ours, true = sides[0][name], sides[1][name]
-                summed = total / max(own.size, 1)  # for each of its numbers
-                yield judge.compared(point.label, what, phase, own, ours, true, summed)
 
     def unseen(self, run: Pass) -> dict[str, float]:
         """Layers of the original that have a partner which does not run in the port; their places.
@@ -502,42 +310,3 @@ def in_order(tensors: Sequence[Any], called: Sequence[str]) -> list[Any]:
 
 def values_of(side: Side) -> dict[str, np.ndarray]:
     return side.ask("values").arrays
-
-
-def between(before: str, after: str) -> str:
-    return f"between {before} and {after}"
-
-
-def tensors_of(found: Arrays, sort: str) -> dict[str, np.ndarray]:
-    """Those arrays whose keys begin with gradient, statistic, tensor or state, by tensor."""
-    start = f"{sort}."
-    return {n.removeprefix(start): a for n, a in found.items() if n.startswith(start)}
-
-
-def arrays(slot: pairing.Slot, torch: Any, jax: Any) -> tuple[np.ndarray, np.ndarray]:
-    """A slot's array on both sides, as torch has it."""
-    ours = jax.arrays[f"point.{slot.jax}"]
-    return torch.arrays[f"point.{slot.torch}"], slot.layout.to_torch(ours)
-
-
-def gradients(slot: pairing.Slot, torch: Any, jax: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    theirs = torch.arrays.get(f"point.{slot.torch}.gradient")
-    ours = jax.arrays.get(f"point.{slot.jax}.gradient")
-    if theirs is None or ours is None:
-        return None
-    return theirs, slot.layout.to_torch(ours)
-
-
-def largest(array: np.ndarray) -> float:
-    return float(np.abs(array).max(initial=0.0))
-
-
-def shapes_differ(
-    point: Point, side: str, place: str, phase: str, truth: Any, port: Any
-) -> Iterator[Held]:
-    """What has other shapes on the two sides, in whatever layout; nothing is noted of no array."""
-    theirs = truth.arrays.get(f"point.{point.place}.{side}.0")
-    ours = port.arrays.get(f"point.{point.jax_place}.{side}.0")
-    if theirs is not None and ours is not None:
-        what = "output" if side == "out" else "input"
-        yield Held(place, what, phase, "float64", np.inf, theirs, ours)

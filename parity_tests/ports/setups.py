@@ -8,8 +8,8 @@ import numpy as np
 from parity_tests.ports.judge import Held
 from parity_tests.ports.layouts import Layout, activations
 from parity_tests.ports.matching import WHOLE, Matching, Tensor, Unit
+from parity_tests.ports.wire import Arrays
 
-Arrays = dict[str, np.ndarray]
 NAMES = ("the original", "the port")
 
 

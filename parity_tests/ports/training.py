@@ -8,12 +8,12 @@ import numpy as np
 from parity_tests.bounds import UNIT, Bounded, constant, exact
 from parity_tests.ports import judge
 from parity_tests.ports.judge import SAME, Held
+from parity_tests.ports.wire import Arrays, by_tensor
 from parity_tests.truth import Settings, optimizer_step
 
 if TYPE_CHECKING:
     from parity_tests.ports.port import Port
 
-Arrays = dict[str, np.ndarray]
 MANY = 1_000_000  # parameters: of larger networks not every step is held
 HELD = (*range(1, 6), *range(10, 10_001, 10))  # those of them that are
 IN_FLOAT32 = 3  # steps: the bounds of an optimizer's buffers grow with their number
@@ -56,7 +56,7 @@ def _state_of(port: "Port", theirs: Arrays) -> dict[str, np.ndarray]:
     """What the original's optimizer keeps, as the port takes it."""
     found = {}
     for kind in {key.split(".")[1] for key in theirs if key.startswith("state.")}:
-        ported = port.matching.to_jax(_of(theirs, f"state.{kind}"))
+        ported = port.matching.to_jax(by_tensor(theirs, f"state.{kind}"))
         found |= {f"state.{kind}.{name}": array for name, array in ported.items()}
     return found
 
@@ -75,15 +75,15 @@ def _exact(port: "Port", step: int, before: Arrays, theirs: Arrays, ours: Arrays
     phase = f"step {step}"
     loss = theirs["loss"], ours["loss"]
     yield judge.same("loss", "loss", phase, *loss)
-    mine = {sort: port.matching.to_torch(_of(ours, sort)) for sort in ("gradient", "tensor")}
+    mine = {sort: port.matching.to_torch(by_tensor(ours, sort)) for sort in ("gradient", "tensor")}
     owners = port.owners()
     kept = {each["name"] for each in port.told[0]["tensors"] if each["sort"] != "parameter"}
-    for name, array in _of(theirs, "gradient").items():
+    for name, array in by_tensor(theirs, "gradient").items():
         if name in mine["gradient"]:
             place, what = owners.get(name, name), f"gradient of {name}"
             size = port.sizes.get(name, 0.0)
             yield judge.same(place, what, phase, array, mine["gradient"][name], size)
-    for name, array in _of(theirs, "tensor").items():
+    for name, array in by_tensor(theirs, "tensor").items():
         if name not in mine["tensor"]:
             continue
         start = before[f"tensor.{name}"]
@@ -101,8 +101,8 @@ def _state(port: "Port", theirs: Arrays, ours: Arrays, phase: str) -> Iterator[H
     """What the optimizer keeps, as far as both keep it under names that are known."""
     kinds = {key.split(".")[1] for key in ours if key.startswith("state.")}
     for kind in sorted(kinds):
-        mine = port.matching.to_torch(_of(ours, f"state.{kind}"))
-        for name, array in _of(theirs, f"state.{kind}").items():
+        mine = port.matching.to_torch(by_tensor(ours, f"state.{kind}"))
+        for name, array in by_tensor(theirs, f"state.{kind}").items():
             if name in mine:
                 what = f"{kind} of {name}"
                 yield judge.same("optimizer", what, phase, array, mine[name])
@@ -119,7 +119,7 @@ def _rounded(
     told = port.told[0]["optimizer"]
     if told["name"] not in KNOWN:
         return
-    mine = port.matching.to_torch(_of(ours, "tensor"))
+    mine = port.matching.to_torch(by_tensor(ours, "tensor"))
     for name, settings in told["settings"].items():
         if name not in mine or f"gradient.{name}" not in theirs:
             continue
@@ -151,8 +151,3 @@ def _options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _only(found: Arrays, sort: str) -> Arrays:
     return {name: array for name, array in found.items() if name.startswith(f"{sort}.")}
-
-
-def _of(found: Arrays, sort: str) -> dict[str, np.ndarray]:
-    start = f"{sort}."
-    return {n.removeprefix(start): a for n, a in found.items() if n.startswith(start)}

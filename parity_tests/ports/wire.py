@@ -28,11 +28,10 @@ class Message(dict[str, Any]):
 
 def send(stream: BinaryIO, told: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Writes a message whole."""
-    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    kinds = {name: [array.dtype.str, arrays[name].shape] for name, array in whole.items()}
+    kinds = {name: [array.dtype.str, array.shape] for name, array in arrays.items()}
     stream.write(json.dumps({"told": told, "arrays": kinds}).encode() + b"\n")
-    for array in whole.values():
-        stream.write(array.tobytes())
+    for array in arrays.values():
+        stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     stream.flush()
 
 
@@ -50,9 +49,18 @@ def receive(stream: BinaryIO) -> Message:
         dtype = np.dtype(kind)
         if dtype.kind not in KINDS:
             raise ValueError(f"an array of {kind} is not passed on")
-        raw = stream.read(dtype.itemsize * math.prod(shape))
+        size = dtype.itemsize * math.prod(shape)
+        raw = stream.read(size)
+        if len(raw) < size:
+            raise EOFError
         arrays[name] = np.frombuffer(raw, dtype).reshape(shape)
     return Message(header["told"], arrays)
+
+
+def by_tensor(found: Mapping[str, np.ndarray], sort: str) -> Arrays:
+    """Those arrays whose names begin with gradient, statistic, tensor or state.KIND, by tensor."""
+    start = f"{sort}."
+    return {n.removeprefix(start): a for n, a in found.items() if n.startswith(start)}
 
 
 @contextlib.contextmanager
