@@ -170,6 +170,24 @@ def test_a_wrong_set_up_gets_one_line(what: str, tmp_path: Path, capfd: pytest.C
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--torch", "a.py:f", "--jaks", "b.py:f"], "unrecognized arguments: --jaks"),
+        (["--torch", "a.py:f"], "--jax is missing"),
+        (["--torch", "a.py:f", "--jax", "b.py:f", "--steps", "0"], "--steps 0 must be at least 1"),
+    ],
+)
+def test_flags_that_are_wrong_get_one_line(
+    flags: list[str], line: str, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as ended:
+        command.main(flags)
+    assert ended.value.code == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert line in error
+
+
 @pytest.mark.slow
 def test_modes_that_differ_and_weights_converted_wrongly_are_told(tmp_path: Path):
     model = "nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 3))"

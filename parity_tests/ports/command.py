@@ -44,10 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = flags.Parser(__doc__ or "", EPILOG)
     for flag, side in zip(FLAGS, ("original", "port"), strict=True):
         parser.add_argument(
-            flag,
-            required=True,
-            metavar="FILE:FUNCTION",
-            help=f"the function that sets the {side} up",
+            flag, metavar="FILE:FUNCTION", help=f"the function that sets the {side} up"
         )
     parser.add_argument(
         "--pairs", type=Path, metavar="FILE", help="tensors that are not found by themselves"
@@ -82,6 +79,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(values: argparse.Namespace) -> bool:
     """Whether the port is the original."""
+    for flag, given in zip(FLAGS, (values.torch, values.jax), strict=True):
+        if given is None:  # argparse would say so before it names a flag that is misspelt
+            raise ValueError(f"{flag} is missing; give {flag} FILE:FUNCTION")
     for name in ("examples", "steps"):
         if getattr(values, name) < 1:
             raise ValueError(f"--{name} {getattr(values, name)} must be at least 1")

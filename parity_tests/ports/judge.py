@@ -85,7 +85,7 @@ def rounded(
     size: float = 0.0,
     terms: int = 0,
 ) -> Held:
-    """In float32: within the bound of a formula that is the layer's, if there is one; else compared.
+    """In float32: within the bound of a formula, if there is one that fits; else compared.
 
     Args:
         truth: in float64.
