@@ -124,6 +124,17 @@ def test_an_optax_transformation_is_held_too(tmp_path: Path):
     assert (guilt.place, guilt.suspects[0][0]) == ("optimizer", "eps")
 
 
+def test_what_went_wrong_before_reaches_no_other_layer(tmp_path: Path):
+    bad = FLAX.replace("nnx.relu(self.a(x))", "nnx.gelu(self.a(x))")
+    report = compare(*written(tmp_path, port=bad), steps=1)
+    failed = [each for each in report.held if not each.passed]
+    alone = {each.place for each in failed if not each.phase.startswith("step")}
+    assert alone == {"relu after 0"}
+    assert {each.phase.partition(",")[0] for each in failed} == {"forward", "backward", "step 1"}
+    assert report.guilt is not None
+    assert report.guilt.suspects[0] == ("activation", "gelu approximate tanh")
+
+
 WRONG = {
     "a missing layer": ("port", "(7, 7), (7, 3)", "(7, 3), (3, 3)", r"2\.weight .* no partner"),
     "another width": (
@@ -325,6 +336,8 @@ def test_fused_tensors_are_matched_in_their_parts():
     (joined,) = other.to_jax(squares).values()
     np.testing.assert_array_equal(joined[:, 4:8], squares["attention.k.weight"].T)
     assert other.to_torch({"attention.qkv.kernel": joined}).keys() == squares.keys()
+    squares.pop("attention.k.weight")  # as a gradient may be
+    assert not other.to_jax(squares)
 
 
 def test_layers_stacked_for_a_scan_are_matched_one_by_one():
