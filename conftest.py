@@ -3,12 +3,14 @@
 import itertools
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import hypothesis
 import pytest
 
+MAPPED = 20_000  # areas of memory: Linux gives a process 65,530, and each program takes some
 FEWER = 10  # times fewer of hypothesis' examples by default than where slow tests run
 hypothesis.settings.register_profile("any time", deadline=None)
 hypothesis.settings.load_profile("any time")
@@ -63,3 +65,14 @@ def leave_out(test: str, rows: list[pytest.Item], patterns: Sequence[str], whole
     idle = [pattern for pattern in patterns if not any(fnmatchcase(n, pattern) for n in names)]
     if idle and whole:
         raise pytest.UsageError(f"{test}: by_default names no row of it: {', '.join(idle)}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_dropped() -> Iterator[None]:
+    """After a file of tests, where programs have become many: XLA dies where no area is left."""
+    import jax  # not before the environment is set
+
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MAPPED:
+        jax.clear_caches()

@@ -88,7 +88,7 @@ class Port:
     def __init__(self) -> None:
         self.calls = {
             name: getattr(self, name)
-            for name in ("setup", "values", "order", "forward", "record", "train", "step")
+            for name in ("setup", "values", "order", "forward", "record", "train", "step", "read")
         }
         self.programs: dict[Any, Any] = {}
 
@@ -212,11 +212,9 @@ class Port:
         """
         with jax.enable_x64(dtype == "float64"):
             cast = functools.partial(_cast, dtype=TYPES[dtype])
-            values = {
-                name: cast(arrays.get(f"tensor.{name}", own)) for name, own in self._own().items()
-            }
-            inputs, targets = cast(arrays["inputs"]), cast(arrays["targets"])
-            given = {k: cast(v) for k, v in arrays.items() if k.startswith(("point.", "outputs"))}
+            values = {n: cast(arrays.pop(f"tensor.{n}", own)) for n, own in self._own().items()}
+            inputs, targets = cast(arrays.pop("inputs")), cast(arrays.pop("targets"))
+            given = {k: cast(arrays.pop(k)) for k in list(arrays)}  # points and outputs
             plan = self._plan(dtype, training, tuple(units), given, values, inputs, targets)
             program, points, shapes = plan
             taps = {key: jnp.zeros(shape, kind) for key, (shape, kind) in shapes.items()}
@@ -287,7 +285,7 @@ class Port:
             return {"known": kept == sum(leaf.size for leaf in floats)}, {}
 
     def step(self, number: int, arrays: wire.Arrays) -> tuple[Any, wire.Arrays]:
-        """Loss and gradients at the tensors given; the optimizer's step by the gradients given.
+        """The optimizer's step from the tensors and by the gradients given; tells the loss there.
 
         The optimizer's state is as the last step left it, but for what is given.
 
@@ -298,27 +296,32 @@ class Port:
         """
         with jax.enable_x64(self.dtype == "float64"):
             cast = functools.partial(_cast, dtype=TYPES[self.dtype])
-            own = self._own()
-            values = {n: cast(arrays.get(f"tensor.{n}", own[n])) for n in own}
+            # What arrives is dropped as soon as it is cast: it may be most of what memory holds.
+            values = {n: cast(arrays.pop(f"tensor.{n}", own)) for n, own in self._own().items()}
             others = {n: v for n, v in values.items() if n not in self.model.parameters}
             trained = {n: values[n] for n in self.network.settings}
             frozen = {n: values[n] for n in self.model.parameters if n not in trained}
-            put = {k: cast(a) for k, a in arrays.items() if k.startswith("state.")}
+            put = {k: cast(arrays.pop(k)) for k in list(arrays) if k.startswith("state.")}
             if put:
                 self.state = self._resumed(self.state, put, number - 1)
             key = ("step", self.dtype)
             if key not in self.programs:
                 self.programs[key] = jax.jit(self._step)
             inputs, targets = cast(arrays["inputs"]), cast(arrays["targets"])
-            given = {n: cast(arrays[k]) for n in trained if (k := f"gradient.{n}") in arrays}
+            given = {n: cast(arrays.pop(k)) for n in trained if (k := f"gradient.{n}") in arrays}
             loss, grads, stepped, others, self.state = self.programs[key](
                 trained, {**others, **frozen}, self.state, given, inputs, targets
             )
-            found = {"loss": loss}
-            found |= {f"gradient.{n}": g for n, g in grads.items()}
-            found |= {f"tensor.{n}": t for n, t in stepped.items()}
-            found |= {f"tensor.{n}": others[n] for n in self.model.statistics}
-            return {}, _host(found | self._kept(self.state))
+            found = stepped | {n: others[n] for n in self.model.statistics}
+            self.left = {
+                "gradient": {f"gradient.{n}": own for n, own in grads.items()},
+                "tensor": {f"tensor.{n}": array for n, array in found.items()},
+            }
+            return {}, _host({"loss": loss})
+
+    def read(self, sort: str, arrays: wire.Arrays) -> tuple[Any, wire.Arrays]:
+        """What the last step left: its own gradients, or tensors or the state after it; once."""
+        return {}, _host(self._kept(self.state) if sort == "state" else self.left.pop(sort))
 
     def _step(
         self, trained: Any, others: Any, state: Any, given: Any, inputs: Any, targets: Any

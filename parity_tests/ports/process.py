@@ -55,6 +55,10 @@ class Side:
         self.begin(call, told, **arrays)
         return self.answer()
 
+    def read(self, sort: str) -> wire.Arrays:
+        """What the last step left, of one sort: gradient, tensor or state; by SORT.NAME."""
+        return self.ask("read", {"sort": sort}).arrays
+
     def begin(self, call: str, told: Any = None, arrays: Any = None) -> None:
         """Sends a call; the other side may work meanwhile."""
         try:

@@ -31,7 +31,7 @@ class Original:
     def __init__(self) -> None:
         self.calls = {
             name: getattr(self, name)
-            for name in ("setup", "values", "order", "record", "train", "step")
+            for name in ("setup", "values", "order", "record", "train", "step", "read")
         }
 
     def setup(
@@ -159,27 +159,34 @@ class Original:
         self.steps, self.dtype = 0, TYPES[dtype]
         return {}, {}
 
-    def step(self, arrays: wire.Arrays) -> tuple[Any, wire.Arrays]:
-        """A step of it: loss, gradients; tensors and the optimizer's state afterwards."""
-        inputs, targets = self.batch(self.steps % len(self.network.batches))
-        inputs = inputs.to(self.dtype) if inputs.is_floating_point() else inputs
-        targets = targets.to(self.dtype) if targets.is_floating_point() else targets
-        with seeded(self.steps), NoDropout():
-            loss = self.loss(self.run(inputs), targets)
-        self.stepped.zero_grad()
-        loss.backward()
-        self.stepped.step()
-        self.steps += 1
-        found = {"loss": as_array(loss)}
-        for name, parameter in self.run.named_parameters():
-            found[f"tensor.{name}"] = as_array(parameter).copy()
-            if parameter.grad is not None:
-                found[f"gradient.{name}"] = as_array(parameter.grad)
-            for key, value in self.stepped.state.get(parameter, {}).items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    found[f"state.{key}.{name}"] = as_array(value).copy()
-        found |= {f"tensor.{n}": as_array(t).copy() for n, t in statistics(self.run).items()}
-        return {}, found
+    def step(self, arrays: wire.Arrays, steps: int = 1) -> tuple[Any, wire.Arrays]:
+        """So many steps of it; tells the last one's loss."""
+        loss = torch.zeros(())
+        for _ in range(steps):
+            inputs, targets = self.batch(self.steps % len(self.network.batches))
+            inputs = inputs.to(self.dtype) if inputs.is_floating_point() else inputs
+            targets = targets.to(self.dtype) if targets.is_floating_point() else targets
+            with seeded(self.steps), NoDropout():
+                loss = self.loss(self.run(inputs), targets)
+            self.stepped.zero_grad()
+            loss.backward()
+            self.stepped.step()
+            self.steps += 1
+        return {}, {"loss": as_array(loss)}
+
+    def read(self, sort: str, arrays: wire.Arrays) -> tuple[Any, wire.Arrays]:
+        """What the last step left: its gradients, or tensors or the optimizer's state after it."""
+        parameters, found = dict(self.run.named_parameters()), {}
+        if sort == "tensor":
+            found = parameters | statistics(self.run)
+        for name, parameter in parameters.items():
+            if sort == "gradient" and parameter.grad is not None:
+                found[name] = parameter.grad
+            if sort == "state":
+                for key, value in self.stepped.state.get(parameter, {}).items():
+                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                        found[f"{key}.{name}"] = value
+        return {}, {f"{sort}.{name}": as_array(tensor) for name, tensor in found.items()}
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
         """The first examples of a batch."""

@@ -1,6 +1,6 @@
 """Steps of training: each from the original's tensors, so that no difference grows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,73 +33,90 @@ def steps(port: "Port", count: int) -> Iterator[Held]:
             for name, array in port.start.items()
         }
         buffers: dict[str, dict[str, Bounded]] = {}
-        port.torch.begin("step")
-        state: Arrays = {}
+        made, state = 0, {}
         for step in range(1, number + 1):
-            theirs = port.torch.answer().arrays
-            if step < number:
-                port.torch.begin("step")  # meanwhile
             if sparse and step not in HELD and step < number:
-                before, state = before | _only(theirs, "tensor"), _state_of(port, theirs)
                 continue
-            ours = _step(port, before, theirs, step, state)
+            if left_out := step - 1 - made:
+                port.torch.ask("step", {"steps": left_out})
+                before, state = before | port.torch.read("tensor"), _state_of(port)
+            made = step
             if dtype == "float64":
-                if step <= (1 if sparse else KEPT):
-                    port.history.append((before, _only(theirs, "gradient")))
-                yield from _exact(port, step, before, theirs, ours)
+                # Of a large network what passed is not kept to look for what went wrong later.
+                keep = step <= (1 if sparse else KEPT)
+                before = yield from _exact(port, step, before, state, keep, sparse)
             else:
-                yield from _rounded(port, step, before, theirs, ours, buffers)
-            before, state = before | _only(theirs, "tensor"), {}
+                before = yield from _rounded(port, step, before, state, buffers)
+            state = {}
 
 
-def _state_of(port: "Port", theirs: Arrays) -> dict[str, np.ndarray]:
+def _state_of(port: "Port") -> Arrays:
     """What the original's optimizer keeps, as the port takes it."""
-    found = {}
-    for kind in {key.split(".")[1] for key in theirs if key.startswith("state.")}:
+    theirs, found = port.torch.read("state"), {}
+    for kind in {key.split(".")[1] for key in theirs}:
         ported = port.matching.to_jax(by_tensor(theirs, f"state.{kind}"))
         found |= {f"state.{kind}.{name}": array for name, array in ported.items()}
     return found
 
 
-def _step(port: "Port", before: Arrays, theirs: Arrays, step: int, state: Arrays) -> Arrays:
-    """The port's step from the original's tensors (and state, if given), with its gradients."""
-    given = port.ported(before)
-    gradients = {n: theirs[f"gradient.{n}"] for n in port.linked if f"gradient.{n}" in theirs}
-    given |= {f"gradient.{n}": a for n, a in port.matching.to_jax(gradients).items()}
+def _stepped(port: "Port", step: int, before: Arrays, state: Arrays) -> tuple[Arrays, Any]:
+    """A step of both: the original's gradients, and both losses.
+
+    The port's is from the original's tensors (and state, if given), with its gradients.
+    """
+    theirs = port.torch.ask("step").arrays["loss"]
+    gradients = port.torch.read("gradient")
+    own = by_tensor(gradients, "gradient")
+    given = port.matching.to_jax({n: own[n] for n in port.linked if n in own})
+    arrays = port.ported(before) | {f"gradient.{n}": array for n, array in given.items()}
     number = (step - 1) % port.told[0]["batches"]
-    arrays = given | port.batch(number) | state
-    return port.jax.ask("step", {"number": step}, arrays=arrays).arrays
+    told = port.jax.ask("step", {"number": step}, arrays=arrays | port.batch(number) | state)
+    return gradients, (theirs, told.arrays["loss"])
 
 
-def _exact(port: "Port", step: int, before: Arrays, theirs: Arrays, ours: Arrays) -> Iterator[Held]:
-    phase = f"step {step}"
-    loss = theirs["loss"], ours["loss"]
-    yield judge.same("loss", "loss", phase, *loss)
-    mine = {sort: port.matching.to_torch(by_tensor(ours, sort)) for sort in ("gradient", "tensor")}
-    owners = port.owners()
-    kept = {each["name"] for each in port.told[0]["tensors"] if each["sort"] != "parameter"}
-    for name, array in by_tensor(theirs, "gradient").items():
-        if name in mine["gradient"]:
+def _exact(
+    port: "Port", step: int, before: Arrays, state: Arrays, keep: bool, sparse: bool
+) -> Generator[Held, None, Arrays]:
+    """One sort of arrays at a time; gives the original's tensors afterwards."""
+    phase, owners = f"step {step}", port.owners()
+    gradients, losses = _stepped(port, step, before, state)
+    if keep:
+        port.history.append((before, gradients))
+    yield judge.same("loss", "loss", phase, *losses)
+    mine = port.matching.to_torch(by_tensor(port.jax.read("gradient"), "gradient"))
+    for name, array in by_tensor(gradients, "gradient").items():
+        if name in mine:
             place, what = owners.get(name, name), f"gradient of {name}"
-            size = port.sizes.get(name, 0.0)
-            yield judge.same(place, what, phase, array, mine["gradient"][name], size)
-    for name, array in by_tensor(theirs, "tensor").items():
-        if name not in mine["tensor"]:
+            yield judge.same(place, what, phase, array, mine[name], port.sizes.get(name, 0.0))
+    del gradients
+    after = port.torch.read("tensor")
+    mine = port.matching.to_torch(by_tensor(port.jax.read("tensor"), "tensor"))
+    kept = {each["name"] for each in port.told[0]["tensors"] if each["sort"] != "parameter"}
+    passed = True
+    for name, array in by_tensor(after, "tensor").items():
+        if name not in mine:
             continue
         start = before[f"tensor.{name}"]
         if name in kept:
-            yield judge.same(owners.get(name, name), name, phase, array, mine["tensor"][name])
+            yield judge.same(owners.get(name, name), name, phase, array, mine[name])
             continue
         # The change is what is held; of it the tensor's own rounding hides a part.
         hidden = 4 * UNIT["float64"] * float(np.abs(start).max(initial=0.0)) / SAME
-        changes = array - start, mine["tensor"][name] - start
-        yield judge.same("optimizer", f"change of {name}", phase, *changes, size=hidden)
-    yield from _state(port, theirs, ours, phase)
+        changes = array - start, mine[name] - start
+        held = judge.same("optimizer", f"change of {name}", phase, *changes, size=hidden)
+        passed = passed and held.passed
+        yield held
+    if sparse and passed:
+        port.history.clear()
+    del mine
+    yield from _state(port, phase)
+    return before | after
 
 
-def _state(port: "Port", theirs: Arrays, ours: Arrays, phase: str) -> Iterator[Held]:
+def _state(port: "Port", phase: str) -> Iterator[Held]:
     """What the optimizer keeps, as far as both keep it under names that are known."""
-    kinds = {key.split(".")[1] for key in ours if key.startswith("state.")}
+    theirs, ours = port.torch.read("state"), port.jax.read("state")
+    kinds = {key.split(".")[1] for key in ours}
     for kind in sorted(kinds):
         mine = port.matching.to_torch(by_tensor(ours, f"state.{kind}"))
         for name, array in by_tensor(theirs, f"state.{kind}").items():
@@ -112,16 +129,17 @@ def _rounded(
     port: "Port",
     step: int,
     before: Arrays,
-    theirs: Arrays,
-    ours: Arrays,
+    state: Arrays,
     buffers: dict[str, dict[str, Bounded]],
-) -> Iterator[Held]:
+) -> Generator[Held, None, Arrays]:
+    """Each tensor within its bound; gives the original's tensors afterwards."""
     told = port.told[0]["optimizer"]
-    if told["name"] not in KNOWN:
-        return
-    mine = port.matching.to_torch(by_tensor(ours, "tensor"))
+    gradients, _ = _stepped(port, step, before, state)
+    after = port.torch.read("tensor")
+    mine = port.matching.to_torch(by_tensor(port.jax.read("tensor"), "tensor"))
     for name, settings in told["settings"].items():
-        if name not in mine or f"gradient.{name}" not in theirs:
+        known = told["name"] in KNOWN
+        if not known or name not in mine or f"gradient.{name}" not in gradients:
             continue
         # The two round in different places, as truth.py says: a doubled unit.
         unit = 2 * UNIT["float32"]
@@ -133,21 +151,18 @@ def _rounded(
             corrected_in_type=not port.told[1]["optimizer"]["name"],  # optax' own
         )
         weight = exact(before[f"tensor.{name}"], unit)
-        after, buffers[name] = optimizer_step(
+        bounded, buffers[name] = optimizer_step(
             rules,
             weight,
-            theirs[f"gradient.{name}"],
+            gradients[f"gradient.{name}"],
             buffers.get(name, {}),
             constant(settings["learning_rate"], unit),
             step,
         )
-        phase, both = f"step {step}, float32", (theirs[f"tensor.{name}"], mine[name])
-        yield judge.within("optimizer", name, phase, *both, after)
+        phase, both = f"step {step}, float32", (after[f"tensor.{name}"], mine[name])
+        yield judge.within("optimizer", name, phase, *both, bounded)
+    return before | after
 
 
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"momentum": 0.0, "dampening": 0.0, "nesterov": False} | dict(options)
-
-
-def _only(found: Arrays, sort: str) -> Arrays:
-    return {name: array for name, array in found.items() if name.startswith(f"{sort}.")}
