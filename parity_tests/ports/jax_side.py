@@ -7,7 +7,9 @@ wrong before it does not reach it.
 """
 
 import contextlib
+import ctypes
 import functools
+import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -266,13 +268,19 @@ class Port:
             self.programs[key] = program, look.points, shapes
         return self.programs[key]
 
-    def train(self, dtype: str, arrays: wire.Arrays) -> tuple[Any, wire.Arrays]:
+    def train(self, dtype: str, alone: bool, arrays: wire.Arrays) -> tuple[Any, wire.Arrays]:
         """Begins a run; tells whether all that its optimizer keeps goes by names that torch has.
 
         Args:
+            alone: what was compiled before is dropped: it may take more than a network's tensors.
             arrays: `tensor.NAME`.
         """
         self.dtype = dtype
+        if alone:
+            self.programs.clear()
+            jax.clear_caches()
+            gc.collect()
+            give_back()
         with jax.enable_x64(dtype == "float64"):
             cast = functools.partial(_cast, dtype=TYPES[dtype])
             own = self._own()
@@ -306,7 +314,7 @@ class Port:
                 self.state = self._resumed(self.state, put, number - 1)
             key = ("step", self.dtype)
             if key not in self.programs:
-                self.programs[key] = jax.jit(self._step)
+                self.programs[key] = jax.jit(self._step, donate_argnums=(0, 3))
             inputs, targets = cast(arrays["inputs"]), cast(arrays["targets"])
             given = {n: cast(arrays.pop(k)) for n in trained if (k := f"gradient.{n}") in arrays}
             loss, grads, stepped, others, self.state = self.programs[key](
@@ -646,8 +654,8 @@ def _buffers(state: Any) -> dict[str, Any]:
 
 
 def _cast(array: Any, dtype: Any) -> Array:
-    array = array if isinstance(array, jax.Array) else jnp.asarray(array)
-    return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
+    """A copy, floating-point numbers in this type."""
+    return jnp.array(array, dtype if jnp.issubdtype(array.dtype, jnp.floating) else None)
 
 
 def _host(tree: Any) -> Any:
@@ -656,6 +664,12 @@ def _host(tree: Any) -> Any:
         return array if array.dtype.kind in wire.KINDS else array.astype(np.float32)
 
     return jax.tree.map(plain, jax.device_get(tree))
+
+
+def give_back() -> None:
+    """To the system, the memory that is free; glibc keeps it otherwise."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda kept: None)
+    trim(0)
 
 
 def main() -> None:

@@ -24,10 +24,11 @@ KNOWN = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "lion")  # by truth.py
 def steps(port: "Port", count: int) -> Iterator[Held]:
     """So many steps in float64, and a few in float32."""
     for dtype, number in (("float64", count), ("float32", min(IN_FLOAT32, count))):
+        large = sum(array.size for array in port.start.values()) > MANY
         port.torch.ask("train", {"dtype": dtype})
-        began = port.jax.ask("train", {"dtype": dtype}, arrays=port.ported(port.start))
-        parameters = sum(array.size for array in port.start.values())
-        sparse = began["known"] and parameters > MANY
+        told = {"dtype": dtype, "alone": large}
+        began = port.jax.ask("train", told, arrays=port.ported(port.start))
+        sparse = began["known"] and large
         before = {
             name: array.astype(dtype) if array.dtype.kind == "f" else array
             for name, array in port.start.items()
@@ -42,9 +43,7 @@ def steps(port: "Port", count: int) -> Iterator[Held]:
                 before, state = before | port.torch.read("tensor"), _state_of(port)
             made = step
             if dtype == "float64":
-                # Of a large network what passed is not kept to look for what went wrong later.
-                keep = step <= (1 if sparse else KEPT)
-                before = yield from _exact(port, step, before, state, keep, sparse)
+                before = yield from _exact(port, step, before, state, sparse)
             else:
                 before = yield from _rounded(port, step, before, state, buffers)
             state = {}
@@ -75,12 +74,12 @@ def _stepped(port: "Port", step: int, before: Arrays, state: Arrays) -> tuple[Ar
 
 
 def _exact(
-    port: "Port", step: int, before: Arrays, state: Arrays, keep: bool, sparse: bool
+    port: "Port", step: int, before: Arrays, state: Arrays, sparse: bool
 ) -> Generator[Held, None, Arrays]:
     """One sort of arrays at a time; gives the original's tensors afterwards."""
     phase, owners = f"step {step}", port.owners()
     gradients, losses = _stepped(port, step, before, state)
-    if keep:
+    if step <= (1 if sparse else KEPT):
         port.history.append((before, gradients))
     yield judge.same("loss", "loss", phase, *losses)
     mine = port.matching.to_torch(by_tensor(port.jax.read("gradient"), "gradient"))
@@ -107,7 +106,7 @@ def _exact(
         passed = passed and held.passed
         yield held
     if sparse and passed:
-        port.history.clear()
+        port.history.clear()  # of a large network nothing is kept that fits
     del mine
     yield from _state(port, phase)
     return before | after
