@@ -9,6 +9,7 @@ large product among them decides the order of its sums.
 import argparse
 import json
 import os
+import re
 import socket
 import statistics
 import subprocess
@@ -63,9 +64,29 @@ def sweep(processes: int, devices: int, out: Path, arguments: list[str]) -> dict
     return json.loads((out / "sweep.json").read_text())
 
 
+def split(text: str) -> tuple[int, int]:
+    """Such as `2x1`.
+
+    Raises:
+        ArgumentTypeError: it is not of this form.
+    """
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 2x1: processes by devices")
+    return int(found[1]), int(found[2])
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = flags.Parser(__doc__ or "")
     flags.add_data_flags(parser)
+    parser.add_argument(
+        "--splits",
+        type=split,
+        nargs="+",
+        default=SPLITS,
+        metavar="PxD",
+        help="processes by devices each, as 2x1 (default: eight of them)",
+    )
     parser.add_argument("--runs", type=int, nargs="+", default=[64], help="(default: 64)")
     parser.add_argument("--rounds", type=int, default=3, help="the median counts (default: 3)")
     parser.add_argument("--train-size", type=int, default=2500, help="images (default: 2500)")
@@ -97,7 +118,7 @@ def run(values: argparse.Namespace) -> None:
     first: dict[int, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for round_ in range(values.rounds):
-            for processes, devices in SPLITS:
+            for processes, devices in values.splits:
                 for runs in values.runs:
                     out = Path(scratch) / f"{round_}-{processes}-{devices}-{runs}"
                     asked = [*common, "--learning-rate", f"{RATES}{runs}"]
@@ -105,8 +126,10 @@ def run(values: argparse.Namespace) -> None:
                     times.setdefault((processes, devices, runs), []).append(found)
                     table = pq.read_table(out / "runs.parquet")
                     if not table.equals(first.setdefault(runs, table)):
-                        raise ValueError(f"{processes} × {devices} gives another table than 1 × 1")
-    for processes, devices in SPLITS:
+                        raise ValueError(
+                            f"{processes} × {devices} gives another table than the first"
+                        )
+    for processes, devices in values.splits:
         cells = []
         for runs in values.runs:
             own = times[processes, devices, runs]

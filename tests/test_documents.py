@@ -60,7 +60,7 @@ SMALLER = {  # what follows the words of a script or a command, and so wins over
     "reproduce": "--data tiny.npz --epochs 1 --seeds 1",
     "compile_tpu": "v5e:2x2 --hidden 16 --train-size 1000 --precision bfloat16 --programs run",
     "calibrate": "--data tiny.npz --experiments 10",
-    "scaling": "--data tiny.npz --runs 2 --rounds 1 --train-size 500",
+    "scaling": "--data tiny.npz --splits 1x2 2x1 --runs 2 --rounds 1 --train-size 500",
     "bench": "--data shaped.npz --rounds 1",
     "build_explorer": "--out explorer.html",
     "python scripts/parity.py": "--quick",

@@ -230,10 +230,21 @@ class Sweep:
         return put(weights, self.program.sharding("runs")), orders
 
     def _order(self, chunk: Sequence[Block], orders: dict[int, Iterator[np.ndarray]]) -> Array:
-        """The batches of an epoch, each seed's drawn once; (devices, seeds, steps, batch)."""
-        drawn = {seed: next(order) for seed, order in orders.items()}
-        order = np.stack([np.stack([drawn[seed] for seed in block.seeds]) for block in chunk])
-        return put(order, self.program.sharding("runs", None, None, "batch"))
+        """The batches of an epoch; (devices, seeds, steps, batch).
+
+        A process draws for its own devices alone, each seed's once.
+        """
+        drawn = functools.cache(lambda seed: next(orders[seed]))
+
+        def of_device(index: Any) -> np.ndarray:
+            blocks, *within = index
+            order = [np.stack([drawn(seed) for seed in block.seeds]) for block in chunk[blocks]]
+            return np.stack(order)[:, *within]
+
+        steps, batch = self.program.steps_per_epoch, self.experiment.batch_size
+        shape = (len(chunk), len(chunk[0].seeds), steps, batch)
+        sharding = self.program.sharding("runs", None, None, "batch")
+        return jax.make_array_from_callback(shape, sharding, of_device)
 
     def experiment_of(self, run: Finished) -> Experiment:
         """What a run was asked, its seed included."""
