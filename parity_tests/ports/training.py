@@ -77,46 +77,53 @@ def _exact(
     port: "Port", step: int, before: Arrays, state: Arrays, sparse: bool
 ) -> Generator[Held, None, Arrays]:
     """One sort of arrays at a time; gives the original's tensors afterwards."""
-    phase, owners = f"step {step}", port.owners()
+    phase = f"step {step}"
     gradients, losses = _stepped(port, step, before, state)
     if step <= (1 if sparse else KEPT):
         port.history.append((before, gradients))
     yield judge.same("loss", "loss", phase, *losses)
+    yield from _gradients(port, phase, gradients)
+    del gradients
+    after = port.torch.read("tensor")
+    held = list(_tensors(port, phase, before, after))
+    yield from held
+    if sparse and all(each.passed for each in held):
+        port.history.clear()  # of a large network nothing is kept that fits
+    yield from _state(port, phase)
+    return before | after
+
+
+def _gradients(port: "Port", phase: str, theirs: Arrays) -> Iterator[Held]:
     mine = port.matching.to_torch(by_tensor(port.jax.read("gradient"), "gradient"))
-    for name, array in by_tensor(gradients, "gradient").items():
+    owners = port.owners()
+    for name, array in by_tensor(theirs, "gradient").items():
         if name in mine:
             place, what = owners.get(name, name), f"gradient of {name}"
             yield judge.same(place, what, phase, array, mine[name], port.sizes.get(name, 0.0))
-    del gradients
-    after = port.torch.read("tensor")
+
+
+def _tensors(port: "Port", phase: str, before: Arrays, after: Arrays) -> Iterator[Held]:
+    """The change of each that is trained, and running statistics."""
     mine = port.matching.to_torch(by_tensor(port.jax.read("tensor"), "tensor"))
+    owners = port.owners()
     kept = {each["name"] for each in port.told[0]["tensors"] if each["sort"] != "parameter"}
-    passed = True
     for name, array in by_tensor(after, "tensor").items():
         if name not in mine:
             continue
-        start = before[f"tensor.{name}"]
         if name in kept:
             yield judge.same(owners.get(name, name), name, phase, array, mine[name])
             continue
         # The change is what is held; of it the tensor's own rounding hides a part.
+        start = before[f"tensor.{name}"]
         hidden = 4 * UNIT["float64"] * float(np.abs(start).max(initial=0.0)) / SAME
         changes = array - start, mine[name] - start
-        held = judge.same("optimizer", f"change of {name}", phase, *changes, size=hidden)
-        passed = passed and held.passed
-        yield held
-    if sparse and passed:
-        port.history.clear()  # of a large network nothing is kept that fits
-    del mine
-    yield from _state(port, phase)
-    return before | after
+        yield judge.same("optimizer", f"change of {name}", phase, *changes, size=hidden)
 
 
 def _state(port: "Port", phase: str) -> Iterator[Held]:
     """What the optimizer keeps, as far as both keep it under names that are known."""
     theirs, ours = port.torch.read("state"), port.jax.read("state")
-    kinds = {key.split(".")[1] for key in ours}
-    for kind in sorted(kinds):
+    for kind in sorted({key.split(".")[1] for key in ours}):
         mine = port.matching.to_torch(by_tensor(ours, f"state.{kind}"))
         for name, array in by_tensor(theirs, f"state.{kind}").items():
             if name in mine:
