@@ -21,10 +21,12 @@ from parity_tests.ports import (
     patterns,
     planted,
     steps,
+    training,
     wire,
 )
 from parity_tests.ports.port import Report, compare
 from parity_tests.ports.precision import of_precision
+from parity_tests.ports.torch_watch import Watch
 
 SLOW = pytest.mark.slow
 
@@ -50,6 +52,27 @@ def test_a_port_that_is_the_original_passes(pair: str):
     assert kinds == {"float64", "derived", "compared"}
     assert any(each.phase == "step 6" for each in report.held)
     assert max(each.share for each in report.held if each.kind == "float64") < 1e-2
+
+
+def test_of_a_large_network_few_steps_are_held_each_from_where_the_original_is(monkeypatch):
+    monkeypatch.setattr(training, "MANY", 10)
+    monkeypatch.setattr(training, "HELD", (1, 2, 5, 6))
+    report = held("lstm", steps=9)
+    assert report.passed, report.guilt
+    held_steps = [each for each in report.held if re.fullmatch(r"step \d+", each.phase)]
+    assert {int(each.phase.split()[1]) for each in held_steps} == {1, 2, 5, 6, 9}
+    kept = {each.what.split()[0] for each in held_steps if each.phase == "step 9"}
+    assert {"loss", "gradient", "change", "exp_avg", "exp_avg_sq"} <= kept
+
+
+def test_a_layer_may_be_given_its_state_as_a_pair():
+    model = torch.nn.LSTM(3, 4)
+    state = torch.zeros(1, 4, requires_grad=True)
+    watch = Watch(model, [""])
+    with watch:
+        model(torch.ones(5, 3), (state, 2 * state))[0].sum().backward()
+    found = [f"0.in.{place}{end}" for place in range(3) for end in ("", ".gradient")]
+    assert [key for key in found if key not in watch.found] == ["0.in.0.gradient"]
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import numpy as np
 from parity_tests.ports import judge
 from parity_tests.ports.judge import Held, largest
 from parity_tests.ports.pairing import Point
-from parity_tests.ports.wire import by_tensor
+from parity_tests.ports.wire import Arrays, by_tensor
 
 if TYPE_CHECKING:
     from parity_tests.ports.port import Pass, Port
@@ -79,19 +79,21 @@ def _backward(port: "Port", run: "Pass", phase: str) -> Iterator[Held]:
         for name in point.unit.tensors if point.unit else ():
             port.sizes[name] = max(port.sizes.get(name, 0.0), arriving)
         after = point.label
-    yield from _gradients(port, run, phase)
-
-
-def _gradients(port: "Port", run: "Pass", phase: str) -> Iterator[Held]:
-    """Of the tensors."""
-    theirs = by_tensor(run.truth.arrays, "gradient")
+    theirs = by_tensor(truth.arrays, "gradient")
     # Of a layer that is not seen (inside of a scan) the terms of its sums are not known.
     most = max(map(largest, theirs.values()), default=0.0)
-    ours, owners = port.matching.to_torch(by_tensor(run.port.arrays, "gradient")), port.owners()
-    for name, array in theirs.items():
-        if name in ours:
-            what, size = f"gradient of {name}", port.sizes.setdefault(name, most)
-            yield judge.same(owners.get(name, name), what, phase, array, ours[name], size)
+    for name in theirs:
+        port.sizes.setdefault(name, most)
+    yield from gradients(port, truth.arrays, ours.arrays, phase)
+
+
+def gradients(port: "Port", truth: Arrays, ours: Arrays, phase: str) -> Iterator[Held]:
+    """Of the tensors, by gradient.NAME."""
+    mine, owners = port.matching.to_torch(by_tensor(ours, "gradient")), port.owners()
+    for name, array in by_tensor(truth, "gradient").items():
+        if name in mine:
+            what, size = f"gradient of {name}", port.sizes.get(name, 0.0)
+            yield judge.same(owners.get(name, name), what, phase, array, mine[name], size)
 
 
 def _between(before: str, after: str) -> str:

@@ -9,7 +9,7 @@ wrong before it does not reach it.
 import ctypes
 import functools
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ class Port:
 
     def values(self, arrays: Any) -> tuple[Any, wire.Arrays]:
         """All tensors at the start, the batches' first examples, and all of the first batch."""
-        own, model = self._own(), self.model
+        own, model = self.model.values(), self.model
         names = (*model.parameters, *model.statistics, *model.constants)  # no keys of generators
         told = {f"tensor.{name}": own[name] for name in names}
         for number in range(len(self.network.batches)):
@@ -109,7 +109,7 @@ class Port:
         units = [".".join(map(str, path)) for path, _ in modules(self.network.module)]
         watch = Watch({}, units, nested=True)
         run = functools.partial(self._run, watch, True, double=False)
-        jax.eval_shape(run, self._own(), self.batch(0)[0])
+        jax.eval_shape(run, self.model.values(), self.batch(0)[0])
         paths = [point["path"] for point in watch.points]
         return {"order": list(dict.fromkeys(path for path in paths if path is not None))}, {}
 
@@ -123,7 +123,7 @@ class Port:
         """
         with jax.enable_x64(True):
             cast = functools.partial(_cast, dtype=jnp.float64)
-            values = {n: cast(arrays.get(f"tensor.{n}", own)) for n, own in self._own().items()}
+            values = self._values(arrays, cast)
             inputs, targets = cast(arrays["inputs"]), cast(arrays["targets"])
             points: list[Any] = []
 
@@ -153,7 +153,7 @@ class Port:
         """
         with jax.enable_x64(dtype == "float64"):
             cast = functools.partial(_cast, dtype=TYPES[dtype])
-            values = {n: cast(arrays.pop(f"tensor.{n}", own)) for n, own in self._own().items()}
+            values = self._values(arrays, cast)
             inputs, targets = cast(arrays.pop("inputs")), cast(arrays.pop("targets"))
             given = {k: cast(arrays.pop(k)) for k in list(arrays)}  # points and outputs
             plan = self._plan(dtype, training, tuple(units), given, values, inputs, targets)
@@ -222,9 +222,8 @@ class Port:
             give_back()
         with jax.enable_x64(dtype == "float64"):
             cast = functools.partial(_cast, dtype=TYPES[dtype])
-            own = self._own()
-            values = {n: cast(arrays.get(f"tensor.{n}", own[n])) for n in self.network.settings}
-            self.state = self.optimizer.initial(values)
+            values = self._values(arrays, cast)
+            self.state = self.optimizer.initial({n: values[n] for n in self.network.settings})
             return {"known": self.optimizer.knows(self.state)}, {}
 
     def step(self, number: int, arrays: wire.Arrays) -> tuple[Any, wire.Arrays]:
@@ -239,8 +238,7 @@ class Port:
         """
         with jax.enable_x64(self.dtype == "float64"):
             cast = functools.partial(_cast, dtype=TYPES[self.dtype])
-            # What arrives is dropped as soon as it is cast: it may be most of what memory holds.
-            values = {n: cast(arrays.pop(f"tensor.{n}", own)) for n, own in self._own().items()}
+            values = self._values(arrays, cast)
             others = {n: v for n, v in values.items() if n not in self.model.parameters}
             trained = {n: values[n] for n in self.network.settings}
             frozen = {n: values[n] for n in self.model.parameters if n not in trained}
@@ -291,8 +289,13 @@ class Port:
         eps = self.model.eps()
         return self.model.run(values, eps, inputs, training=training, double=double, call=call)
 
-    def _own(self) -> dict[str, Any]:
-        return self.model.values()
+    def _values(self, arrays: wire.Arrays, cast: Callable[[Any], Array]) -> dict[str, Array]:
+        """All tensors: those given, its own where none is.
+
+        What arrived is dropped as soon as it is cast: it may be most of what memory holds.
+        """
+        own = self.model.values()
+        return {name: cast(arrays.pop(f"tensor.{name}", array)) for name, array in own.items()}
 
     def batch(self, number: int) -> tuple[Any, Any]:
         """The first examples of a batch."""

@@ -157,18 +157,21 @@ class Original:
 
     def step(self, arrays: wire.Arrays, steps: int = 1) -> tuple[Any, wire.Arrays]:
         """So many steps of it; tells the last one's loss."""
-        loss = torch.zeros(())
-        for _ in range(steps):
-            inputs, targets = self.batch(self.steps % len(self.network.batches))
-            inputs = inputs.to(self.dtype) if inputs.is_floating_point() else inputs
-            targets = targets.to(self.dtype) if targets.is_floating_point() else targets
-            with seeded(self.steps), NoDropout():
-                loss = self.loss(self.run(inputs), targets)
-            self.stepped.zero_grad()
-            loss.backward()
-            self.stepped.step()
-            self.steps += 1
-        return {}, {"loss": as_array(loss)}
+        for _ in range(steps - 1):
+            self._step()
+        return {}, {"loss": as_array(self._step())}
+
+    def _step(self) -> Tensor:
+        inputs, targets = self.batch(self.steps % len(self.network.batches))
+        inputs = inputs.to(self.dtype) if inputs.is_floating_point() else inputs
+        targets = targets.to(self.dtype) if targets.is_floating_point() else targets
+        with seeded(self.steps), NoDropout():
+            loss = self.loss(self.run(inputs), targets)
+        self.stepped.zero_grad()
+        loss.backward()
+        self.stepped.step()
+        self.steps += 1
+        return loss
 
     def read(self, sort: str, arrays: wire.Arrays) -> tuple[Any, wire.Arrays]:
         """What the last step left: its gradients, or tensors or the optimizer's state after it."""

@@ -4,6 +4,7 @@ A *point* is a call of a layer, or of an activation, pooling or softmax outside 
 point are told: what went in, what came out, and the gradients of the loss there.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,9 +39,9 @@ class Watch(TorchFunctionMode):
             return func(*args, **options)
         point = self._begin(None, *known)
         tensors = args if known[0] == "scaled_dot_product" else args[:1]
-        own = self._entering(point, tensors)
+        own = self._noting(point, "in", tensors)
         options = {name: value for name, value in options.items() if name != "inplace"}
-        return self._leaving(point, func(*own, *args[len(own) :], **options))
+        return self._noting(point, "out", func(*own, *args[len(own) :], **options))
 
     def _begin(self, path: str | None, kind: str, config: Any) -> int:
         self.points.append({"path": path, "kind": kind, "config": config, "after": self.last})
@@ -56,10 +57,10 @@ class Watch(TorchFunctionMode):
             config = self.points[point]["config"]
             if isinstance(layer, nn.MultiheadAttention) and len(args) > 2:
                 if all(each is args[0] for each in args[:3]):  # gradients of all go into one
-                    (own,) = self._entering(point, args[:1])
+                    (own,) = self._noting(point, "in", args[:1])
                     return (own, own, own, *args[3:]), self._attended(config, kwargs)
                 config["cross"] = True
-            return self._entering(point, args), self._attended(config, kwargs)
+            return self._noting(point, "in", args), self._attended(config, kwargs)
 
         return enter
 
@@ -76,34 +77,22 @@ class Watch(TorchFunctionMode):
             if point < 0:
                 return None
             self.last = path
-            return self._leaving(point, outputs)
+            return self._noting(point, "out", outputs)
 
         return leave
 
-    def _entering(self, point: int, args: Any) -> Any:
-        """The inputs, each a copy whose gradient is that of this point alone."""
-        places = iter(range(len(args)))
+    def _noting(self, point: int, side: str, tree: Any) -> Any:
+        """What goes in or comes out: copies, whose gradients are those of this point alone."""
+        places = itertools.count()
 
         def one(value: Any) -> Any:
             if not isinstance(value, Tensor):
                 return value
-            key = f"{point}.in.{next(places)}"
+            key = f"{point}.{side}.{next(places)}"
             self.found[key] = value.detach().clone()
             return self._noted(value, key)
 
-        return tuple(_mapped(one, each) for each in args)
-
-    def _leaving(self, point: int, outputs: Any) -> Any:
-        places = iter(range(100))
-
-        def one(value: Any) -> Any:
-            if not isinstance(value, Tensor):
-                return value
-            key = f"{point}.out.{next(places)}"
-            self.found[key] = value.detach().clone()
-            return self._noted(value, key)
-
-        return _mapped(one, outputs)
+        return _mapped(one, tree)
 
     def _noted(self, value: Tensor, key: str) -> Tensor:
         """A copy in the graph; the gradient that reaches it is noted."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from parity_tests.bounds import UNIT, Bounded, constant, exact
 from parity_tests.ports import judge
+from parity_tests.ports.exact import gradients
 from parity_tests.ports.judge import SAME, Held
 from parity_tests.ports.wire import Arrays, by_tensor
 from parity_tests.truth import Settings, optimizer_step
@@ -23,8 +24,11 @@ KNOWN = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "lion")  # by truth.py
 
 def steps(port: "Port", count: int) -> Iterator[Held]:
     """So many steps in float64, and a few in float32."""
-    for dtype, number in (("float64", count), ("float32", min(IN_FLOAT32, count))):
-        large = sum(array.size for array in port.start.values()) > MANY
+    runs = {"float64": count}
+    if port.told[0]["optimizer"]["name"] in KNOWN:
+        runs["float32"] = min(IN_FLOAT32, count)
+    large = sum(array.size for array in port.start.values()) > MANY
+    for dtype, number in runs.items():
         port.torch.ask("train", {"dtype": dtype})
         told = {"dtype": dtype, "alone": large}
         began = port.jax.ask("train", told, arrays=port.ported(port.start))
@@ -78,12 +82,12 @@ def _exact(
 ) -> Generator[Held, None, Arrays]:
     """One sort of arrays at a time; gives the original's tensors afterwards."""
     phase = f"step {step}"
-    gradients, losses = _stepped(port, step, before, state)
+    theirs, losses = _stepped(port, step, before, state)
     if step <= (1 if sparse else KEPT):
-        port.history.append((before, gradients))
+        port.history.append((before, theirs))
     yield judge.same("loss", "loss", phase, *losses)
-    yield from _gradients(port, phase, gradients)
-    del gradients
+    yield from gradients(port, theirs, port.jax.read("gradient"), phase)
+    del theirs
     after = port.torch.read("tensor")
     held = list(_tensors(port, phase, before, after))
     yield from held
@@ -91,15 +95,6 @@ def _exact(
         port.history.clear()  # of a large network nothing is kept that fits
     yield from _state(port, phase)
     return before | after
-
-
-def _gradients(port: "Port", phase: str, theirs: Arrays) -> Iterator[Held]:
-    mine = port.matching.to_torch(by_tensor(port.jax.read("gradient"), "gradient"))
-    owners = port.owners()
-    for name, array in by_tensor(theirs, "gradient").items():
-        if name in mine:
-            place, what = owners.get(name, name), f"gradient of {name}"
-            yield judge.same(place, what, phase, array, mine[name], port.sizes.get(name, 0.0))
 
 
 def _tensors(port: "Port", phase: str, before: Arrays, after: Arrays) -> Iterator[Held]:
@@ -140,12 +135,11 @@ def _rounded(
 ) -> Generator[Held, None, Arrays]:
     """Each tensor within its bound; gives the original's tensors afterwards."""
     told = port.told[0]["optimizer"]
-    gradients, _ = _stepped(port, step, before, state)
+    theirs, _ = _stepped(port, step, before, state)
     after = port.torch.read("tensor")
     mine = port.matching.to_torch(by_tensor(port.jax.read("tensor"), "tensor"))
     for name, settings in told["settings"].items():
-        known = told["name"] in KNOWN
-        if not known or name not in mine or f"gradient.{name}" not in gradients:
+        if name not in mine or f"gradient.{name}" not in theirs:
             continue
         # The two round in different places, as truth.py says: a doubled unit.
         unit = 2 * UNIT["float32"]
@@ -160,7 +154,7 @@ def _rounded(
         bounded, buffers[name] = optimizer_step(
             rules,
             weight,
-            gradients[f"gradient.{name}"],
+            theirs[f"gradient.{name}"],
             buffers.get(name, {}),
             constant(settings["learning_rate"], unit),
             step,
