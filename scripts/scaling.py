@@ -92,6 +92,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--train-size", type=int, default=2500, help="images (default: 2500)")
     parser.add_argument("--epochs", type=int, default=2, help="(default: 2)")
     values = parser.parse_args(arguments)
+    if values.rounds < 1:
+        exit_status.fail(f"--rounds {values.rounds} must be at least 1", exit_status.INPUT)
     with exit_status.one_line_errors("nothing more is timed"):
         run(values)
 
