@@ -28,11 +28,11 @@ def pytest_configure(config: pytest.Config) -> None:
         directory = tempfile.TemporaryDirectory(prefix="jaxmlp-tests-")
         config.add_cleanup(directory.cleanup)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = directory.name
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-        # As in pyproject.toml, for the processes that tests start.
-        unreadable = "ignore:Error reading persistent compilation cache:UserWarning"
-        os.environ.setdefault("PYTHONWARNINGS", unreadable)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    # As in pyproject.toml, for the processes that tests start.
+    unreadable = "ignore:Error reading persistent compilation cache:UserWarning"
+    os.environ.setdefault("PYTHONWARNINGS", unreadable)
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses

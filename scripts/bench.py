@@ -8,7 +8,6 @@ else the machine does hits all alike; medians and their ratios are printed.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import functools
 import importlib.util
@@ -16,7 +15,6 @@ import itertools
 import json
 import math
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -35,7 +33,7 @@ from jaxmlp.commands import exit_status, flags
 from jaxmlp.commands.progress import Steps
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.data.loading import load_data
-from jaxmlp.device.mesh import describe_devices
+from jaxmlp.device.mesh import describe_devices, processor
 from jaxmlp.device.precision import precision
 from jaxmlp.experiment import Experiment
 from jaxmlp.sweeps import sweep
@@ -169,15 +167,6 @@ def matrix_rate(size: int = 4096) -> float:
 
     work()
     return 2 * size**3 / min(timed(work, 1) / 1000 for _ in range(3))
-
-
-def processor() -> str:
-    """The processor's own name, where the system tells it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def first_epoch(arguments: list[str]) -> tuple[float, float]:

@@ -52,6 +52,7 @@ step "run-$quick" "$python" scripts/run_jax.py "${data[@]}" --epochs "$epochs" \
   "${images[@]}" --precision "$quick" --out "$out/run-$quick" --overwrite
 # The rate for a large product, and the share of it that a sweep reaches, are among what it prints.
 step bench "$python" scripts/bench.py "${data[@]}" --rounds "$rounds"
+step profile "$python" scripts/profile_step.py "${data[@]}" "${images[@]}"
 step check-sweep "$python" scripts/check_sweep.py "${data[@]}" --batching vmap --epochs 1 \
   "${images[@]}" --init-scale log:0.3:3:4 --learning-rate log:1e-3:0.1:4
 step sweep "$python" scripts/sweep.py "${data[@]}" --epochs "$epochs" "${images[@]}" \

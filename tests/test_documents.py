@@ -62,6 +62,7 @@ SMALLER = {  # what follows the words of a script or a command, and so wins over
     "calibrate": "--data tiny.npz --experiments 10",
     "scaling": "--data tiny.npz --splits 1x2 2x1 --runs 2 --rounds 1 --train-size 500",
     "bench": "--data shaped.npz --rounds 1",
+    "profile_step": "--data tiny.npz",
     "build_explorer": "--out explorer.html",
     "python scripts/parity.py": "--quick",
     "python scripts/reproduce.py --cnn --data-dir DIR": "--data tiny.npz --epochs 1 --images 100",

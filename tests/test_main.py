@@ -104,6 +104,7 @@ def test_scripts_that_a_user_calls_only_call_and_nothing_imports_them():
         "bench_torch",
         "build_explorer",
         "elsewhere",
+        "profile_step",
         "rooms",
         "scaling",
     }  # our own

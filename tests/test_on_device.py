@@ -19,6 +19,7 @@ STEPS = [
     "run",
     "run-tf32",
     "bench",
+    "profile",
     "check-sweep",
     "sweep",
     "sweep-unforetold",

@@ -1,6 +1,8 @@
 """The devices of a run or a sweep: their mesh, what lies on them, their memory."""
 
 import os
+import platform
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -63,3 +65,13 @@ def describe_devices(count: int = 1) -> str:
     kind = device.device_kind
     name = device.platform if kind == device.platform else f"{device.platform} ({kind})"
     return name if count == 1 else f"{count} × {name}"
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name; on Linux with family and model, as makes may share a name."""
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    lines = (line.partition(":") for line in text.splitlines())
+    told = {name.strip(): value.strip() for name, _, value in lines}
+    if not {"model name", "cpu family", "model"} <= set(told):
+        return platform.processor() or platform.machine()
+    return f"{told['model name']} (family {told['cpu family']}, model {told['model']})"
