@@ -4,7 +4,8 @@ A training step of the question needs three products: inputs by weights, activat
 their transposes for the gradients. The two with the 3072 inputs are nearly all of the work. The
 products' contenders do these two, with data ready; PyTorch's train (bench_torch.py, a process of
 its own); the run does everything, metrics and evaluation included. Rounds alternate, so that what
-else the machine does hits all alike; medians and their ratios are printed.
+else the machine does hits all alike; and each contender's turn is its second of two in a row, but
+for the sweep's, which takes a minute. Medians and their ratios are printed.
 """
 
 import argparse
@@ -196,6 +197,8 @@ def rounds(contenders: dict[str, Contender], count: int) -> dict[str, list[float
         which = f"round {index} of {count}" if index else "warming up"
         for name, contender in contenders.items():
             steps.under_way(f"{which}: {name}")
+            if name != SWEEP:
+                contender()  # what has lain idle is slower at first
             milliseconds = contender()
             steps.done(f"{which}: {name}, {milliseconds:.2f} ms per step")
             if index:
@@ -228,7 +231,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run_all(values: argparse.Namespace) -> None:
     say("loading the data and compiling")
     dataset = load_data(values.data, values.data_dir)
-    run = Run(Experiment(epochs=values.rounds + 1), dataset)
+    run = Run(Experiment(epochs=2 * (values.rounds + 1)), dataset)
     makers = {
         OURS: whole_run,
         "two products, XLA": xla_products,
