@@ -7,7 +7,6 @@ what the compiled program calls it. Parts that run at once count each for itself
 
 import argparse
 import operator
-import os
 import re
 import tempfile
 from collections import defaultdict
@@ -82,7 +81,7 @@ def table(whole: float, parts: dict[str, float]) -> str:
     rest = {f"{len(parts) - len(large)} smaller parts": together - sum(large.values())}
     if whole > together:
         rest["between them"] = whole - together
-    where = f"{describe_devices()} ({processor()}, {os.cpu_count()} cores)"
+    where = f"{describe_devices()} ({processor()})"
     lines = [f"{where}; {whole:.2f} ms per step, evaluation included"]
     lines += [f"{ms:8.3f} ms {ms / whole:4.0%}  {name}" for name, ms in {**large, **rest}.items()]
     return "\n".join(lines)

@@ -1,6 +1,5 @@
 """Shared by the tests: the tiny data set, a cache of its own, the JAX command."""
 
-import importlib.util
 import signal
 import subprocess
 import sys
@@ -9,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts_dir import SCRIPTS, load
 from tiny import arrays
 
 # In the background of a plain shell, pytest and the commands that tests start would ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "run_jax.py"
+SCRIPT = SCRIPTS / "run_jax.py"
 
 
 @pytest.fixture(autouse=True)
@@ -42,12 +42,7 @@ def tiny_dataset(tiny_npz: Path):
 
 @pytest.fixture(scope="session")
 def script():
-    spec = importlib.util.spec_from_file_location("run_jax", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("run_jax")
 
 
 @pytest.fixture

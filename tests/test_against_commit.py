@@ -1,6 +1,5 @@
 """scripts/against_commit.py: what may differ between two trees, and that nothing else may."""
 
-import importlib.util
 import io
 import json
 from pathlib import Path
@@ -10,13 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scripts_dir import load
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "against_commit.py"
-spec = importlib.util.spec_from_file_location("against_commit", SCRIPT)
-assert spec
-assert spec.loader
-against_commit = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(against_commit)
+against_commit = load("against_commit")
 
 OLD = {
     "schema": 2,

@@ -6,7 +6,6 @@ pages runs on the first.
 """
 
 import contextlib
-import importlib.util
 import io
 import json
 import os
@@ -22,6 +21,7 @@ from unittest import mock
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from scripts_dir import load
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -107,13 +107,7 @@ def session(page: str) -> list[str]:
 
 @cache
 def main_of(script: str) -> Callable[[list[str]], None]:
-    path = ROOT / "scripts" / f"{script}.py"
-    spec = importlib.util.spec_from_file_location(f"documented_{script}", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return load(script).main
 
 
 def smaller(command: str) -> list[str]:

@@ -1,26 +1,19 @@
 """scripts/elsewhere.py: what becomes of a run is told from its steps, and balanced accuracy."""
 
-import importlib.util
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts_dir import load
 
 torch = pytest.importorskip("torch")
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "elsewhere.py"
 CLASSES, EXAMPLES = 3, 5
 
 
 @pytest.fixture(scope="module")
 def elsewhere():
-    spec = importlib.util.spec_from_file_location("elsewhere", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("elsewhere")
 
 
 @pytest.fixture

@@ -68,10 +68,11 @@ def describe_devices(count: int = 1) -> str:
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name; on Linux with family and model, as makes may share a name."""
+    """The processor's name and cores; on Linux with its family, as makes may share a name."""
     text = cpuinfo.read_text() if cpuinfo.exists() else ""
     lines = (line.partition(":") for line in text.splitlines())
     told = {name.strip(): value.strip() for name, _, value in lines}
-    if not {"model name", "cpu family", "model"} <= set(told):
-        return platform.processor() or platform.machine()
-    return f"{told['model name']} (family {told['cpu family']}, model {told['model']})"
+    name = platform.processor() or platform.machine()
+    if {"model name", "cpu family", "model"} <= set(told):
+        name = f"{told['model name']} (family {told['cpu family']}, model {told['model']})"
+    return f"{name}, {os.cpu_count()} cores"
