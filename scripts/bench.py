@@ -9,6 +9,7 @@ for the sweep's, which takes a minute. Medians and their ratios are printed.
 """
 
 import argparse
+import atexit
 import dataclasses
 import functools
 import importlib.util
@@ -17,6 +18,7 @@ import json
 import math
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -120,7 +122,9 @@ def torch_ways(arguments: list[str]) -> dict[str, Contender]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # Ctrl-C is for this process, which ends that one and its workers
     )
+    atexit.register(os.killpg, process.pid, signal.SIGTERM)
 
     def ask(way: str) -> float:
         assert process.stdin is not None
