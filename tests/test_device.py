@@ -6,6 +6,8 @@ import pytest
 from scripts_dir import load
 
 from jaxmlp.device.mesh import processor
+from jaxmlp.experiment import Experiment
+from jaxmlp.training.run import Run
 
 CORES = f", {os.cpu_count()} cores"
 CPUINFO = """processor\t: 0
@@ -53,10 +55,26 @@ def test_instructions_are_told_by_shape_and_operation_and_loops_not(profile_step
     }
 
 
-def test_a_profile_names_both_products_of_the_first_layer(profile_step, tiny_npz, capsys):
-    profile_step.main(["--data", str(tiny_npz), "--batch-size", "12", "--hidden", "11"])
-    first, *parts = capsys.readouterr().out.splitlines()
-    assert processor() in first
-    made = [line.split()[3:-1] for line in parts if "dot_general" in line]
+def test_a_profile_has_both_products_of_the_first_layer(profile_step, tiny_dataset):
+    run = Run(Experiment(epochs=3, batch_size=12, hidden=(11,)), tiny_dataset)
+    whole, parts = profile_step.recorded_epoch(run)
+    made = [part.split()[:-1] for part in parts]
     assert ["f32[12,11]", "dot_general"] in made
-    assert any(what[1:] == ["dot_general", "(gradient)"] for what in made)
+    assert any(part[1:] == ["dot_general", "(gradient)"] for part in made)
+    assert whole > 0
+    assert sum(parts.values()) > 0
+
+
+def test_a_profiles_table_sums_what_is_small_and_says_what_is_left(profile_step):
+    table = profile_step.table(10.0, {"a product": 7.5, "one": 0.012, "another": 0.007})
+    first, *lines = table.splitlines()
+    assert processor() in first
+    assert [line.split(maxsplit=3) for line in lines] == [
+        ["7.500", "ms", "75%", "a product"],
+        ["0.019", "ms", "0%", "2 smaller parts"],
+        ["2.481", "ms", "25%", "between them"],
+    ]
+
+
+def test_a_profiles_table_has_nothing_left_where_parts_ran_at_once(profile_step):
+    assert "between" not in profile_step.table(10.0, {"one": 6.0, "another": 6.0})
